@@ -1,0 +1,32 @@
+"""Normalisation layers for NumPy arrays on CPUs, with the names and numbers of `torch.nn`."""
+
+from cpunorm import functional
+from cpunorm._engine import (
+    engine,
+    get_engine,
+    get_num_threads,
+    num_threads,
+    set_engine,
+    set_num_threads,
+    show_config,
+)
+from cpunorm.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, GroupNorm, LayerNorm
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
+    "GroupNorm",
+    "LayerNorm",
+    "__version__",
+    "engine",
+    "functional",
+    "get_engine",
+    "get_num_threads",
+    "num_threads",
+    "set_engine",
+    "set_num_threads",
+    "show_config",
+]

@@ -1,0 +1,214 @@
+"""What a call may be given: every check that more than one norm makes, and the words of its error.
+
+Exceptions have torch's type; the message names what was given.
+"""
+
+import math
+import operator
+
+import numpy as np
+
+from cpunorm._layout import is_walkable
+
+__all__ = ["as_input", "as_out", "as_parameters", "channel_axis", "check_array", "dimension", "positive_eps", "real"]
+
+DATA_FORMATS = ("channels_first", "channels_last")
+COMPUTED = (np.dtype(np.float32), np.dtype(np.float64))
+HALVES = ("float16", "bfloat16")  # computed in float32; bfloat16 is ml_dtypes' NumPy type, known by its name
+
+
+def _native(dtype):
+    return dtype.newbyteorder("=")
+
+
+def _computed_dtype(dtype):
+    """The dtype that the kernels compute `dtype` in, or None if they can't."""
+    dtype = _native(dtype)
+    if dtype in COMPUTED:
+        return dtype
+    return COMPUTED[0] if dtype.name in HALVES else None
+
+
+def _plain(array, dtype):
+    """`array` as a kernel can walk it: native, aligned, whole elements apart. Copied only where it isn't that."""
+    if array.dtype == dtype and is_walkable(array):
+        return array.view(np.ndarray)
+    return np.array(array, dtype=dtype, order="K", subok=False)
+
+
+def check_array(name, value):
+    """Raise TypeError unless `value` is an ndarray without a mask."""
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"{name} must be a numpy.ndarray, got {type(value).__module__}.{type(value).__qualname__}")
+    if hasattr(value, "mask"):
+        raise TypeError(f"{name} must be a plain numpy.ndarray, got a masked array (masks are not supported)")
+
+
+def as_input(function, array):
+    """The input as a kernel can walk it, and the dtype that its output has.
+
+    Raises
+    ------
+    TypeError
+        Not an ndarray, a masked array, or one of objects, strings, times.
+    NotImplementedError
+        A numeric dtype that is not float16, bfloat16, float32 or float64 (torch's type: a RuntimeError).
+    """
+    check_array(f"{function}: input", array)
+    dtype = _computed_dtype(array.dtype)
+    if dtype is None:
+        numeric = array.dtype.kind in "biufc" or array.dtype.isbuiltin == 2
+        error = NotImplementedError if numeric else TypeError
+        raise error(f"{function}: input must be float32, float64, float16 or bfloat16, got {array.dtype}")
+    return _plain(array, dtype), _native(array.dtype)
+
+
+def as_parameters(function, input_dtype, **vectors):
+    """The given vectors (or None) as contiguous ones in the dtype computed in.
+
+    Raises
+    ------
+    TypeError
+        Not an ndarray.
+    RuntimeError
+        A dtype other than the input's (or float32, all of them, for a half-precision input).
+    """
+    computed = _computed_dtype(input_dtype)
+    given = {}
+    for name, vector in vectors.items():
+        if vector is not None:
+            check_array(f"{function}: {name}", vector)
+            given[name] = _native(vector.dtype)
+    for name, dtype in given.items():
+        if dtype not in (input_dtype, computed) or dtype != next(iter(given.values())):
+            dtypes = ", ".join(f"{n} {d}" for n, d in given.items())
+            raise RuntimeError(f"{function}: mixed dtypes: {name} is {dtype} with input {input_dtype} ({dtypes})")
+    return [None if v is None else np.ascontiguousarray(v, dtype=computed).reshape(-1) for v in vectors.values()]
+
+
+def _hits_itself(array):
+    """Whether two elements of `array` may share memory: strides, smallest first, must step over what lies inside."""
+    extent = array.itemsize
+    for stride, length in sorted((abs(s), n) for s, n in zip(array.strides, array.shape, strict=True) if n > 1):
+        if stride < extent:
+            return True
+        extent += stride * (length - 1)
+    return False
+
+
+def _same_memory(a, b):
+    return (
+        a.__array_interface__["data"][0] == b.__array_interface__["data"][0]
+        and a.strides == b.strides
+        and a.shape == b.shape
+        and a.dtype == b.dtype
+    )
+
+
+def _overlap(a, b):
+    try:
+        return np.shares_memory(a, b, max_work=10_000)
+    except np.exceptions.TooHardError:
+        return True
+
+
+def as_out(function, out, array, dtype, **others):
+    """Check that `out` can take the result for the input `array`, which it may be but not partly overlap.
+
+    Raises
+    ------
+    TypeError
+        Not an ndarray.
+    ValueError
+        Read-only.
+    RuntimeError
+        Another shape or dtype than the result's, or memory shared with itself, with one of `others`, or with the
+        input unless it is the very same view.
+    """
+    check_array(f"{function}: out", out)
+    if not out.flags.writeable:
+        raise ValueError(f"{function}: out is read-only")
+    if out.shape != array.shape:
+        raise RuntimeError(f"{function}: out must have the input's shape {array.shape}, got {out.shape}")
+    if out.dtype != dtype:
+        raise RuntimeError(f"{function}: out must have dtype {dtype}, got {out.dtype}")
+    if _hits_itself(out):
+        raise RuntimeError(f"{function}: out overlaps itself: shape {out.shape}, strides {out.strides}")
+    if not _same_memory(array, out) and _overlap(array, out):
+        raise RuntimeError(f"{function}: out partly overlaps the input; give the input itself or separate memory")
+    for name, other in others.items():
+        if other is not None and _overlap(other, out):
+            raise RuntimeError(f"{function}: out overlaps {name}")
+
+
+def channel_axis(function, array, data_format):
+    """The axis of the channels.
+
+    Raises
+    ------
+    RuntimeError
+        Fewer than two axes.
+    ValueError
+        A `data_format` that does not exist.
+    """
+    if data_format not in DATA_FORMATS:
+        raise ValueError(f"{function}: data_format must be one of {DATA_FORMATS}, got {data_format!r}")
+    if array.ndim < 2:
+        raise RuntimeError(f"{function}: expected at least 2 dimensions (samples, channels, ...), got {array.shape}")
+    return 1 if data_format == "channels_first" else array.ndim - 1
+
+
+def dimension(what, value):
+    """`value` as an int.
+
+    Raises
+    ------
+    TypeError
+        Not an integer (bools are none).
+    RuntimeError
+        Negative.
+    """
+    if isinstance(value, bool | np.bool):
+        raise TypeError(f"{what} must be an int, got {value!r}")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{what} must be an int, got {value!r}") from None
+    if number < 0:
+        raise RuntimeError(f"{what} must not be negative, got {number}")
+    return number
+
+
+def real(what, value):
+    """`value` as a float that is not NaN.
+
+    Raises
+    ------
+    TypeError
+        Not a real number.
+    ValueError
+        NaN.
+    """
+    if isinstance(value, str | bytes):
+        raise TypeError(f"{what} must be a float, got {value!r}")
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{what} must be a float, got {value!r}") from None
+    if math.isnan(number):
+        raise ValueError(f"{what} must not be NaN")
+    return number
+
+
+def positive_eps(function, eps, zero_allowed):
+    """`eps` as a float.
+
+    Raises
+    ------
+    ValueError
+        NaN or negative; zero unless `zero_allowed`.
+    """
+    number = real(f"{function}: eps", eps)
+    if number < 0 or (number == 0 and not zero_allowed):
+        raise ValueError(f"{function}: eps must be {'>= 0' if zero_allowed else 'positive'}, got {eps!r}")
+    return number

@@ -1,0 +1,222 @@
+"""The only place that chooses the engine, its ISA level and the number of threads.
+
+`kernels` is the kernel set in use (see `_kernels_reference` for what one is); `functional` reads it at every call.
+"""
+
+import contextlib
+import importlib
+import operator
+import os
+import sys
+
+from cpunorm import _cpu, _express
+
+__all__ = ["engine", "get_engine", "get_num_threads", "num_threads", "set_engine", "set_num_threads", "show_config"]
+
+ENGINES = ("cython", "reference")
+ISA_MODULES = {"baseline": "_kernels", "v3": "_kernels_v3", "v4": "_kernels_v4"}
+MAX_THREADS = max(256, os.cpu_count() or 1)  # libgomp ends the process when it can't start a thread
+
+kernels = None
+_engine = None
+_isa = None
+_num_threads = 1
+_why_threads = ""
+
+
+def isa_levels():
+    """The ISA levels that are built and that this machine runs, lowest first."""
+    built = [level for level, name in ISA_MODULES.items() if importlib.util.find_spec(f"cpunorm.{name}")]
+    return tuple(level for level in built if level in _cpu.isa_levels())
+
+
+def select(engine, isa=None):
+    """Use `engine`, compiled for `isa` (the best that runs here if None).
+
+    Raises
+    ------
+    ValueError
+        No engine or ISA level has that name.
+    RuntimeError
+        It exists but can't be used: not built, or not for this CPU.
+    """
+    global kernels, _engine, _isa
+    if engine not in ENGINES:
+        raise ValueError(f"engine must be one of {ENGINES}, got {engine!r}")
+    if isa is not None and isa not in ISA_MODULES:
+        raise ValueError(f"ISA level must be one of {tuple(ISA_MODULES)}, got {isa!r}")
+    if engine == "cython":
+        levels = isa_levels()
+        if not levels or isa not in (None, *levels):
+            raise RuntimeError(f"ISA level {isa!r} can't be used: this CPU and build run {levels}")
+        isa = isa or levels[-1]
+        module = ISA_MODULES[isa]
+    else:
+        isa, module = None, f"_kernels_{engine}"
+    kernels, _engine, _isa = importlib.import_module(f"cpunorm.{module}"), engine, isa
+    _express.use_kernels(kernels if engine == "cython" else None)
+
+
+def set_engine(name):
+    """Run all further calls on the engine `name`: ``"cython"`` or ``"reference"``.
+
+    Raises
+    ------
+    ValueError
+        No engine has that name.
+
+    Examples
+    --------
+    >>> import cpunorm
+    >>> cpunorm.set_engine("cython")
+    >>> cpunorm.get_engine()
+    'cython'
+    """
+    select(name, os.environ.get("CPUNORM_ISA") if name == "cython" else None)
+
+
+def get_engine():
+    """The name of the engine in use."""
+    return _engine
+
+
+@contextlib.contextmanager
+def engine(name):
+    """Context manager: the engine `name` inside the block, for the whole process.
+
+    Examples
+    --------
+    >>> import cpunorm
+    >>> with cpunorm.engine("reference"):
+    ...     cpunorm.get_engine()
+    'reference'
+    """
+    before = _engine, _isa
+    set_engine(name)
+    try:
+        yield
+    finally:
+        select(*before)
+
+
+def _checked_threads(number, what="num_threads"):
+    try:
+        threads = operator.index(number)
+    except TypeError:
+        raise TypeError(f"{what} must be an int, got {number!r}") from None
+    if isinstance(number, bool) or not 1 <= threads <= MAX_THREADS:
+        raise RuntimeError(f"{what} must be from 1 to {MAX_THREADS}, got {number!r}")
+    return threads
+
+
+def _use_threads(threads, why):
+    global _num_threads, _why_threads
+    _num_threads, _why_threads = threads, why
+    _express.use_threads(threads)
+
+
+def set_num_threads(number):
+    """Let a call use up to `number` threads; the bits of its result don't depend on it.
+
+    Raises
+    ------
+    RuntimeError
+        Less than 1, or more than 256 and more than this machine's CPUs.
+    TypeError
+        Not an int.
+    """
+    _use_threads(_checked_threads(number), "set_num_threads")
+
+
+def get_num_threads():
+    """How many threads a call may use."""
+    return _num_threads
+
+
+@contextlib.contextmanager
+def num_threads(number):
+    """Context manager: up to `number` threads inside the block, for the whole process.
+
+    Examples
+    --------
+    >>> import cpunorm
+    >>> with cpunorm.num_threads(1):
+    ...     cpunorm.get_num_threads()
+    1
+    """
+    before = _num_threads, _why_threads
+    set_num_threads(number)
+    try:
+        yield
+    finally:
+        _use_threads(*before)
+
+
+def threads_for(size):
+    """How many threads a call on `size` elements gets: below a measured size, starting a team costs more than it saves."""
+    return _num_threads if size >= _express.PARALLEL_FROM else 1
+
+
+def _initial_threads():
+    """The number of threads at import, and why that number."""
+    given = os.environ.get("CPUNORM_NUM_THREADS")
+    if given is not None:
+        number = int(given) if given.strip().lstrip("+-").isdigit() else given
+        return _checked_threads(number, "CPUNORM_NUM_THREADS"), "CPUNORM_NUM_THREADS"
+    given = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # OpenMP ignores what is malformed
+    if given.isdigit() and int(given) > 0:
+        return min(int(given), MAX_THREADS), "OMP_NUM_THREADS"
+    cores, why = _cpu.usable_cores()
+    return min(cores, MAX_THREADS), why
+
+
+def _after_fork_in_child():
+    _use_threads(1, "forked: libgomp's threads did not come along; set_num_threads starts new ones")
+
+
+def config():
+    """What `show_config` shows, as a dict."""
+    from cpunorm import __version__
+
+    return {
+        "cpunorm": __version__,
+        "engine": _engine,
+        "engines": list(ENGINES),
+        "isa": _isa,
+        "isa levels built": [level for level, name in ISA_MODULES.items() if importlib.util.find_spec(f"cpunorm.{name}")],
+        "isa levels runnable": list(_cpu.isa_levels()),
+        "threads": _num_threads,
+        "threads because of": _why_threads,
+        "openmp": _express.openmp_runtime(),
+        "python": sys.version.split()[0],
+    }
+
+
+def show_config(mode="stdout"):
+    """Print what cpunorm is and uses here: version, engine, ISA levels, threads and why, OpenMP runtime.
+
+    Parameters
+    ----------
+    mode : {"stdout", "dicts"}
+        ``"dicts"`` returns it as a dict instead (as `numpy.show_config` does).
+
+    Raises
+    ------
+    ValueError
+        Another `mode`.
+    """
+    if mode not in ("stdout", "dicts"):
+        raise ValueError(f"mode must be 'stdout' or 'dicts', got {mode!r}")
+    shown = config()
+    if mode == "dicts":
+        return shown
+    width = max(map(len, shown))
+    for name, value in shown.items():
+        print(f"{name:{width}}  {', '.join(value) if isinstance(value, list) else value}")
+    return None
+
+
+select(os.environ.get("CPUNORM_ENGINE", "cython"), os.environ.get("CPUNORM_ISA"))
+_use_threads(*_initial_threads())
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,188 @@
+"""BatchNorm1d, BatchNorm2d, BatchNorm3d: one class, three ranks."""
+
+import threading
+
+import numpy as np
+
+from cpunorm import functional
+from cpunorm._arguments import check_array, dimension
+from cpunorm.modules._module import Module, parameter_dtype
+
+__all__ = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d"]
+
+
+class _BatchNorm(Module):
+    """Normalise each channel over the batch and all positions; the formula is in `functional.batch_norm`.
+
+    Parameters
+    ----------
+    num_features : int
+        C, the number of channels.
+    eps : float
+    momentum : float or None
+        Weight of a batch in the running statistics; None for their cumulative average.
+    affine : bool
+        Whether there is a weight (1 at first).
+    track_running_stats : bool
+        Whether there are running statistics; without, evaluation uses the batch's too.
+    device : None or "cpu"
+    dtype : dtype-like
+        Of parameters and statistics; float32 by default.
+    bias : bool
+        Whether there is a bias too (0 at first).
+    data_format : {"channels_first", "channels_last"}
+        Where the channels of the input are.
+
+    Raises
+    ------
+    RuntimeError
+        A negative `num_features`; a device or dtype that is not supported.
+    TypeError
+        A `num_features` that is not an int.
+
+    Notes
+    -----
+    In evaluation a module may be called from many threads at once.  Training calls of one module that
+    tracks statistics wait for each other, and no thread ever sees half an update.
+    """
+
+    _state = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    _ranks = ()
+
+    def __init__(
+        self,
+        num_features,
+        eps=1e-5,
+        momentum=0.1,
+        affine=True,
+        track_running_stats=True,
+        device=None,
+        dtype=None,
+        *,
+        bias=True,
+        data_format="channels_first",
+    ):
+        super().__init__()
+        dtype = parameter_dtype(device, dtype)
+        self.num_features = dimension("num_features", num_features)
+        self.eps = eps
+        self.momentum = momentum
+        self.affine = affine
+        self.track_running_stats = track_running_stats
+        self.data_format = data_format
+        self.weight = np.ones(num_features, dtype) if affine else None
+        self.bias = np.zeros(num_features, dtype) if affine and bias else None
+        self.running_mean = np.zeros(num_features, dtype) if track_running_stats else None
+        self.running_var = np.ones(num_features, dtype) if track_running_stats else None
+        self.num_batches_tracked = np.zeros((), np.int64) if track_running_stats else None
+        self._lock = threading.Lock()
+
+    def __getstate__(self):
+        return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state):
+        vars(self).update(state, _lock=threading.Lock())
+
+    def reset_running_stats(self):
+        """Set running_mean to 0, running_var to 1 and num_batches_tracked to 0, in place."""
+        if self.track_running_stats:
+            self.running_mean.fill(0)
+            self.running_var.fill(1)
+            self.num_batches_tracked.fill(0)
+
+    def reset_parameters(self):
+        """Set weight to 1 and bias to 0 and reset the running statistics, in place."""
+        self.reset_running_stats()
+        super().reset_parameters()
+
+    def forward(self, input, *, out=None):
+        """Normalise `input`, of shape (N, C, ...) or (N, ..., C); see `functional.batch_norm`.
+
+        Raises
+        ------
+        ValueError
+            Another rank than this class takes. The counter does not move; any later error leaves it moved, as in torch.
+        TypeError
+            Not an ndarray.
+        """
+        check_array(f"{type(self).__name__}: input", input)
+        if input.ndim not in self._ranks:
+            ranks = " or ".join(f"{rank}-D" for rank in self._ranks)
+            raise ValueError(f"{type(self).__name__} expects {ranks} input, got shape {input.shape}")
+        if not (self.training and self.track_running_stats):
+            return self._normalize(input, 0.0, out)
+        with self._lock:
+            factor = self.momentum
+            if self.num_batches_tracked is not None:
+                self.num_batches_tracked += 1
+            if factor is None:
+                factor = 0.0 if self.num_batches_tracked is None else 1 / int(self.num_batches_tracked)
+            return self._normalize(input, factor, out)
+
+    def _normalize(self, input, factor, out):
+        running_mean, running_var = self.running_mean, self.running_var
+        batch_statistics = self.training or (running_mean is None and running_var is None)
+        if self.training and not self.track_running_stats:
+            running_mean = running_var = None
+        return functional.batch_norm(
+            input,
+            running_mean,
+            running_var,
+            self.weight,
+            self.bias,
+            batch_statistics,
+            factor,
+            self.eps,
+            data_format=self.data_format,
+            out=out,
+        )
+
+    def extra_repr(self):
+        """What stands between the brackets of the repr."""
+        shown = f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}"
+        return f"{shown}, bias={self.bias is not None}, track_running_stats={self.track_running_stats}"
+
+
+class BatchNorm1d(_BatchNorm):
+    __doc__ = f"""BatchNorm over (N, C) or (N, C, L): `torch.nn.BatchNorm1d`.
+
+    {_BatchNorm.__doc__}
+    Examples
+    --------
+    >>> import numpy as np, cpunorm
+    >>> norm = cpunorm.BatchNorm1d(5)
+    >>> norm(np.arange(20, dtype=np.float32).reshape(4, 5))[0].round(4)
+    array([-1.3416, -1.3416, -1.3416, -1.3416, -1.3416], dtype=float32)
+    >>> norm.running_mean
+    array([0.75, 0.85, 0.95, 1.05, 1.15], dtype=float32)
+    """
+    _ranks = (2, 3)
+
+
+class BatchNorm2d(_BatchNorm):
+    __doc__ = f"""BatchNorm over (N, C, H, W): `torch.nn.BatchNorm2d`.
+
+    {_BatchNorm.__doc__}
+    Examples
+    --------
+    >>> import numpy as np, cpunorm
+    >>> norm = cpunorm.BatchNorm2d(3)
+    >>> norm(np.arange(12, dtype=np.float32).reshape(1, 3, 2, 2))[0, 2].round(4)
+    array([[-1.3416, -0.4472],
+           [ 0.4472,  1.3416]], dtype=float32)
+    """
+    _ranks = (4,)
+
+
+class BatchNorm3d(_BatchNorm):
+    __doc__ = f"""BatchNorm over (N, C, D, H, W): `torch.nn.BatchNorm3d`.
+
+    {_BatchNorm.__doc__}
+    Examples
+    --------
+    >>> import numpy as np, cpunorm
+    >>> norm = cpunorm.BatchNorm3d(2)
+    >>> norm(np.zeros((1, 2, 3, 4, 5), np.float32)).shape
+    (1, 2, 3, 4, 5)
+    """
+    _ranks = (5,)

@@ -1,0 +1,82 @@
+"""GroupNorm."""
+
+import numpy as np
+
+from cpunorm import functional
+from cpunorm._arguments import dimension
+from cpunorm.modules._module import Module, parameter_dtype
+
+__all__ = ["GroupNorm"]
+
+
+class GroupNorm(Module):
+    """Normalise groups of channels, each sample by itself: `torch.nn.GroupNorm`; see `functional.group_norm`.
+
+    Parameters
+    ----------
+    num_groups : int
+        Divides `num_channels`.
+    num_channels : int
+    eps : float
+    affine : bool
+        Whether there is a weight (1 at first).
+    device : None or "cpu"
+    dtype : dtype-like
+        Of the parameters; float32 by default.
+    bias : bool
+        Whether there is a bias too (0 at first).
+    data_format : {"channels_first", "channels_last"}
+        Where the channels of the input are.
+
+    Raises
+    ------
+    ValueError
+        `num_groups` does not divide `num_channels`, or is not positive.
+    RuntimeError
+        A device or dtype that is not supported.
+    TypeError
+        Numbers that are not ints.
+
+    Examples
+    --------
+    >>> import numpy as np, cpunorm
+    >>> norm = cpunorm.GroupNorm(2, 4)
+    >>> norm(np.arange(8, dtype=np.float32).reshape(1, 4, 2))[0, :2].round(4)
+    array([[-1.3416, -0.4472],
+           [ 0.4472,  1.3416]], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        num_groups,
+        num_channels,
+        eps=1e-5,
+        affine=True,
+        device=None,
+        dtype=None,
+        *,
+        bias=True,
+        data_format="channels_first",
+    ):
+        super().__init__()
+        dtype = parameter_dtype(device, dtype)
+        self.num_channels = dimension("num_channels", num_channels)
+        self.num_groups = dimension("num_groups", num_groups) if num_groups != 0 else 0
+        if not self.num_groups or self.num_channels % self.num_groups:
+            raise ValueError(f"num_channels ({num_channels}) must be divisible by num_groups ({num_groups})")
+        self.eps = eps
+        self.affine = affine
+        self.data_format = data_format
+        self.weight = np.ones(num_channels, dtype) if affine else None
+        self.bias = np.zeros(num_channels, dtype) if affine and bias else None
+
+    def forward(self, input, *, out=None):
+        """Normalise `input`, of shape (N, C, ...) or (N, ..., C); see `functional.group_norm`."""
+        return functional.group_norm(
+            input, self.num_groups, self.weight, self.bias, self.eps, data_format=self.data_format, out=out
+        )
+
+    def extra_repr(self):
+        """What stands between the brackets of the repr."""
+        shown = f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}"
+        return f"{shown}, bias={self.bias is not None}"

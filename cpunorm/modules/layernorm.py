@@ -1,0 +1,58 @@
+"""LayerNorm."""
+
+import numpy as np
+
+from cpunorm import functional
+from cpunorm.modules._module import Module, parameter_dtype
+
+__all__ = ["LayerNorm"]
+
+
+class LayerNorm(Module):
+    """Normalise over the trailing axes: `torch.nn.LayerNorm`; the formula is in `functional.layer_norm`.
+
+    Parameters
+    ----------
+    normalized_shape : int or sequence of int
+        The trailing shape of the input that is normalised together.
+    eps : float
+    elementwise_affine : bool
+        Whether there is a weight (1 at first).
+    bias : bool
+        Whether there is a bias too (0 at first).
+    device : None or "cpu"
+    dtype : dtype-like
+        Of the parameters; float32 by default.
+
+    Raises
+    ------
+    RuntimeError
+        An empty or negative `normalized_shape`; a device or dtype that is not supported.
+    TypeError
+        A `normalized_shape` that is not made of ints.
+
+    Examples
+    --------
+    >>> import numpy as np, cpunorm
+    >>> norm = cpunorm.LayerNorm(4)
+    >>> norm(np.arange(4, dtype=np.float32)).round(4)
+    array([-1.3416, -0.4472,  0.4472,  1.3416], dtype=float32)
+    """
+
+    def __init__(self, normalized_shape, eps=1e-5, elementwise_affine=True, bias=True, device=None, dtype=None):
+        super().__init__()
+        dtype = parameter_dtype(device, dtype)
+        self.normalized_shape = functional.as_normalized_shape(normalized_shape)
+        self.eps = eps
+        self.elementwise_affine = elementwise_affine
+        self.weight = np.ones(self.normalized_shape, dtype) if elementwise_affine else None
+        self.bias = np.zeros(self.normalized_shape, dtype) if elementwise_affine and bias else None
+
+    def forward(self, input, *, out=None):
+        """Normalise `input`, of shape (..., *normalized_shape); see `functional.layer_norm`."""
+        return functional.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps, out=out)
+
+    def extra_repr(self):
+        """What stands between the brackets of the repr."""
+        bias = self.bias is not None
+        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}, bias={bias}"

@@ -1,0 +1,74 @@
+"""Builds the compiled modules: one source for the kernels, one extension per ISA level.
+
+Flags go to the extension that needs them alone, so that a wheel imports on any CPU of its architecture.
+"""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+X86_64 = platform.machine().lower() in ("x86_64", "amd64")
+MSVC = sys.platform == "win32"
+
+# No -ffast-math: NaN, Inf and the two-part mean depend on IEEE order (see _kernels.pyx). FMA may be contracted.
+OPTIMIZE = ["/O2"] if MSVC else ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-g0"]
+LEVELS = {
+    "_kernels": ["-march=x86-64-v2"] if X86_64 else [],
+    "_kernels_v3": ["-march=x86-64-v3"],
+    "_kernels_v4": ["-march=x86-64-v4", "-mprefer-vector-width=512"],
+}
+
+
+def compiles(flags, source):
+    """Whether the C compiler turns `source` into a program with `flags`."""
+    compiler = os.environ.get("CC", "cc").split()
+    if shutil.which(compiler[0]) is None:
+        return False
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "probe.c")
+        path.write_text(source)
+        command = [*compiler, str(path), *flags, "-o", str(path.with_suffix(".out"))]
+        return subprocess.run(command, capture_output=True).returncode == 0
+
+
+def openmp_flags():
+    """Flags that switch OpenMP on, or none (said loudly) where the compiler has none."""
+    if MSVC:
+        return ["/openmp"], []
+    probe = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
+    if os.environ.get("CPUNORM_NO_OPENMP") != "1":
+        if compiles(["-fopenmp"], probe):
+            return ["-fopenmp"], ["-fopenmp"]
+        if sys.platform == "darwin" and compiles(["-Xpreprocessor", "-fopenmp", "-lomp"], probe):
+            return ["-Xpreprocessor", "-fopenmp"], ["-lomp"]
+    line = "*" * 78
+    print(f"{line}\ncpunorm: built WITHOUT OpenMP: every kernel will run on one thread.\n{line}", file=sys.stderr)
+    return [], []
+
+
+def extensions():
+    compile_openmp, link_openmp = openmp_flags()
+    strip = ["-Wl,-s"] if sys.platform == "linux" else []
+    common = {
+        "include_dirs": [np.get_include(), "cpunorm"],
+        "define_macros": [("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
+        "extra_link_args": [*link_openmp, *strip],
+        "depends": ["cpunorm/_kernels.pyx", "cpunorm/_kernel_set.pxd"],
+    }
+    for name in ("_cpu", "_running", "_express"):
+        yield Extension(f"cpunorm.{name}", [f"cpunorm/{name}.pyx"], extra_compile_args=[*OPTIMIZE, *compile_openmp], **common)
+    levels = LEVELS if X86_64 and not MSVC else {"_kernels": LEVELS["_kernels"] if not MSVC else []}
+    for name, flags in levels.items():
+        arguments = [*OPTIMIZE, *compile_openmp, *flags]
+        yield Extension(f"cpunorm.{name}", [f"cpunorm/{name}.pyx"], extra_compile_args=arguments, **common)
+
+
+setup(ext_modules=cythonize(list(extensions()), nthreads=0, language_level=3))
