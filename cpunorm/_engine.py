@@ -4,7 +4,7 @@
 """
 
 import contextlib
-import importlib
+import importlib.util
 import operator
 import os
 import sys

@@ -1,0 +1,10 @@
+"""`cpunorm bench`: how cpunorm stands against other libraries on this machine, losses included.
+
+cases    what is measured: layers of well-known networks, as data
+peers    who is measured: one registry of libraries, cpunorm among them
+runner   how: outputs are checked against float64, then timed turn by turn
+report   what is shown: a progress bar and a table on a terminal, plain lines elsewhere, JSON
+
+Imports inside this package are relative: `benchmarks/` (asv) loads it from its own working tree under another name,
+so that a dashboard's cases don't change with the commit that it measures.
+"""
