@@ -19,7 +19,7 @@ X86_64 = platform.machine().lower() in ("x86_64", "amd64")
 MSVC = sys.platform == "win32"
 
 # No -ffast-math: NaN, Inf and the two-part mean depend on IEEE order (see _kernels.pyx). FMA may be contracted.
-OPTIMIZE = ["/O2"] if MSVC else ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-g0"]
+OPTIMIZE = ["/O2"] if MSVC else ["-O3", "-fno-loop-unroll-and-jam", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-g0"]
 LEVELS = {
     "_kernels": ["-march=x86-64-v2"] if X86_64 else [],
     "_kernels_v3": ["-march=x86-64-v3"],

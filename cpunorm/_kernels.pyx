@@ -61,6 +61,7 @@ cdef enum:
     BLOCK = 32 * LANES  # elements that are summed in the input's type before they are merged in float64
     ROWS = 64  # the same in channels_last, where each channel has one lane
     PART = 65536  # elements of a part: what one thread takes of a domain that several share
+    FOLDED = 512  # values of a channels_last line, if lines of few channels can be walked as one
     PIECE = 8192  # elements of the smallest piece of a long line that is worth a thread's while
 
 cdef double TINY = 1e-36  # mean squares of float32 below this have lost digits to underflow
@@ -98,27 +99,35 @@ cdef void merge_tree(Moments* parts, Py_ssize_t count) noexcept nogil:
 
 cdef inline double fold(real* lanes) noexcept nogil:
     """The sum of LANES lanes, pairwise."""
-    cdef int l, width = LANES // 2
-    while width > 1:
-        for l in range(width):
-            lanes[l] += lanes[l + width]
-        width //= 2
-    return <double> lanes[0] + <double> lanes[1]
+    cdef int l
+    if LANES == 64:
+        for l in range(32):
+            lanes[l] += lanes[l + 32]
+    if LANES >= 32:
+        for l in range(16):
+            lanes[l] += lanes[l + 16]
+    for l in range(8):
+        lanes[l] += lanes[l + 8]
+    for l in range(4):
+        lanes[l] += lanes[l + 4]
+    return (<double> lanes[0] + <double> lanes[1]) + (<double> lanes[2] + <double> lanes[3])
 
 
 cdef inline double shifted_sum(const real* x, Py_ssize_t n, real shift) noexcept nogil:
     """sum (x - shift) over n contiguous values."""
     cdef real s[LANES]
     cdef Py_ssize_t i = 0
-    cdef int l
+    cdef int l, rest
     for l in range(LANES):
         s[l] = 0
     while i + LANES <= n:
         for l in range(LANES):
             s[l] += x[i + l] - shift
         i += LANES
-    for l in range(<int> (n - i)):
-        s[l] += x[i + l] - shift
+    rest = <int> (n - i)
+    if rest:
+        for l in range(LANES):
+            s[l] += x[i + l] - shift if l < rest else 0
     return fold(s)
 
 
@@ -130,7 +139,7 @@ cdef inline void shifted_squares(
     cdef real q[LANES]
     cdef real d
     cdef Py_ssize_t i = 0
-    cdef int l
+    cdef int l, rest
     for l in range(LANES):
         s[l] = 0
         q[l] = 0
@@ -140,10 +149,12 @@ cdef inline void shifted_squares(
             s[l] += d
             q[l] += d * d
         i += LANES
-    for l in range(<int> (n - i)):
-        d = x[i + l] - shift
-        s[l] += d
-        q[l] += d * d
+    rest = <int> (n - i)
+    if rest:
+        for l in range(LANES):
+            d = x[i + l] - shift if l < rest else 0
+            s[l] += d
+            q[l] += d * d
     total[0] = fold(s)
     squares[0] = fold(q)
 
@@ -213,7 +224,7 @@ cdef inline void apply_constant(
     """y = ((x - high) - low) * scale + bias with the same four along the line: channels_first."""
     cdef real z[LANES]
     cdef Py_ssize_t i = 0
-    cdef int l
+    cdef int l, rest
     if line.x_stride != 1 or line.y_stride != 1:
         for i in range(line.n):
             y[i * line.y_stride] = ((x[i * line.x_stride] - high) - low) * scale + bias
@@ -224,10 +235,14 @@ cdef inline void apply_constant(
         for l in range(LANES):
             y[i + l] = z[l]
         i += LANES
-    for l in range(<int> (line.n - i)):
-        z[l] = ((x[i + l] - high) - low) * scale + bias
-    for l in range(<int> (line.n - i)):
-        y[i + l] = z[l]
+    rest = <int> (line.n - i)
+    if rest:
+        for l in range(LANES):
+            if l < rest:
+                z[l] = ((x[i + l] - high) - low) * scale + bias
+        for l in range(LANES):
+            if l < rest:
+                y[i + l] = z[l]
 
 
 cdef inline void apply_channels(
@@ -236,7 +251,7 @@ cdef inline void apply_channels(
     """y = ((x - high) - low) * scale + bias with vectors along the line: channels_last."""
     cdef real z[LANES]
     cdef Py_ssize_t i = 0
-    cdef int l
+    cdef int l, rest
     if line.x_stride != 1 or line.y_stride != 1:
         for i in range(line.n):
             y[i * line.y_stride] = ((x[i * line.x_stride] - high[i]) - low[i]) * scale[i] + bias[i]
@@ -247,10 +262,14 @@ cdef inline void apply_channels(
         for l in range(LANES):
             y[i + l] = z[l]
         i += LANES
-    for l in range(<int> (line.n - i)):
-        z[l] = ((x[i + l] - high[i + l]) - low[i + l]) * scale[i + l] + bias[i + l]
-    for l in range(<int> (line.n - i)):
-        y[i + l] = z[l]
+    rest = <int> (line.n - i)
+    if rest:
+        for l in range(LANES):
+            if l < rest:
+                z[l] = ((x[i + l] - high[i + l]) - low[i + l]) * scale[i + l] + bias[i + l]
+        for l in range(LANES):
+            if l < rest:
+                y[i + l] = z[l]
 
 
 cdef inline void apply_row(
@@ -259,7 +278,7 @@ cdef inline void apply_row(
     """y = ((x - high) - low) * rstd * weight + bias with vectors weight and bias along the line: LayerNorm."""
     cdef real z[LANES]
     cdef Py_ssize_t i = 0
-    cdef int l
+    cdef int l, rest
     if line.x_stride != 1 or line.y_stride != 1:
         for i in range(line.n):
             y[i * line.y_stride] = ((x[i * line.x_stride] - high) - low) * rstd * weight[i] + bias[i]
@@ -270,10 +289,14 @@ cdef inline void apply_row(
         for l in range(LANES):
             y[i + l] = z[l]
         i += LANES
-    for l in range(<int> (line.n - i)):
-        z[l] = ((x[i + l] - high) - low) * rstd * weight[i + l] + bias[i + l]
-    for l in range(<int> (line.n - i)):
-        y[i + l] = z[l]
+    rest = <int> (line.n - i)
+    if rest:
+        for l in range(LANES):
+            if l < rest:
+                z[l] = ((x[i + l] - high) - low) * rstd * weight[i + l] + bias[i + l]
+        for l in range(LANES):
+            if l < rest:
+                y[i + l] = z[l]
 
 
 cdef struct Coefficients:
@@ -372,26 +395,71 @@ cdef void apply_last(
                     sample += 1
 
 
+cdef inline Py_ssize_t foldable(const Walk* w, Py_ssize_t width) noexcept nogil:
+    """How many lines of few channels, if they follow each other in memory, are walked as one of up to `width` values."""
+    cdef Py_ssize_t fold = 1
+    if w.outer == 1 and w.middle == 1 and w.x_inner == w.channels and w.y_inner == w.channels and w.y_channel == 1:
+        while 2 * fold * w.channels <= width and 2 * fold <= w.inner:
+            fold *= 2
+    return fold
+
+
+cdef inline Walk folded(const Walk* w, Py_ssize_t fold) noexcept nogil:
+    """The Walk whose lines are `fold` lines of w (the last w.inner % fold lines are left out)."""
+    cdef Walk f = w[0]
+    f.channels, f.inner = w.channels * fold, w.inner // fold
+    f.x_inner, f.y_inner = f.channels, f.channels
+    return f
+
+
+cdef void repeat(const real* source, real* target, Py_ssize_t samples, Py_ssize_t channels, Py_ssize_t times) noexcept nogil:
+    """target (samples, times, channels) = source (samples, channels)."""
+    cdef Py_ssize_t sample, i, channel
+    for sample in range(samples):
+        for i in range(times):
+            for channel in range(channels):
+                target[(sample * times + i) * channels + channel] = source[sample * channels + channel]
+
+
 cdef void apply_all(const real* x, real* y, const Walk* w, const Coefficients* c, int threads) noexcept nogil:
     """y from x with coefficients per sample and channel, the lines shared evenly by the threads."""
-    cdef bint last = channels_last(w)
-    cdef Py_ssize_t lines = w.samples * w.outer * w.middle * (w.inner if last else w.channels)
-    cdef Py_ssize_t pieces = 1
     cdef int thread
+    cdef bint last = channels_last(w)
+    cdef Py_ssize_t fold = foldable(w, FOLDED) if last else 1, pieces = 1, lines, sample
+    cdef Walk f = folded(w, fold) if fold > 1 else w[0]
+    cdef Coefficients repeated
+    cdef const Coefficients* all = c
+    if fold > 1 and allocate(<real> 0, &repeated, f.samples * f.channels):
+        repeat(<real*> c.high, <real*> repeated.high, w.samples, w.channels, fold)
+        repeat(<real*> c.low, <real*> repeated.low, w.samples, w.channels, fold)
+        repeat(<real*> c.scale, <real*> repeated.scale, w.samples, w.channels, fold)
+        repeat(<real*> c.bias, <real*> repeated.bias, w.samples, w.channels, fold)
+        all = &repeated
+        for sample in range(w.samples):
+            apply_last(x, y, w, c, sample * w.inner + fold * f.inner, (sample + 1) * w.inner)
+    else:
+        f = w[0]
+    lines = f.samples * f.outer * f.middle * (f.inner if last else f.channels)
     if not last and lines < 4 * threads:
-        pieces = (w.inner + PIECE - 1) // PIECE
+        pieces = (f.inner + PIECE - 1) // PIECE
         lines *= pieces
     if threads == 1:
-        if last:
-            apply_last(x, y, w, c, 0, lines)
-        else:
-            apply_first(x, y, w, c, pieces, 0, lines)
-        return
-    for thread in prange(threads, num_threads=threads, schedule="static"):
-        if last:
-            apply_last(x, y, w, c, lines * thread // threads, lines * (thread + 1) // threads)
-        else:
-            apply_first(x, y, w, c, pieces, lines * thread // threads, lines * (thread + 1) // threads)
+        apply_lines(x, y, &f, all, last, pieces, 0, lines)
+    else:
+        for thread in prange(threads, num_threads=threads, schedule="static"):
+            apply_lines(x, y, &f, all, last, pieces, lines * thread // threads, lines * (thread + 1) // threads)
+    if all == &repeated:
+        free(repeated.high)
+
+
+cdef void apply_lines(
+    const real* x, real* y, const Walk* w, const Coefficients* c, bint last, Py_ssize_t pieces,
+    Py_ssize_t start, Py_ssize_t stop,
+) noexcept nogil:
+    if last:
+        apply_last(x, y, w, c, start, stop)
+    else:
+        apply_first(x, y, w, c, pieces, start, stop)
 
 
 cdef int batch_norm_inference_of(
@@ -581,9 +649,11 @@ cdef inline void tile_moments(
     cdef real s[LANES]
     cdef real q[LANES]
     cdef real d
-    cdef double share = n / (count + n), between = count * share, block_mean, block_m2, delta
+    cdef double block_mean[LANES]
+    cdef double block_m2[LANES]
+    cdef double share = n / (count + n), between = count * share, delta
     cdef Py_ssize_t r
-    cdef int l, lanes = <int> width
+    cdef int l, lanes = <int> width, redo = 0
     cdef const real* x
     for l in range(LANES):
         k[l] = 0
@@ -623,13 +693,17 @@ cdef inline void tile_moments(
                 s[l] += d
                 q[l] += d * d
     for l in range(lanes):
-        block_mean = k[l] + <double> s[l] / n
-        block_m2 = max(q[l] - <double> s[l] * s[l] / n, 0.0)
-        if out_of_range(k[l], q[l], n):
-            exact_column(lines, l, n, &block_mean, &block_m2)
-        delta = block_mean - mean[l]
+        block_mean[l] = k[l] + <double> s[l] / n
+        block_m2[l] = max(q[l] - <double> s[l] * s[l] / n, 0.0)
+        redo += out_of_range(k[l], q[l], n)
+    if redo:
+        for l in range(lanes):
+            if out_of_range(k[l], q[l], n):
+                exact_column(lines, l, n, &block_mean[l], &block_m2[l])
+    for l in range(lanes):
+        delta = block_mean[l] - mean[l]
         mean[l] += delta * share
-        m2[l] += block_m2 + delta * delta * between
+        m2[l] += block_m2[l] + delta * delta * between
 
 
 cdef void exact_column(
@@ -703,15 +777,17 @@ cdef int grouped_last(
     const real* weight, const real* bias, double eps, int threads,
 ) noexcept nogil:
     """channels_last: moments of each channel by parts of the lines, channels merged into groups, then apply."""
-    cdef Py_ssize_t channels = w.channels // groups, lines = w.outer * w.middle * w.inner
-    cdef Py_ssize_t part_lines = max(<Py_ssize_t> ROWS, PART // w.channels // ROWS * ROWS)
-    cdef Py_ssize_t parts = (lines + part_lines - 1) // part_lines, i, sample, group, channel
-    cdef Py_ssize_t size = parts * w.channels
+    cdef Py_ssize_t fold = foldable(w, LANES), channels = w.channels // groups
+    cdef Walk f = folded(w, fold)
+    cdef Py_ssize_t lines = f.outer * f.middle * f.inner, rest = w.inner - fold * f.inner
+    cdef Py_ssize_t part_lines = max(<Py_ssize_t> ROWS, PART // f.channels // ROWS * ROWS)
+    cdef Py_ssize_t parts = (lines + part_lines - 1) // part_lines, i, sample, group, channel, line, column
+    cdef Py_ssize_t size = parts * f.channels
     cdef double* means = <double*> malloc(2 * w.samples * size * sizeof(double))
     cdef double* m2s = means + w.samples * size
+    cdef double rest_mean, rest_m2, rstd
     cdef Moments moments
     cdef Coefficients c
-    cdef double rstd
     if means == NULL:
         return -1
     if not allocate(<real> 0, &c, w.samples * w.channels):
@@ -719,18 +795,25 @@ cdef int grouped_last(
         return -1
     if threads == 1:
         for i in range(w.samples * parts):
-            lines_moments(x + i // parts * w.x_sample, w, i % parts * part_lines, min((i % parts + 1) * part_lines, lines),
-                          means + i * w.channels, m2s + i * w.channels)
+            lines_moments(x + i // parts * w.x_sample, &f, i % parts * part_lines, min((i % parts + 1) * part_lines, lines),
+                          means + i * f.channels, m2s + i * f.channels)
     else:
         for i in prange(w.samples * parts, num_threads=threads, schedule="static"):
-            lines_moments(x + i // parts * w.x_sample, w, i % parts * part_lines, min((i % parts + 1) * part_lines, lines),
-                          means + i * w.channels, m2s + i * w.channels)
+            lines_moments(x + i // parts * w.x_sample, &f, i % parts * part_lines, min((i % parts + 1) * part_lines, lines),
+                          means + i * f.channels, m2s + i * f.channels)
     for sample in range(w.samples):
-        merge_lines(means + sample * size, m2s + sample * size, w.channels, parts, part_lines, lines)
+        i = sample * size
+        merge_lines(means + i, m2s + i, f.channels, parts, part_lines, lines)
         for group in range(groups):
             moments = Moments(0, 0, 0)
             for channel in range(group * channels, (group + 1) * channels):
-                merge(&moments, <double> lines, means[sample * size + channel], m2s[sample * size + channel])
+                for line in range(fold):
+                    column = i + line * w.channels + channel
+                    merge(&moments, <double> lines, means[column], m2s[column])
+                if rest:
+                    exact_moments(x + sample * w.x_sample + (w.inner - rest) * w.x_inner + channel, w.x_inner, rest,
+                                  &rest_mean, &rest_m2)
+                    merge(&moments, <double> rest, rest_mean, rest_m2)
             if mean != NULL:
                 mean[sample * groups + group], var[sample * groups + group] = moments.mean, moments.m2 / moments.count
             rstd = 1 / sqrt(moments.m2 / moments.count + eps)

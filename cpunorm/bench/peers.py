@@ -38,9 +38,12 @@ class Peer:
     package : str
         What is imported.
     version : str
+    takes_out : bool
+        Whether some of its calls have an `into`.
     """
 
     name = package = version = ""
+    takes_out = False
 
     def __init__(self, threads):
         self.threads = threads
@@ -63,6 +66,7 @@ class CPUNorm(Peer):
     """This library, on one of its engines."""
 
     name = package = "cpunorm"
+    takes_out = True
     version = cpunorm.__version__
 
     def __init__(self, threads, engine):
@@ -158,6 +162,7 @@ class Torch(Peer):
     """`torch.nn.functional`, eager, in inference mode."""
 
     name = package = "torch"
+    takes_out = True
 
     def __init__(self, threads):
         super().__init__(threads)

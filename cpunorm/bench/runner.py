@@ -109,6 +109,12 @@ def calls_per_block(call):
     return number
 
 
+def seconds_per_call(call):
+    """The fastest of three blocks."""
+    number = calls_per_block(call)
+    return min(block(call, number) for _ in range(3)) / number
+
+
 def interleave(ours, theirs, samples, tick):
     """`samples` turns of the two calls; `tick` is called after each, outside the timed blocks."""
     n, m = calls_per_block(ours), calls_per_block(theirs)
@@ -139,7 +145,7 @@ def largest_error(who, y, expected, dtype, bound):
     difference = y - expected
     error = float(np.max(np.abs(difference, out=difference)))
     if not error <= bound:
-        raise WrongResult(f"{who}: wrong result: largest |error| against float64 is {error:.2g}, allowed is {bound:.2g}")
+        raise WrongResult(f"{who}: wrong result: largest |error| against float64 is {error:.2g}, allowed {bound:.2g}")
     return error
 
 
@@ -178,7 +184,7 @@ def fastest_copy(x, threads):
     parts = [np.array_split(array.reshape(-1), threads) for array in (y, x)]
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         copies = partial(np.copyto, y, x), lambda: list(pool.map(np.copyto, *parts))
-        yield min(copies, key=lambda copy: min(block(copy, calls_per_block(copy)) / calls_per_block(copy) for _ in "123"))
+        yield min(copies, key=seconds_per_call)
 
 
 def measure(case, ours, peers, samples, tick=lambda text: None):

@@ -1,0 +1,46 @@
+"""Where it was measured: what must stand beside every figure."""
+
+import datetime
+import os
+import platform
+import sys
+
+import cpunorm
+
+
+def _cpu_model():
+    """The CPU's name: /proc/cpuinfo's where there is one."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
+            names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def environment(peers, threads, samples):
+    """Machine, versions and settings of a run, as a dict of text and numbers.
+
+    Parameters
+    ----------
+    peers : sequence of Peer
+    threads : int
+        That each library may use.
+    samples : int
+        Turns of each comparison.
+    """
+    config = cpunorm.show_config(mode="dicts")
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "cpu": _cpu_model(),
+        "cpus": os.cpu_count(),
+        "machine": platform.machine(),
+        "system": platform.platform(),
+        "isa": config["isa"],
+        "threads": threads,
+        "samples": samples,
+        "openmp": config["openmp"],
+        "allocator": os.environ.get("LD_PRELOAD") or " ".join(filter(None, platform.libc_ver())) or "the system's",
+        "versions": {"python": sys.version.split()[0], "cpunorm": cpunorm.__version__}
+        | {peer.name: peer.version for peer in peers},
+    }
