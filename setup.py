@@ -61,7 +61,7 @@ def extensions():
         "include_dirs": [np.get_include(), "cpunorm"],
         "define_macros": [("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
         "extra_link_args": [*link_openmp, *strip],
-        "depends": ["cpunorm/_kernels.pyx", "cpunorm/_kernel_set.pxd"],
+        "depends": ["cpunorm/_kernels.pyx", "cpunorm/_moments.pxi", "cpunorm/_apply.pxi", "cpunorm/_kernel_set.pxd"],
     }
     for name in ("_cpu", "_running", "_express"):
         yield Extension(f"cpunorm.{name}", [f"cpunorm/{name}.pyx"], extra_compile_args=[*OPTIMIZE, *compile_openmp], **common)

@@ -1,0 +1,253 @@
+# Apply: y = ((x - high) - low) * scale + bias along one line, and over all lines of a layout.
+# Included by _kernels.pyx, whose header says how and why.
+
+cdef struct Line:
+    # How n values of x go to y: their strides, in elements.
+    Py_ssize_t n, x_stride, y_stride
+
+
+cdef inline void two_parts(double mean, real* high, real* low) noexcept nogil:
+    """mean = high + low, as exactly as two values of the input's type can say it."""
+    high[0] = <real> mean
+    low[0] = <real> (mean - high[0])
+
+
+cdef inline void apply_constant(
+    const real* x, real* y, Line line, real high, real low, real scale, real bias
+) noexcept nogil:
+    """y = ((x - high) - low) * scale + bias with the same four along the line: channels_first."""
+    cdef real z[LANES]
+    cdef Py_ssize_t i = 0
+    cdef int l, rest
+    if line.x_stride != 1 or line.y_stride != 1:
+        for i in range(line.n):
+            y[i * line.y_stride] = ((x[i * line.x_stride] - high) - low) * scale + bias
+        return
+    while i + LANES <= line.n:
+        for l in range(LANES):
+            z[l] = ((x[i + l] - high) - low) * scale + bias
+        for l in range(LANES):
+            y[i + l] = z[l]
+        i += LANES
+    rest = <int> (line.n - i)
+    if rest:
+        for l in range(LANES):
+            z[l] = ((x[i + l] - high) - low) * scale + bias if l < rest else 0
+        for l in range(LANES):
+            if l < rest:
+                y[i + l] = z[l]
+
+
+cdef inline void apply_channels(
+    const real* x, real* y, Line line, const real* high, const real* low, const real* scale, const real* bias
+) noexcept nogil:
+    """y = ((x - high) - low) * scale + bias with vectors along the line: channels_last."""
+    cdef real z[LANES]
+    cdef Py_ssize_t i = 0
+    cdef int l, rest
+    if line.x_stride != 1 or line.y_stride != 1:
+        for i in range(line.n):
+            y[i * line.y_stride] = ((x[i * line.x_stride] - high[i]) - low[i]) * scale[i] + bias[i]
+        return
+    while i + LANES <= line.n:
+        for l in range(LANES):
+            z[l] = ((x[i + l] - high[i + l]) - low[i + l]) * scale[i + l] + bias[i + l]
+        for l in range(LANES):
+            y[i + l] = z[l]
+        i += LANES
+    rest = <int> (line.n - i)
+    if rest:
+        for l in range(LANES):
+            z[l] = ((x[i + l] - high[i + l]) - low[i + l]) * scale[i + l] + bias[i + l] if l < rest else 0
+        for l in range(LANES):
+            if l < rest:
+                y[i + l] = z[l]
+
+
+cdef inline void apply_row(
+    const real* x, real* y, Line line, real high, real low, real rstd, const real* weight, const real* bias
+) noexcept nogil:
+    """y = ((x - high) - low) * rstd * weight + bias with vectors weight and bias along the line: LayerNorm."""
+    cdef real z[LANES]
+    cdef Py_ssize_t i = 0
+    cdef int l, rest
+    if line.x_stride != 1 or line.y_stride != 1:
+        for i in range(line.n):
+            y[i * line.y_stride] = ((x[i * line.x_stride] - high) - low) * rstd * weight[i] + bias[i]
+        return
+    while i + LANES <= line.n:
+        for l in range(LANES):
+            z[l] = ((x[i + l] - high) - low) * rstd * weight[i + l] + bias[i + l]
+        for l in range(LANES):
+            y[i + l] = z[l]
+        i += LANES
+    rest = <int> (line.n - i)
+    if rest:
+        for l in range(LANES):
+            z[l] = ((x[i + l] - high) - low) * rstd * weight[i + l] + bias[i + l] if l < rest else 0
+        for l in range(LANES):
+            if l < rest:
+                y[i + l] = z[l]
+
+
+cdef struct Coefficients:
+    # Four vectors of `samples * channels` values of the input's type, one allocation: high, low, scale, bias.
+    void* high
+    void* low
+    void* scale
+    void* bias
+
+
+cdef bint allocate(real tag, Coefficients* c, Py_ssize_t count) noexcept nogil:
+    """Room for four vectors of `count`; False when there is none. `free(c.high)` returns it."""
+    cdef real* memory = <real*> malloc(4 * count * sizeof(real))
+    if memory == NULL:
+        return False
+    c.high, c.low, c.scale, c.bias = memory, memory + count, memory + 2 * count, memory + 3 * count
+    return True
+
+
+cdef inline void set_coefficients(
+    Coefficients* c, Py_ssize_t i, double mean, double rstd, const real* weight, const real* bias, Py_ssize_t channel
+) noexcept nogil:
+    two_parts(mean, <real*> c.high + i, <real*> c.low + i)
+    (<real*> c.scale)[i] = <real> (rstd if weight == NULL else rstd * weight[channel])
+    (<real*> c.bias)[i] = 0 if bias == NULL else bias[channel]
+
+
+# Walking the lines of a layout.  A line is what lies between two steps of the inner loop: one channel of
+# one sample in channels_first (inner values), all channels of one position in channels_last.
+
+cdef inline bint channels_last(const Walk* w) noexcept nogil:
+    return w.x_channel == 1 and w.channels > 1 and (w.x_inner != 1 or w.inner == 1)
+
+
+cdef void apply_first(
+    const real* x, real* y, const Walk* w, const Coefficients* c, Py_ssize_t pieces, Py_ssize_t start, Py_ssize_t stop
+) noexcept nogil:
+    """The pieces start..stop of all lines (sample, outer, channel, middle), each cut into `pieces`."""
+    cdef Py_ssize_t length = (w.inner + pieces - 1) // pieces
+    cdef Py_ssize_t unit = start, rest = start // pieces, piece = start % pieces
+    cdef Py_ssize_t middle = rest % w.middle, channel = rest // w.middle % w.channels
+    cdef Py_ssize_t outer = rest // (w.middle * w.channels) % w.outer
+    cdef Py_ssize_t sample = rest // (w.middle * w.channels * w.outer), i
+    cdef const real* source
+    cdef real* target
+    cdef Line line = Line(0, w.x_inner, w.y_inner)
+    while unit < stop:
+        source = (x + sample * w.x_sample + outer * w.x_outer + channel * w.x_channel + middle * w.x_middle
+                  + piece * length * w.x_inner)
+        target = (y + sample * w.y_sample + outer * w.y_outer + channel * w.y_channel + middle * w.y_middle
+                  + piece * length * w.y_inner)
+        line.n = min(length, w.inner - piece * length)
+        i = sample * w.channels + channel
+        apply_constant(source, target, line, (<real*> c.high)[i], (<real*> c.low)[i], (<real*> c.scale)[i],
+                       (<real*> c.bias)[i])
+        unit += 1
+        piece += 1
+        if piece == pieces:
+            piece = 0
+            middle += 1
+            if middle == w.middle:
+                middle = 0
+                channel += 1
+                if channel == w.channels:
+                    channel = 0
+                    outer += 1
+                    if outer == w.outer:
+                        outer = 0
+                        sample += 1
+
+
+cdef void apply_last(
+    const real* x, real* y, const Walk* w, const Coefficients* c, Py_ssize_t start, Py_ssize_t stop
+) noexcept nogil:
+    """The lines start..stop of all lines (sample, outer, middle, inner), each of all channels."""
+    cdef Py_ssize_t unit = start, inner = start % w.inner, middle = start // w.inner % w.middle
+    cdef Py_ssize_t outer = start // (w.inner * w.middle) % w.outer
+    cdef Py_ssize_t sample = start // (w.inner * w.middle * w.outer), i
+    cdef Line line = Line(w.channels, w.x_channel, w.y_channel)
+    while unit < stop:
+        i = sample * w.channels
+        apply_channels(
+            x + sample * w.x_sample + outer * w.x_outer + middle * w.x_middle + inner * w.x_inner,
+            y + sample * w.y_sample + outer * w.y_outer + middle * w.y_middle + inner * w.y_inner,
+            line, <real*> c.high + i, <real*> c.low + i, <real*> c.scale + i, <real*> c.bias + i)
+        unit += 1
+        inner += 1
+        if inner == w.inner:
+            inner = 0
+            middle += 1
+            if middle == w.middle:
+                middle = 0
+                outer += 1
+                if outer == w.outer:
+                    outer = 0
+                    sample += 1
+
+
+cdef inline Py_ssize_t foldable(const Walk* w, Py_ssize_t width) noexcept nogil:
+    """How many lines of few channels, if they follow each other in memory, are walked as one of up to `width` values."""
+    cdef Py_ssize_t fold = 1
+    if w.outer == 1 and w.middle == 1 and w.x_inner == w.channels and w.y_inner == w.channels and w.y_channel == 1:
+        while 2 * fold * w.channels <= width and 2 * fold <= w.inner:
+            fold *= 2
+    return fold
+
+
+cdef inline Walk folded(const Walk* w, Py_ssize_t fold) noexcept nogil:
+    """The Walk whose lines are `fold` lines of w (the last w.inner % fold lines are left out)."""
+    cdef Walk f = w[0]
+    f.channels, f.inner = w.channels * fold, w.inner // fold
+    f.x_inner, f.y_inner = f.channels, f.channels
+    return f
+
+
+cdef void repeat(const real* source, real* target, Py_ssize_t samples, Py_ssize_t channels, Py_ssize_t times) noexcept nogil:
+    """target (samples, times, channels) = source (samples, channels)."""
+    cdef Py_ssize_t sample, i, channel
+    for sample in range(samples):
+        for i in range(times):
+            for channel in range(channels):
+                target[(sample * times + i) * channels + channel] = source[sample * channels + channel]
+
+
+cdef void apply_all(const real* x, real* y, const Walk* w, const Coefficients* c, int threads) noexcept nogil:
+    """y from x with coefficients per sample and channel, the lines shared evenly by the threads."""
+    cdef int thread
+    cdef bint last = channels_last(w)
+    cdef Py_ssize_t fold = foldable(w, FOLDED) if last else 1, pieces = 1, lines, sample
+    cdef Walk f = folded(w, fold) if fold > 1 else w[0]
+    cdef Coefficients repeated
+    cdef const Coefficients* all = c
+    if fold > 1 and allocate(<real> 0, &repeated, f.samples * f.channels):
+        repeat(<real*> c.high, <real*> repeated.high, w.samples, w.channels, fold)
+        repeat(<real*> c.low, <real*> repeated.low, w.samples, w.channels, fold)
+        repeat(<real*> c.scale, <real*> repeated.scale, w.samples, w.channels, fold)
+        repeat(<real*> c.bias, <real*> repeated.bias, w.samples, w.channels, fold)
+        all = &repeated
+        for sample in range(w.samples):
+            apply_last(x, y, w, c, sample * w.inner + fold * f.inner, (sample + 1) * w.inner)
+    else:
+        f = w[0]
+    lines = f.samples * f.outer * f.middle * (f.inner if last else f.channels)
+    if not last and lines < 4 * threads:
+        pieces = (f.inner + PIECE - 1) // PIECE
+        lines *= pieces
+    if threads == 1:
+        apply_lines(x, y, &f, all, last, pieces, 0, lines)
+    else:
+        for thread in prange(threads, num_threads=threads, schedule="static"):
+            apply_lines(x, y, &f, all, last, pieces, lines * thread // threads, lines * (thread + 1) // threads)
+    if all == &repeated:
+        free(repeated.high)
+
+
+cdef void apply_lines(
+    const real* x, real* y, const Walk* w, const Coefficients* c, bint last, Py_ssize_t pieces,
+    Py_ssize_t start, Py_ssize_t stop,
+) noexcept nogil:
+    if last:
+        apply_last(x, y, w, c, start, stop)
+    else:
+        apply_first(x, y, w, c, pieces, start, stop)

@@ -1,0 +1,341 @@
+# Moments: of a block, of a part of a domain (channels_first), of the lines of a part (channels_last).
+# Included by _kernels.pyx, whose header says how and why.
+
+cdef struct Moments:
+    double count, mean, m2
+
+
+# Moments: every function below is called from the two layouts' `grouped_*` and from `layer_norm` alone.
+
+cdef inline void merge(Moments* a, double count, double mean, double m2) noexcept nogil:
+    """a = a and (count, mean, m2) together: Chan's update, in float64."""
+    cdef double total = a.count + count
+    cdef double share = count / total
+    cdef double delta = mean - a.mean
+    a.mean += delta * share
+    a.m2 += m2 + delta * delta * (a.count * share)
+    a.count = total
+
+
+cdef void merge_tree(Moments* parts, Py_ssize_t count) noexcept nogil:
+    """parts[0] = all parts, merged pairwise in an order that depends on their number alone."""
+    cdef Py_ssize_t i, step = 1
+    while step < count:
+        i = 0
+        while i + step < count:
+            merge(&parts[i], parts[i + step].count, parts[i + step].mean, parts[i + step].m2)
+            i += 2 * step
+        step *= 2
+
+
+cdef inline double fold(real* lanes) noexcept nogil:
+    """The sum of LANES lanes, pairwise."""
+    cdef int l
+    if LANES == 64:
+        for l in range(32):
+            lanes[l] += lanes[l + 32]
+    if LANES >= 32:
+        for l in range(16):
+            lanes[l] += lanes[l + 16]
+    for l in range(8):
+        lanes[l] += lanes[l + 8]
+    for l in range(4):
+        lanes[l] += lanes[l + 4]
+    return (<double> lanes[0] + <double> lanes[1]) + (<double> lanes[2] + <double> lanes[3])
+
+
+cdef inline double shifted_sum(const real* x, Py_ssize_t n, real shift) noexcept nogil:
+    """sum (x - shift) over n contiguous values."""
+    cdef real s[LANES]
+    cdef Py_ssize_t i = 0
+    cdef int l, rest
+    for l in range(LANES):
+        s[l] = 0
+    while i + LANES <= n:
+        for l in range(LANES):
+            s[l] += x[i + l] - shift
+        i += LANES
+    rest = <int> (n - i)
+    if rest:
+        for l in range(LANES):
+            s[l] += x[i + l] - shift if l < rest else 0
+    return fold(s)
+
+
+cdef inline void shifted_squares(
+    const real* x, Py_ssize_t n, real shift, double* total, double* squares
+) noexcept nogil:
+    """total = sum d and squares = sum d^2 with d = x - shift, over n contiguous values."""
+    cdef real s[LANES]
+    cdef real q[LANES]
+    cdef real d
+    cdef Py_ssize_t i = 0
+    cdef int l, rest
+    for l in range(LANES):
+        s[l] = 0
+        q[l] = 0
+    while i + LANES <= n:
+        for l in range(LANES):
+            d = x[i + l] - shift
+            s[l] += d
+            q[l] += d * d
+        i += LANES
+    rest = <int> (n - i)
+    if rest:
+        for l in range(LANES):
+            d = x[i + l] - shift if l < rest else 0
+            s[l] += d
+            q[l] += d * d
+    total[0] = fold(s)
+    squares[0] = fold(q)
+
+
+cdef inline bint out_of_range(real tag, double squares, double n) noexcept nogil:
+    """Whether a float32 sum of n squares overflowed, or underflowed so far that digits are lost."""
+    if real is float:
+        return not (n * TINY <= squares <= FLT_MAX)
+    else:
+        return False
+
+
+cdef void exact_moments(const real* x, Py_ssize_t stride, Py_ssize_t n, double* mean, double* m2) noexcept nogil:
+    """Two passes in float64 over n values `stride` apart; constant values, the usual reason to be here, in one."""
+    cdef Py_ssize_t i, different = 0
+    cdef double total = 0, squares = 0, d
+    for i in range(n):
+        different += x[i * stride] != x[0]
+    if different == 0:
+        mean[0] = x[0]
+        m2[0] = x[0] - x[0]  # NaN for Inf
+        return
+    for i in range(n):
+        total += x[i * stride]
+    mean[0] = total / n
+    for i in range(n):
+        d = x[i * stride] - mean[0]
+        squares += d * d
+    m2[0] = squares
+
+
+cdef void add_block(Moments* moments, const real* x, Py_ssize_t n) noexcept nogil:
+    """moments += the moments of n <= BLOCK contiguous values."""
+    cdef double total, squares, mean, m2
+    cdef real shift
+    if moments.count < n:
+        shift = x[0] + <real> (shifted_sum(x, n, x[0]) / n)
+    else:
+        shift = <real> moments.mean
+    shifted_squares(x, n, shift, &total, &squares)
+    if out_of_range(shift, squares, n):
+        exact_moments(x, 1, n, &mean, &m2)
+    else:
+        mean = shift + total / n
+        m2 = squares - total * (total / n)
+        if m2 < 0:
+            m2 = 0
+    merge(moments, n, mean, m2)
+
+
+# channels_first moments: a domain is `segments` runs of `length` values each.
+
+cdef struct Domain:
+    Py_ssize_t channels, length  # channels of the domain; values of one segment
+    Py_ssize_t segments  # outer * channels * middle
+    # How a domain is cut: `across` parts of `part_segments` segments, times `along` parts of `part_length` values.
+    Py_ssize_t across, along, part_segments, part_length
+
+
+cdef Domain cut_domain(const Walk* w, Py_ssize_t channels) noexcept nogil:
+    cdef Domain d
+    d.channels, d.length = channels, w.inner
+    if w.outer == 1 and w.middle == 1 and w.x_channel == w.inner * w.x_inner:
+        d.channels, d.length = 1, channels * w.inner  # the channels of a group follow each other: one run
+    d.segments = w.outer * d.channels * w.middle
+    d.along = (d.length + PART - 1) // PART
+    d.part_length = (d.length + d.along - 1) // d.along
+    d.part_segments = max(1, PART // d.length) if d.along == 1 else 1
+    d.across = (d.segments + d.part_segments - 1) // d.part_segments
+    return d
+
+
+cdef Moments part_moments(const real* x, const Walk* w, const Domain* d, Py_ssize_t part) noexcept nogil:
+    """Moments of one part of the domain that starts at x; short or strided segments are gathered into a block."""
+    cdef Moments moments = Moments(0, 0, 0)
+    cdef real gathered[BLOCK]
+    cdef Py_ssize_t segment = part // d.along * d.part_segments
+    cdef Py_ssize_t stop = min(segment + d.part_segments, d.segments)
+    cdef Py_ssize_t first = part % d.along * d.part_length
+    cdef Py_ssize_t length = min(d.part_length, d.length - first)
+    cdef Py_ssize_t middle = segment % w.middle, channel = segment // w.middle % d.channels
+    cdef Py_ssize_t outer = segment // (w.middle * d.channels), i, n, filled = 0
+    cdef const real* source
+    while segment < stop:
+        source = x + outer * w.x_outer + channel * w.x_channel + middle * w.x_middle + first * w.x_inner
+        i = 0
+        if w.x_inner == 1 and length >= BLOCK // 4:
+            while i < length:
+                n = min(<Py_ssize_t> BLOCK, length - i)
+                add_block(&moments, source + i, n)
+                i += n
+        while i < length:
+            n = min(BLOCK - filled, length - i)
+            gather(source + i * w.x_inner, w.x_inner, &gathered[filled], n)
+            filled += n
+            i += n
+            if filled == BLOCK:
+                add_block(&moments, &gathered[0], filled)
+                filled = 0
+        segment += 1
+        middle += 1
+        if middle == w.middle:
+            middle = 0
+            channel += 1
+            if channel == d.channels:
+                channel = 0
+                outer += 1
+    if filled:
+        add_block(&moments, &gathered[0], filled)
+    return moments
+
+
+cdef inline void gather(const real* x, Py_ssize_t stride, real* target, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t i
+    if stride == 1:
+        for i in range(n):
+            target[i] = x[i]
+    else:
+        for i in range(n):
+            target[i] = x[i * stride]
+
+
+# channels_last moments: each channel has a lane of its own, ROWS lines make a block.
+
+cdef inline void tile_moments(
+    const real* const* lines, Py_ssize_t n, Py_ssize_t width, bint first, double count, double* mean, double* m2,
+) noexcept nogil:
+    """mean and m2 of `width` <= LANES channels, known for `count` lines, with n <= ROWS more lines."""
+    cdef real k[LANES]
+    cdef real s[LANES]
+    cdef real q[LANES]
+    cdef real d
+    cdef double block_mean[LANES]
+    cdef double block_m2[LANES]
+    cdef double share = n / (count + n), between = count * share, delta
+    cdef Py_ssize_t r
+    cdef int l, lanes = <int> width, redo = 0
+    cdef const real* x
+    for l in range(LANES):
+        k[l] = 0
+        s[l] = 0
+        q[l] = 0
+    if first:
+        for l in range(lanes):
+            k[l] = lines[0][l]
+        if lanes == LANES:
+            for r in range(n):
+                x = lines[r]
+                for l in range(LANES):
+                    s[l] += x[l] - k[l]
+        else:
+            for r in range(n):
+                x = lines[r]
+                for l in range(lanes):
+                    s[l] += x[l] - k[l]
+        for l in range(LANES):
+            k[l] += s[l] / n
+            s[l] = 0
+    else:
+        for l in range(lanes):
+            k[l] = <real> mean[l]
+    if lanes == LANES:
+        for r in range(n):
+            x = lines[r]
+            for l in range(LANES):
+                d = x[l] - k[l]
+                s[l] += d
+                q[l] += d * d
+    else:
+        for r in range(n):
+            x = lines[r]
+            for l in range(lanes):
+                d = x[l] - k[l]
+                s[l] += d
+                q[l] += d * d
+    for l in range(lanes):
+        block_mean[l] = k[l] + <double> s[l] / n
+        block_m2[l] = max(q[l] - <double> s[l] * s[l] / n, 0.0)
+        redo += out_of_range(k[l], q[l], n)
+    if redo:
+        for l in range(lanes):
+            if out_of_range(k[l], q[l], n):
+                exact_column(lines, l, n, &block_mean[l], &block_m2[l])
+    for l in range(lanes):
+        delta = block_mean[l] - mean[l]
+        mean[l] += delta * share
+        m2[l] += block_m2[l] + delta * delta * between
+
+
+cdef void exact_column(
+    const real* const* lines, int lane, Py_ssize_t n, double* mean, double* m2
+) noexcept nogil:
+    """`exact_moments` of one channel of n <= ROWS lines."""
+    cdef real column[ROWS]
+    cdef Py_ssize_t r
+    for r in range(n):
+        column[r] = lines[r][lane]
+    exact_moments(&column[0], 1, n, mean, m2)
+
+
+cdef void lines_moments(
+    const real* x, const Walk* w, Py_ssize_t start, Py_ssize_t stop, double* mean, double* m2
+) noexcept nogil:
+    """mean and m2 of every channel over the lines start..stop (outer, middle, inner) of one sample."""
+    cdef const real* lines[ROWS]
+    cdef Py_ssize_t inner = start % w.inner, middle = start // w.inner % w.middle
+    cdef Py_ssize_t outer = start // (w.inner * w.middle), line = start, n, channel, r
+    for channel in range(w.channels):
+        mean[channel] = 0
+        m2[channel] = 0
+    while line < stop:
+        n = min(<Py_ssize_t> ROWS, stop - line)
+        for r in range(n):
+            lines[r] = x + outer * w.x_outer + middle * w.x_middle + inner * w.x_inner
+            inner += 1
+            if inner == w.inner:
+                inner = 0
+                middle += 1
+                if middle == w.middle:
+                    middle = 0
+                    outer += 1
+        channel = 0
+        while channel < w.channels:
+            tile_moments(lines, n, min(<Py_ssize_t> LANES, w.channels - channel), line == start, <double> (line - start),
+                         mean + channel, m2 + channel)
+            for r in range(n):
+                lines[r] += LANES
+            channel += LANES
+        line += n
+
+
+cdef void merge_lines(
+    double* means, double* m2s, Py_ssize_t channels, Py_ssize_t parts, Py_ssize_t part_lines, Py_ssize_t lines
+) noexcept nogil:
+    """Row 0 of means and m2s (parts, channels) = all parts, merged pairwise in a fixed order."""
+    cdef Py_ssize_t i, channel, step = 1
+    cdef double n_a, n_b, delta
+    cdef double* a
+    cdef double* b
+    while step < parts:
+        i = 0
+        while i + step < parts:
+            n_a = step * part_lines
+            n_b = min((i + 2 * step) * part_lines, lines) - (i + step) * part_lines
+            a = means + i * channels
+            b = means + (i + step) * channels
+            for channel in range(channels):
+                delta = b[channel] - a[channel]
+                a[channel] += delta * (n_b / (n_a + n_b))
+                m2s[i * channels + channel] += (
+                    m2s[(i + step) * channels + channel] + delta * delta * (n_a * n_b / (n_a + n_b)))
+            i += 2 * step
+        step *= 2
