@@ -18,24 +18,24 @@ cdef inline void apply_constant(
     """y = ((x - high) - low) * scale + bias with the same four along the line: channels_first."""
     cdef real z[LANES]
     cdef Py_ssize_t i = 0
-    cdef int l, rest
+    cdef int j, rest
     if line.x_stride != 1 or line.y_stride != 1:
         for i in range(line.n):
             y[i * line.y_stride] = ((x[i * line.x_stride] - high) - low) * scale + bias
         return
     while i + LANES <= line.n:
-        for l in range(LANES):
-            z[l] = ((x[i + l] - high) - low) * scale + bias
-        for l in range(LANES):
-            y[i + l] = z[l]
+        for j in range(LANES):
+            z[j] = ((x[i + j] - high) - low) * scale + bias
+        for j in range(LANES):
+            y[i + j] = z[j]
         i += LANES
     rest = <int> (line.n - i)
     if rest:
-        for l in range(LANES):
-            z[l] = ((x[i + l] - high) - low) * scale + bias if l < rest else 0
-        for l in range(LANES):
-            if l < rest:
-                y[i + l] = z[l]
+        for j in range(LANES):
+            z[j] = ((x[i + j] - high) - low) * scale + bias if j < rest else 0
+        for j in range(LANES):
+            if j < rest:
+                y[i + j] = z[j]
 
 
 cdef inline void apply_channels(
@@ -44,24 +44,24 @@ cdef inline void apply_channels(
     """y = ((x - high) - low) * scale + bias with vectors along the line: channels_last."""
     cdef real z[LANES]
     cdef Py_ssize_t i = 0
-    cdef int l, rest
+    cdef int j, rest
     if line.x_stride != 1 or line.y_stride != 1:
         for i in range(line.n):
             y[i * line.y_stride] = ((x[i * line.x_stride] - high[i]) - low[i]) * scale[i] + bias[i]
         return
     while i + LANES <= line.n:
-        for l in range(LANES):
-            z[l] = ((x[i + l] - high[i + l]) - low[i + l]) * scale[i + l] + bias[i + l]
-        for l in range(LANES):
-            y[i + l] = z[l]
+        for j in range(LANES):
+            z[j] = ((x[i + j] - high[i + j]) - low[i + j]) * scale[i + j] + bias[i + j]
+        for j in range(LANES):
+            y[i + j] = z[j]
         i += LANES
     rest = <int> (line.n - i)
     if rest:
-        for l in range(LANES):
-            z[l] = ((x[i + l] - high[i + l]) - low[i + l]) * scale[i + l] + bias[i + l] if l < rest else 0
-        for l in range(LANES):
-            if l < rest:
-                y[i + l] = z[l]
+        for j in range(LANES):
+            z[j] = ((x[i + j] - high[i + j]) - low[i + j]) * scale[i + j] + bias[i + j] if j < rest else 0
+        for j in range(LANES):
+            if j < rest:
+                y[i + j] = z[j]
 
 
 cdef inline void apply_row(
@@ -70,24 +70,24 @@ cdef inline void apply_row(
     """y = ((x - high) - low) * rstd * weight + bias with vectors weight and bias along the line: LayerNorm."""
     cdef real z[LANES]
     cdef Py_ssize_t i = 0
-    cdef int l, rest
+    cdef int j, rest
     if line.x_stride != 1 or line.y_stride != 1:
         for i in range(line.n):
             y[i * line.y_stride] = ((x[i * line.x_stride] - high) - low) * rstd * weight[i] + bias[i]
         return
     while i + LANES <= line.n:
-        for l in range(LANES):
-            z[l] = ((x[i + l] - high) - low) * rstd * weight[i + l] + bias[i + l]
-        for l in range(LANES):
-            y[i + l] = z[l]
+        for j in range(LANES):
+            z[j] = ((x[i + j] - high) - low) * rstd * weight[i + j] + bias[i + j]
+        for j in range(LANES):
+            y[i + j] = z[j]
         i += LANES
     rest = <int> (line.n - i)
     if rest:
-        for l in range(LANES):
-            z[l] = ((x[i + l] - high) - low) * rstd * weight[i + l] + bias[i + l] if l < rest else 0
-        for l in range(LANES):
-            if l < rest:
-                y[i + l] = z[l]
+        for j in range(LANES):
+            z[j] = ((x[i + j] - high) - low) * rstd * weight[i + j] + bias[i + j] if j < rest else 0
+        for j in range(LANES):
+            if j < rest:
+                y[i + j] = z[j]
 
 
 cdef struct Coefficients:
@@ -187,7 +187,7 @@ cdef void apply_last(
 
 
 cdef inline Py_ssize_t foldable(const Walk* w, Py_ssize_t width) noexcept nogil:
-    """How many lines of few channels, if they follow each other in memory, are walked as one of up to `width` values."""
+    """How many lines, if they follow each other in memory, are walked as one of up to `width` values."""
     cdef Py_ssize_t fold = 1
     if w.outer == 1 and w.middle == 1 and w.x_inner == w.channels and w.y_inner == w.channels and w.y_channel == 1:
         while 2 * fold * w.channels <= width and 2 * fold <= w.inner:
@@ -203,7 +203,9 @@ cdef inline Walk folded(const Walk* w, Py_ssize_t fold) noexcept nogil:
     return f
 
 
-cdef void repeat(const real* source, real* target, Py_ssize_t samples, Py_ssize_t channels, Py_ssize_t times) noexcept nogil:
+cdef void repeat(
+    const real* source, real* target, Py_ssize_t samples, Py_ssize_t channels, Py_ssize_t times
+) noexcept nogil:
     """target (samples, times, channels) = source (samples, channels)."""
     cdef Py_ssize_t sample, i, channel
     for sample in range(samples):

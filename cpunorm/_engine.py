@@ -24,10 +24,14 @@ _num_threads = 1
 _why_threads = ""
 
 
+def built_levels():
+    """The ISA levels that this build has, lowest first."""
+    return [level for level, name in ISA_MODULES.items() if importlib.util.find_spec(f"cpunorm.{name}")]
+
+
 def isa_levels():
     """The ISA levels that are built and that this machine runs, lowest first."""
-    built = [level for level, name in ISA_MODULES.items() if importlib.util.find_spec(f"cpunorm.{name}")]
-    return tuple(level for level in built if level in _cpu.isa_levels())
+    return tuple(level for level in built_levels() if level in _cpu.isa_levels())
 
 
 def select(engine, isa=None):
@@ -153,7 +157,7 @@ def num_threads(number):
 
 
 def threads_for(size):
-    """How many threads a call on `size` elements gets: below a measured size, starting a team costs more than it saves."""
+    """How many threads a call on `size` elements gets: starting a team must cost less than it saves (measured)."""
     return _num_threads if size >= _express.PARALLEL_FROM else 1
 
 
@@ -183,7 +187,7 @@ def config():
         "engine": _engine,
         "engines": list(ENGINES),
         "isa": _isa,
-        "isa levels built": [level for level, name in ISA_MODULES.items() if importlib.util.find_spec(f"cpunorm.{name}")],
+        "isa levels built": built_levels(),
         "isa levels runnable": list(_cpu.isa_levels()),
         "threads": _num_threads,
         "threads because of": _why_threads,

@@ -2,9 +2,9 @@
 """The express lane: plain calls go from `functional` to their kernel with no Python in between.
 
 Plain is: ndarrays (no subclass) of one dtype, float32 or float64, native, aligned and contiguous; or, in
-channels_first, an input whose memory is channels_last. Shapes, eps and the rest are right. Each function returns the result, or
-None for whatever it does not recognise, wrong or merely unusual: `functional` then takes the general way, which gives
-the same bits or the error. So nothing here raises, and no rule is written here that is not written there.
+channels_first, an input whose memory is channels_last. Shapes, eps and the rest are right. Each function returns the
+result, or None for whatever it does not recognise, wrong or merely unusual: `functional` then takes the general way,
+which gives the same bits or the error. So nothing here raises, and no rule is written here that is not written there.
 """
 
 from cpython.float cimport PyFloat_CheckExact
@@ -98,7 +98,8 @@ cdef inline bint separate(object a, object b) noexcept:
 cdef inline bint same_strides(object x, object out) noexcept:
     cdef int axis
     for axis in range(cnp.PyArray_NDIM(x)):
-        if cnp.PyArray_DIM(x, axis) != cnp.PyArray_DIM(out, axis) or cnp.PyArray_STRIDE(x, axis) != cnp.PyArray_STRIDE(out, axis):
+        if (cnp.PyArray_DIM(x, axis) != cnp.PyArray_DIM(out, axis)
+                or cnp.PyArray_STRIDE(x, axis) != cnp.PyArray_STRIDE(out, axis)):
             return False
     return True
 

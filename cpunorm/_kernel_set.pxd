@@ -7,7 +7,8 @@ cdef struct Walk:
     Py_ssize_t x_sample, x_outer, x_middle, x_channel, x_inner
     Py_ssize_t y_sample, y_outer, y_middle, y_channel, y_inner
 
-# Each returns 0, or -1 when there was no memory for its scratch. weight and bias are vectors in the dtype of x and y, or NULL.
+# Each returns 0, or -1 when there was no memory for its scratch.
+# weight and bias are vectors in the dtype of x and y, or NULL.
 ctypedef int (*inference_function)(
     const void* x, void* y, const Walk* walk, const double* mean, const double* var,
     const void* weight, const void* bias, double eps, int threads) noexcept nogil

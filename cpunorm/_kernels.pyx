@@ -202,12 +202,14 @@ cdef int grouped_last(
         return -1
     if threads == 1:
         for i in range(w.samples * parts):
-            lines_moments(x + i // parts * w.x_sample, &f, i % parts * part_lines, min((i % parts + 1) * part_lines, lines),
-                          means + i * f.channels, m2s + i * f.channels)
+            lines_moments(
+                x + i // parts * w.x_sample, &f, i % parts * part_lines, min((i % parts + 1) * part_lines, lines),
+                means + i * f.channels, m2s + i * f.channels)
     else:
         for i in prange(w.samples * parts, num_threads=threads, schedule="static"):
-            lines_moments(x + i // parts * w.x_sample, &f, i % parts * part_lines, min((i % parts + 1) * part_lines, lines),
-                          means + i * f.channels, m2s + i * f.channels)
+            lines_moments(
+                x + i // parts * w.x_sample, &f, i % parts * part_lines, min((i % parts + 1) * part_lines, lines),
+                means + i * f.channels, m2s + i * f.channels)
     for sample in range(w.samples):
         i = sample * size
         merge_lines(means + i, m2s + i, f.channels, parts, part_lines, lines)
@@ -222,7 +224,8 @@ cdef int grouped_last(
                                   &rest_mean, &rest_m2)
                     merge(&moments, <double> rest, rest_mean, rest_m2)
             if mean != NULL:
-                mean[sample * groups + group], var[sample * groups + group] = moments.mean, moments.m2 / moments.count
+                mean[sample * groups + group] = moments.mean
+                var[sample * groups + group] = moments.m2 / moments.count
             rstd = 1 / sqrt(moments.m2 / moments.count + eps)
             for channel in range(group * channels, (group + 1) * channels):
                 set_coefficients(&c, sample * w.channels + channel, moments.mean, rstd, weight, bias, channel)
@@ -365,7 +368,9 @@ cdef int raise_if(int failed) except -1:
     return 0
 
 
-def batch_norm_training(cnp.ndarray x, cnp.ndarray y, cnp.ndarray mean, cnp.ndarray var, weight, bias, double eps, int num_threads):
+def batch_norm_training(
+    cnp.ndarray x, cnp.ndarray y, cnp.ndarray mean, cnp.ndarray var, weight, bias, double eps, int num_threads
+):
     """x, y: (outer, middle, channels, inner); writes the batch's moments to `mean` and `var`."""
     cdef Walk w = channel_walk(x, y, False)
     cdef training_function function = kernel_set.grouped[kind(x)]
@@ -381,7 +386,9 @@ def batch_norm_training(cnp.ndarray x, cnp.ndarray y, cnp.ndarray mean, cnp.ndar
     raise_if(failed)
 
 
-def batch_norm_inference(cnp.ndarray x, cnp.ndarray y, cnp.ndarray mean, cnp.ndarray var, weight, bias, double eps, int num_threads):
+def batch_norm_inference(
+    cnp.ndarray x, cnp.ndarray y, cnp.ndarray mean, cnp.ndarray var, weight, bias, double eps, int num_threads
+):
     """x, y: (outer, middle, channels, inner)."""
     cdef Walk w = channel_walk(x, y, False)
     cdef inference_function function = kernel_set.batch_norm_inference[kind(x)]

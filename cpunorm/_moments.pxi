@@ -30,17 +30,17 @@ cdef void merge_tree(Moments* parts, Py_ssize_t count) noexcept nogil:
 
 cdef inline double fold(real* lanes) noexcept nogil:
     """The sum of LANES lanes, pairwise."""
-    cdef int l
+    cdef int j
     if LANES == 64:
-        for l in range(32):
-            lanes[l] += lanes[l + 32]
+        for j in range(32):
+            lanes[j] += lanes[j + 32]
     if LANES >= 32:
-        for l in range(16):
-            lanes[l] += lanes[l + 16]
-    for l in range(8):
-        lanes[l] += lanes[l + 8]
-    for l in range(4):
-        lanes[l] += lanes[l + 4]
+        for j in range(16):
+            lanes[j] += lanes[j + 16]
+    for j in range(8):
+        lanes[j] += lanes[j + 8]
+    for j in range(4):
+        lanes[j] += lanes[j + 4]
     return (<double> lanes[0] + <double> lanes[1]) + (<double> lanes[2] + <double> lanes[3])
 
 
@@ -48,17 +48,17 @@ cdef inline double shifted_sum(const real* x, Py_ssize_t n, real shift) noexcept
     """sum (x - shift) over n contiguous values."""
     cdef real s[LANES]
     cdef Py_ssize_t i = 0
-    cdef int l, rest
-    for l in range(LANES):
-        s[l] = 0
+    cdef int j, rest
+    for j in range(LANES):
+        s[j] = 0
     while i + LANES <= n:
-        for l in range(LANES):
-            s[l] += x[i + l] - shift
+        for j in range(LANES):
+            s[j] += x[i + j] - shift
         i += LANES
     rest = <int> (n - i)
     if rest:
-        for l in range(LANES):
-            s[l] += x[i + l] - shift if l < rest else 0
+        for j in range(LANES):
+            s[j] += x[i + j] - shift if j < rest else 0
     return fold(s)
 
 
@@ -70,22 +70,22 @@ cdef inline void shifted_squares(
     cdef real q[LANES]
     cdef real d
     cdef Py_ssize_t i = 0
-    cdef int l, rest
-    for l in range(LANES):
-        s[l] = 0
-        q[l] = 0
+    cdef int j, rest
+    for j in range(LANES):
+        s[j] = 0
+        q[j] = 0
     while i + LANES <= n:
-        for l in range(LANES):
-            d = x[i + l] - shift
-            s[l] += d
-            q[l] += d * d
+        for j in range(LANES):
+            d = x[i + j] - shift
+            s[j] += d
+            q[j] += d * d
         i += LANES
     rest = <int> (n - i)
     if rest:
-        for l in range(LANES):
-            d = x[i + l] - shift if l < rest else 0
-            s[l] += d
-            q[l] += d * d
+        for j in range(LANES):
+            d = x[i + j] - shift if j < rest else 0
+            s[j] += d
+            q[j] += d * d
     total[0] = fold(s)
     squares[0] = fold(q)
 
@@ -133,7 +133,10 @@ cdef void add_block(Moments* moments, const real* x, Py_ssize_t n) noexcept nogi
         m2 = squares - total * (total / n)
         if m2 < 0:
             m2 = 0
-    merge(moments, n, mean, m2)
+    if moments.count == 0:
+        moments[0] = Moments(n, mean, m2)
+    else:
+        merge(moments, n, mean, m2)
 
 
 # channels_first moments: a domain is `segments` runs of `length` values each.
@@ -222,57 +225,57 @@ cdef inline void tile_moments(
     cdef double block_m2[LANES]
     cdef double share = n / (count + n), between = count * share, delta
     cdef Py_ssize_t r
-    cdef int l, lanes = <int> width, redo = 0
+    cdef int j, lanes = <int> width, redo = 0
     cdef const real* x
-    for l in range(LANES):
-        k[l] = 0
-        s[l] = 0
-        q[l] = 0
+    for j in range(LANES):
+        k[j] = 0
+        s[j] = 0
+        q[j] = 0
     if first:
-        for l in range(lanes):
-            k[l] = lines[0][l]
+        for j in range(lanes):
+            k[j] = lines[0][j]
         if lanes == LANES:
             for r in range(n):
                 x = lines[r]
-                for l in range(LANES):
-                    s[l] += x[l] - k[l]
+                for j in range(LANES):
+                    s[j] += x[j] - k[j]
         else:
             for r in range(n):
                 x = lines[r]
-                for l in range(lanes):
-                    s[l] += x[l] - k[l]
-        for l in range(LANES):
-            k[l] += s[l] / n
-            s[l] = 0
+                for j in range(lanes):
+                    s[j] += x[j] - k[j]
+        for j in range(LANES):
+            k[j] += s[j] / n
+            s[j] = 0
     else:
-        for l in range(lanes):
-            k[l] = <real> mean[l]
+        for j in range(lanes):
+            k[j] = <real> mean[j]
     if lanes == LANES:
         for r in range(n):
             x = lines[r]
-            for l in range(LANES):
-                d = x[l] - k[l]
-                s[l] += d
-                q[l] += d * d
+            for j in range(LANES):
+                d = x[j] - k[j]
+                s[j] += d
+                q[j] += d * d
     else:
         for r in range(n):
             x = lines[r]
-            for l in range(lanes):
-                d = x[l] - k[l]
-                s[l] += d
-                q[l] += d * d
-    for l in range(lanes):
-        block_mean[l] = k[l] + <double> s[l] / n
-        block_m2[l] = max(q[l] - <double> s[l] * s[l] / n, 0.0)
-        redo += out_of_range(k[l], q[l], n)
+            for j in range(lanes):
+                d = x[j] - k[j]
+                s[j] += d
+                q[j] += d * d
+    for j in range(lanes):
+        block_mean[j] = k[j] + <double> s[j] / n
+        block_m2[j] = max(q[j] - <double> s[j] * s[j] / n, 0.0)
+        redo += out_of_range(k[j], q[j], n)
     if redo:
-        for l in range(lanes):
-            if out_of_range(k[l], q[l], n):
-                exact_column(lines, l, n, &block_mean[l], &block_m2[l])
-    for l in range(lanes):
-        delta = block_mean[l] - mean[l]
-        mean[l] += delta * share
-        m2[l] += block_m2[l] + delta * delta * between
+        for j in range(lanes):
+            if out_of_range(k[j], q[j], n):
+                exact_column(lines, j, n, &block_mean[j], &block_m2[j])
+    for j in range(lanes):
+        delta = block_mean[j] - mean[j]
+        mean[j] += delta * share
+        m2[j] += block_m2[j] + delta * delta * between
 
 
 cdef void exact_column(
@@ -309,8 +312,9 @@ cdef void lines_moments(
                     outer += 1
         channel = 0
         while channel < w.channels:
-            tile_moments(lines, n, min(<Py_ssize_t> LANES, w.channels - channel), line == start, <double> (line - start),
-                         mean + channel, m2 + channel)
+            tile_moments(
+                lines, n, min(<Py_ssize_t> LANES, w.channels - channel), line == start, <double> (line - start),
+                mean + channel, m2 + channel)
             for r in range(n):
                 lines[r] += LANES
             channel += LANES

@@ -108,9 +108,7 @@ def batch_norm(
     array([[-1.3416, -0.4472],
            [ 0.4472,  1.3416]], dtype=float32)
     """
-    y = _express.batch_norm(
-        input, running_mean, running_var, weight, bias, training, momentum, eps, data_format, out
-    )
+    y = _express.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps, data_format, out)
     if y is not None:
         return y
 

@@ -36,12 +36,12 @@ class Layer:
 
 
 LAYERS = (
-    Layer("ResNet-50", "batch_norm", (32, 64, 112, 112)),
-    Layer("ResNet-50", "batch_norm", (32, 64, 56, 56), quick=True),
-    Layer("ResNet-50", "batch_norm", (8, 256, 28, 28), quick=True),
-    Layer("ResNet-50", "batch_norm", (32, 512, 7, 7)),
-    Layer("ResNet-50", "batch_norm", (1, 64, 56, 56), quick=True),
     Layer("ResNet-50", "batch_norm", (1, 8, 4, 4), quick=True),
+    Layer("ResNet-50", "batch_norm", (1, 64, 56, 56), quick=True),
+    Layer("ResNet-50", "batch_norm", (32, 512, 7, 7)),
+    Layer("ResNet-50", "batch_norm", (8, 256, 28, 28), quick=True),
+    Layer("ResNet-50", "batch_norm", (32, 64, 56, 56), quick=True),
+    Layer("ResNet-50", "batch_norm", (32, 64, 112, 112)),
     Layer("PointNet", "batch_norm", (32, 64, 1024)),
     Layer("PointNet", "batch_norm", (256, 1024), quick=True),
     Layer("video-ResNet", "batch_norm", (2, 32, 16, 56, 56), quick=True),

@@ -34,6 +34,7 @@ def environment(peers, threads, samples):
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "cpu": _cpu_model(),
         "cpus": os.cpu_count(),
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "machine": platform.machine(),
         "system": platform.platform(),
         "isa": config["isa"],

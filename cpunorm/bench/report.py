@@ -20,6 +20,7 @@ PLAIN = str.maketrans({"µ": "u", "±": "+-", "▼": "!", "·": "-"})
 NOT_AVAILABLE = Text("n/a", "dim")
 GAP = "  "
 REDRAW_SECONDS = 0.2
+NOISY = 0.1  # a spread that says more about the machine than about the libraries
 
 
 def three_digits(value):
@@ -33,11 +34,16 @@ def timing(summary):
     return Text(f"{three_digits(summary.median / size)}{unit} ±{summary.spread:.0%}")
 
 
+def is_loss(summary):
+    """Whether ours is slower, to the two digits that are shown."""
+    return round(summary.median, 2) < 1
+
+
 def speedup(summary):
     """How many times faster ours is and its spread; a loss is marked by more than its colour."""
     if summary is None:
         return NOT_AVAILABLE
-    loss = summary.median < 1
+    loss = is_loss(summary)
     text = f"{'▼' if loss else ''}{three_digits(summary.median)}x ±{summary.spread:.0%}"
     return Text(text, "bold red" if loss else "green")
 
@@ -45,7 +51,7 @@ def speedup(summary):
 LEGEND = """\
 time: median of a call, ± half the distance of the quartiles; as called: output made by the call; out=: output given
 vs: so many times faster is cpunorm (▼: slower), median of the ratios of {samples} interleaved turns
-GB/s: input and output counted once; copy: share of the speed of a plain parallel copy; max error: against float64
+GB/s: input and output counted once; copy: share of the speed of a plain parallel copy; error: largest, against float64
 """
 
 
@@ -78,7 +84,7 @@ def columns(peers):
         Column("out=", "time", 11, 5, lambda result: timing(result.seconds("into"))),
         *(Column("", f"vs {peer.name}", 11, 5, versus("into", peer)) for peer in peers if peer.takes_out),
         Column("", "copy", 4, 4, lambda result: Text(f"{result.speedup('into', 'copy').median:.0%}")),
-        Column("max error", "ours", 6, 2, error("cpunorm")),
+        Column("error", "ours", 6, 2, error("cpunorm")),
         *(Column("", peer.name, 6, 4 if peer.takes_out else 6, error(peer.name)) for peer in peers),
     ]
 
@@ -118,6 +124,7 @@ class Report:
 
     def __init__(self, environment, peers, work):
         self.environment = environment
+        self.peers = [peer.name for peer in peers]
         self.terminal = sys.stdout.isatty() and sys.stdout.encoding.lower().startswith("utf")
         self.console = Console(force_terminal=self.terminal, highlight=False, soft_wrap=not self.terminal)
         self.columns = columns(peers)
@@ -146,7 +153,7 @@ class Report:
         run = self.environment
         versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
         isa = f", ISA level {run['isa']}" if run["isa"] else ""
-        self._print(f"{run['cpu']}, {run['cpus']} CPUs, {run['threads']} threads{isa}")
+        self._print(f"{run['cpu']}, {run['cpus']} CPUs; threads: {run['threads']}{isa}")
         self._print(f"{versions}; {run['openmp']}, {run['allocator']}; {run['date']}")
         self._print()
         self._print_row(Text(column.group, "dim") for column in self.columns)
@@ -177,7 +184,7 @@ class Report:
     def tick(self, case, doing):
         """Tell what is being run; between the timed blocks."""
         if time.monotonic() - self.redrawn > REDRAW_SECONDS:
-            description = f"{case.module} {case.shape} {_variant(case)}: {doing}"
+            description = " ".join(filter(None, (case.module, case.shape, _variant(case), doing)))
             self.progress.update(self.task, description=description, refresh=True)
             self.redrawn = time.monotonic()
 
@@ -198,23 +205,29 @@ class Report:
         self._print()
         for line in LEGEND.format(samples=self.environment["samples"]).splitlines():
             self._print(Text(line, "dim"))
-        peers = {(memory, peer): None for r in results for memory in ("fresh", "into") for peer in getattr(r, memory)}
-        for memory, peer in peers:
-            if peer != "copy":
-                self._print_standing(results, memory, peer)
+        measured = {
+            (memory, peer): [(r, r.speedup(memory, peer)) for r in results if peer in getattr(r, memory)]
+            for memory in ("fresh", "into")
+            for peer in self.peers
+        }
+        for (memory, peer), speedups in measured.items():
+            if speedups:
+                self._print_standing(f"{peer}, out=" if memory == "into" else peer, speedups)
+        noise = float(np.median([s.spread for speedups in measured.values() for _, s in speedups] or [0.0]))
+        if noise > NOISY:
+            text = f"The ratios spread by ±{noise:.0%} in the median: this machine is busy, or its cores are shared."
+            self._print(Text(text + " Run again when it is quiet, or with fewer --threads.", "bold yellow"))
         if interrupted:
             self._print(Text("Interrupted: this is what was finished.", "bold yellow"))
         if failures:
             self._print(Text(f"{len(failures)} FAILED, see above.", "bold red"))
 
-    def _print_standing(self, results, memory, peer):
-        """One line on the speed-up over `peer`, and one for each loss."""
-        measured = [(r, r.speedup(memory, peer)) for r in results if peer in getattr(r, memory)]
-        mean = math.exp(np.mean([math.log(s.median) for _, s in measured]))
-        losses = [(r, s) for r, s in measured if s.median < 1]
-        against = f"{peer}, out=" if memory == "into" else peer
+    def _print_standing(self, against, speedups):
+        """One line on the speed-ups over a peer, and one for each loss."""
+        mean = math.exp(np.mean([math.log(s.median) for _, s in speedups]))
+        losses = [(result, s) for result, s in speedups if is_loss(s)]
         slower = f"slower in {len(losses)}:" if losses else "slower in none"
-        self._print(f"against {against}: {three_digits(mean)}x, geometric mean of {len(measured)} cases; {slower}")
+        self._print(f"against {against}: {three_digits(mean)}x, geometric mean of {len(speedups)} cases; {slower}")
         for result, loss in losses:
             self._print(Text.assemble("  ", speedup(loss), f"  {result.case.name} ({result.engine})"))
 

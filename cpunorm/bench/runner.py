@@ -230,5 +230,5 @@ def measure(case, ours, peers, samples, tick=lambda text: None):
                 if theirs.into is not None:
                     result.into[peer.name] = interleave(call.into, theirs.into, samples, told)
         with fastest_copy(arrays.x, ours.threads) as copy:
-            result.into["copy"] = interleave(call.into, copy, samples, partial(tick, "vs a plain copy"))
+            result.into["copy"] = interleave(call.into, copy, samples, partial(tick, "vs copy"))
     return result

@@ -95,7 +95,7 @@ class Module:
         state_dict : mapping of str to ndarray or torch.Tensor
             From `state_dict` here or in torch, ``np.load("x.npz")``, ``safetensors.numpy.load_file("x.safetensors")``.
         strict : bool
-            Whether missing and unexpected keys are errors. A missing ``num_batches_tracked`` never is (old checkpoints).
+            Whether missing and unexpected keys are errors. A missing ``num_batches_tracked`` (old checkpoints) never is.
         prefix : str
             Take the keys that start with this alone, so that one layer can be loaded out of a whole model's checkpoint.
 
@@ -133,11 +133,13 @@ class Module:
             if name not in given:
                 continue
             value = _as_state(state_dict[given[name]])
-            if value is None or value.dtype.kind not in "biuf" and value.dtype.name not in HALVES:
+            if value is None or (value.dtype.kind not in "biuf" and value.dtype.name not in HALVES):
                 what = type(state_dict[given[name]]).__name__ if value is None else value.dtype
                 errors.append(f"{given[name]} must be an array of real numbers, got {what}")
             elif value.shape != target.shape and not (target.ndim == 0 and value.size == 1):
-                errors.append(f"size mismatch for {given[name]}: shape {value.shape} in the checkpoint, {target.shape} here")
+                errors.append(
+                    f"size mismatch for {given[name]}: shape {value.shape} in the checkpoint, {target.shape} here"
+                )
             elif not target.flags.writeable:
                 errors.append(f"{name} of this module is read-only")
             else:

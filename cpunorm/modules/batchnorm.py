@@ -143,7 +143,7 @@ class _BatchNorm(Module):
         return f"{shown}, bias={self.bias is not None}, track_running_stats={self.track_running_stats}"
 
 
-class BatchNorm1d(_BatchNorm):
+class BatchNorm1d(_BatchNorm):  # noqa: D101 (its __doc__ is made of two parts)
     __doc__ = f"""BatchNorm over (N, C) or (N, C, L): `torch.nn.BatchNorm1d`.
 
     {_BatchNorm.__doc__}
@@ -159,7 +159,7 @@ class BatchNorm1d(_BatchNorm):
     _ranks = (2, 3)
 
 
-class BatchNorm2d(_BatchNorm):
+class BatchNorm2d(_BatchNorm):  # noqa: D101
     __doc__ = f"""BatchNorm over (N, C, H, W): `torch.nn.BatchNorm2d`.
 
     {_BatchNorm.__doc__}
@@ -174,7 +174,7 @@ class BatchNorm2d(_BatchNorm):
     _ranks = (4,)
 
 
-class BatchNorm3d(_BatchNorm):
+class BatchNorm3d(_BatchNorm):  # noqa: D101
     __doc__ = f"""BatchNorm over (N, C, D, H, W): `torch.nn.BatchNorm3d`.
 
     {_BatchNorm.__doc__}
