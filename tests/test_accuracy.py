@@ -1,0 +1,223 @@
+"""The promise of the README: float32 results within 2e-6 of float64, however the data are conditioned.
+
+Every norm is the same sentence over other axes.  So a test makes rows (domains, width), one per set of statistics; a
+place lays them out as the input of one norm in one layout and gathers the result back into rows.
+"""
+
+import functools
+
+import numpy as np
+import oracle
+import pytest
+
+from cpunorm.functional import batch_norm, group_norm, layer_norm
+
+# Places: rows -> the norm's input -> its output -> rows.
+
+
+def divisor(number):
+    """The smallest prime up to 7 that divides `number` properly, or 1."""
+    return next((prime for prime in (2, 3, 5, 7) if number % prime == 0 and number > prime), 1)
+
+
+def channels_first(norm, x):
+    return norm(np.ascontiguousarray(x))
+
+
+def channels_last_strides(norm, x):
+    return norm(np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1))
+
+
+def channels_last(norm, x):
+    return np.moveaxis(norm(np.ascontiguousarray(np.moveaxis(x, 1, -1)), data_format="channels_last"), -1, 1)
+
+
+def as_batch_norm(layout, rows, eps):
+    """A row is a channel: (samples, channels, length)."""
+    domains, width = rows.shape
+    x = rows.reshape(domains, divisor(width), -1).swapaxes(0, 1)
+    y = layout(functools.partial(batch_norm, running_mean=None, running_var=None, training=True, eps=eps), x)
+    return y.swapaxes(0, 1).reshape(rows.shape)
+
+
+def as_group_norm(layout, rows, eps, wide=False):
+    """A row is a group of a sample, of few channels or (`wide`) of few positions: (samples, channels, length)."""
+    domains, width = rows.shape
+    samples = divisor(domains)
+    channels = width // divisor(width) if wide else divisor(width)
+    x = rows.reshape(samples, domains // samples * channels, -1)
+    return layout(functools.partial(group_norm, num_groups=domains // samples, eps=eps), x).reshape(rows.shape)
+
+
+def as_layer_norm(order, rows, eps):
+    """A row is a row, contiguous or with a stride."""
+    return layer_norm(np.array(rows, order=order), rows.shape[1], eps=eps)
+
+
+def as_layer_norm_of_two_axes(rows, eps):
+    x = rows.reshape(len(rows), divisor(rows.shape[1]), -1)
+    return layer_norm(x, x.shape[1:], eps=eps).reshape(rows.shape)
+
+
+PLACES = {
+    **{
+        f"{norm.__name__[3:]} {layout.__name__}": functools.partial(norm, layout)
+        for norm in (as_batch_norm, as_group_norm)
+        for layout in (channels_first, channels_last_strides, channels_last)
+    },
+    "group_norm channels_first wide": functools.partial(as_group_norm, channels_first, wide=True),
+    "group_norm channels_last wide": functools.partial(as_group_norm, channels_last, wide=True),
+    "layer_norm": functools.partial(as_layer_norm, "C"),
+    "layer_norm strided": functools.partial(as_layer_norm, "F"),
+    "layer_norm of two axes": as_layer_norm_of_two_axes,
+}
+
+
+# Rows.
+
+
+def normal(rng, shape, mean=0.0, std=1.0):
+    """N(mean, std), the mean's sign alternating from row to row."""
+    return (rng.standard_normal(shape) + mean * (-1.0) ** np.arange(shape[0])[:, None]) * std
+
+
+def outlier(rng, shape, size, place):
+    rows = rng.standard_normal(shape)
+    rows[:, min(place, shape[1] - 1)] = size
+    return rows
+
+
+def start_elsewhere(rng, shape, size, count):
+    """The first `count` values, from which a shift may be estimated, far from all the others."""
+    rows = rng.standard_normal(shape)
+    rows[:, :count] += size
+    return rows
+
+
+def halves(rng, shape, size):
+    rows = np.zeros(shape)
+    rows[:, shape[1] // 2 :] = size
+    return rows
+
+
+def steps(rng, shape, size, length):
+    """Another level every `length` values."""
+    return rng.standard_normal(shape) + size * (np.arange(shape[1]) // length % 3)
+
+
+def ramp(rng, shape, noise):
+    return np.arange(shape[1]) + noise * rng.standard_normal(shape)
+
+
+def constant_but_one(rng, shape, level):
+    rows = np.full(shape, level)
+    rows[:, shape[1] // 3] = np.nextafter(np.float32(level), np.float32(np.inf))
+    return rows
+
+
+KINDS = {
+    "mean/std 0": normal,
+    "mean/std 1": functools.partial(normal, mean=1),
+    "mean/std 1e2": functools.partial(normal, mean=1e2),
+    "mean/std 1e4": functools.partial(normal, mean=1e4),
+    "mean/std 1e6": functools.partial(normal, mean=1e6),
+    "mean 1, std 1e-6": functools.partial(normal, mean=1e6, std=1e-6),
+    "mean 1e8, std 1e4": functools.partial(normal, mean=1e4, std=1e4),
+    "first 1e2": functools.partial(outlier, size=1e2, place=0),
+    "first 1e6": functools.partial(outlier, size=1e6, place=0),
+    "last -1e4": functools.partial(outlier, size=-1e4, place=1 << 20),
+    "1e4 at 512": functools.partial(outlier, size=1e4, place=512),
+    "1e6 at 1024": functools.partial(outlier, size=1e6, place=1024),
+    "1e5 at 2048": functools.partial(outlier, size=1e5, place=2048),
+    "first 16 by 1e4": functools.partial(start_elsewhere, size=1e4, count=16),
+    "first 64 by 1e3": functools.partial(start_elsewhere, size=1e3, count=64),
+    "first 64 by 1e6": functools.partial(start_elsewhere, size=1e6, count=64),
+    "first 1024 by 1e4": functools.partial(start_elsewhere, size=1e4, count=1024),
+    "halves": functools.partial(halves, size=1e6),
+    "steps of 64": functools.partial(steps, size=1e3, length=64),
+    "steps of 1000": functools.partial(steps, size=1e5, length=1000),
+    "ramp": functools.partial(ramp, noise=0),
+    "ramp with noise": functools.partial(ramp, noise=30),
+    "sorted": lambda rng, shape: np.sort(rng.standard_normal(shape) * 1e3, axis=1),
+    "heavy tails": lambda rng, shape: rng.standard_cauchy(shape),
+    "alternating": lambda rng, shape: np.broadcast_to(1e6 * (-1.0) ** np.arange(shape[1]), shape),
+    "alternating around 1e6": lambda rng, shape: np.broadcast_to(1e6 + (-1.0) ** np.arange(shape[1]), shape),
+    "constant 0": lambda rng, shape: np.zeros(shape),
+    "constant 0.1": lambda rng, shape: np.full(shape, 0.1),
+    "constant 1e30": lambda rng, shape: np.full(shape, -1e30),
+    "constant but one": functools.partial(constant_but_one, level=1e6),
+    "1e18": functools.partial(normal, std=1e18),
+    "1e30": functools.partial(normal, std=1e30),
+    "1e30, mean/std 1e2": functools.partial(normal, mean=1e2, std=1e28),
+    "1e30 first": functools.partial(outlier, size=1e30, place=0),
+    "1e-18": functools.partial(normal, std=1e-18),
+    "1e-30": functools.partial(normal, std=1e-30),
+    "denormal": functools.partial(normal, std=1e-40),
+}
+TINY_EPS = {"1e-18": 1e-50, "1e-30": 1e-70, "1e-30, mean/std 1e2": 1e-70}  # leaves mean 0 and std 1 of tiny values
+KINDS["1e-30, mean/std 1e2"] = functools.partial(normal, mean=1e2, std=1e-30)
+
+# (domains, width): around vector widths and block lengths, with every tail; few and many channels.
+SHAPES = [(1, 2), (3, 3), (2, 7), (16, 15), (17, 17), (5, 31), (33, 33), (6, 63), (65, 65), (128, 100), (257, 12)]
+SHAPES += [(1000, 6), (1, 1000), (4, 1023), (3, 1025), (2, 2047), (17, 2049), (1, 4099), (6, 4160)]
+
+
+@functools.cache
+def case(kind, shape, dtype, eps):
+    """Rows, what float64 makes of them, and the error that is allowed in each value."""
+    with np.errstate(over="raise"):
+        rows = KINDS[kind](np.random.default_rng(shape[1]), shape).astype(dtype)
+    rows.flags.writeable = False
+    expected = oracle.layer_norm(rows, shape[1:], eps=eps)
+    size = np.abs(expected)
+    wide = rows.astype(np.longdouble)
+    spread = np.sqrt(wide.var(axis=1, keepdims=True) + eps)
+    if dtype == np.float32:
+        # 2e-6 for values of a few units; in proportion for outliers, and where eps makes all values small. The last
+        # term: the mean has no second part below the smallest denormal.
+        promised = np.where(size < 5, 2e-6 * np.minimum(size.max(axis=1, keepdims=True), 1), 1e-6 * size)
+        return rows, expected, promised + np.finfo(dtype).smallest_subnormal / spread.astype(float)
+    kappa = np.sqrt(np.square(wide).mean(axis=1, keepdims=True)) / spread
+    return rows, expected, oracle.bound(expected, dtype, kappa=1 + kappa.astype(float)) * np.maximum(1, size)
+
+
+def failures(place, kind, shapes, dtype, eps, slack=1):
+    """One line for each shape whose error is larger than allowed."""
+    for shape in shapes:
+        rows, expected, allowed = case(kind, shape, dtype, eps)
+        allowed = allowed * slack
+        error = np.abs(PLACES[place](rows, eps).astype(float) - expected)
+        if not (error <= allowed).all():
+            worst = np.argmax(np.nan_to_num(error / allowed, nan=np.inf, posinf=np.inf))
+            yield f"{shape}: {error.flat[worst]:.2e} at {worst}, {allowed.flat[worst]:.1e} allowed"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("place", PLACES)
+def test_float32(engine, place, kind):
+    assert not list(failures(place, kind, SHAPES, np.float32, 1e-5))
+
+
+@pytest.mark.parametrize("kind", TINY_EPS)
+@pytest.mark.parametrize("place", PLACES)
+def test_float32_with_tiny_eps(engine, place, kind):
+    assert not list(failures(place, kind, SHAPES, np.float32, TINY_EPS[kind]))
+
+
+@pytest.mark.parametrize("kind", ["mean/std 1e4", "first 64 by 1e6", "1e5 at 2048", "ramp with noise", "1e30"])
+@pytest.mark.parametrize("place", PLACES)
+def test_float32_of_many_blocks(engine, place, kind):
+    assert not list(failures(place, kind, [(2, 70001)], np.float32, 1e-5))
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_float32_of_very_many_blocks(engine, place):
+    assert not list(failures(place, "mean/std 1e6", [(1, 300 * 1024 - 5)], np.float32, 1e-5))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if not kind.startswith("constant")])
+@pytest.mark.parametrize("place", PLACES)
+def test_float64(engine, place, kind):
+    slack = 64 if engine[0] == "reference" else 1  # NumPy sums one after another along a strided axis, not pairwise
+    shapes = [(3, 3), (17, 17), (65, 65), (4, 1023), (2, 4099)]
+    assert not list(failures(place, kind, shapes, np.float64, 1e-5, slack))

@@ -1,0 +1,143 @@
+"""NaN and Inf spoil exactly their own domain of statistics; large finite values spoil nothing."""
+
+import numpy as np
+import pytest
+from norms import NORMS, assert_close, channels, running, values
+
+from cpunorm.functional import batch_norm, group_norm, layer_norm
+
+pytestmark = pytest.mark.usefixtures("engine")
+
+BAD = [np.nan, np.inf, -np.inf]
+SHAPES = [(2, 6, 7), (3, 4, 5, 70), (2, 4, 2600), (5, 80, 3)]
+PLACES = ["first", "middle", "last", "tail"]
+
+
+def domain(name, index):
+    """Where the statistics that include the element `index` are used."""
+    sample, channel = index[:2]
+    return {
+        "batch_norm training": np.s_[:, channel],
+        "group_norm": lambda half: np.s_[sample, :half] if channel < half else np.s_[sample, half:],
+        "layer_norm": index[:-1],
+        "layer_norm of samples": sample,
+        "batch_norm inference": index,
+    }[name]
+
+
+def position(place, shape):
+    """An index: at the start, where a shift may be estimated, inside, at the end, just before it."""
+    size = int(np.prod(shape))
+    return np.unravel_index({"first": 0, "middle": size // 2 + 1, "last": size - 1, "tail": size - 2}[place], shape)
+
+
+def run(name, x, layout):
+    if layout == "channels_first":
+        return NORMS[name].run(x)
+    return np.moveaxis(NORMS[name].run(np.ascontiguousarray(np.moveaxis(x, 1, -1)), data_format=layout), -1, 1)
+
+
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(
+    ("name", "layout"),
+    [(name, "channels_first") for name in NORMS]
+    + [(name, "channels_last") for name in NORMS if NORMS[name].has_channels],
+)
+def test_spoils_its_own_domain(name, layout, place, bad):
+    for shape in SHAPES:
+        for dtype in (np.float32, np.float64):
+            x = values(shape, dtype)
+            index = position(place, shape)
+            clean = run(name, x, layout)
+            x[index] = bad
+            spoilt = domain(name, index)
+            if callable(spoilt):
+                spoilt = spoilt(channels(x) // 2)
+            y = run(name, x, layout)
+            if name == "batch_norm inference":
+                np.testing.assert_equal(y[index], bad)  # the weights are positive
+            else:
+                assert np.isnan(y[spoilt]).all()
+            y[spoilt] = clean[spoilt]
+            np.testing.assert_array_equal(y, clean)
+
+
+def test_several_at_once():
+    x = values((4, 3, 1500))
+    x[0, 0, 5], x[1, 0, 900], x[3, 2, 1499] = np.inf, -np.inf, np.nan
+    y = batch_norm(x, None, None, training=True)
+    np.testing.assert_array_equal(np.isnan(y).all((0, 2)), [True, False, True])
+    assert np.isfinite(y[:, 1]).all()
+    rows = np.isnan(layer_norm(x, 1500))
+    np.testing.assert_array_equal(rows.all(2), rows.any(2))
+    assert rows[0, 0].all()
+    assert rows[1, 0].all()
+    assert rows[3, 2].all()
+    assert rows.sum() == 3 * 1500
+    assert np.isnan(group_norm(x, 3)).sum() == 3 * 1500
+
+
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("momentum", [0.0, 0.1, 1.0])
+def test_running_statistics_of_that_channel_alone(bad, momentum):
+    x = values((4, 5, 300))
+    clean, statistics = running(5), running(5)
+    batch_norm(x, *clean, training=True, momentum=momentum)
+    x[2, 3, 17] = bad
+    batch_norm(x, *statistics, training=True, momentum=momentum)
+    for spoilt, kept in zip(statistics, clean, strict=True):
+        assert not np.isfinite(spoilt[3])
+        np.testing.assert_array_equal(np.delete(spoilt, 3), np.delete(kept, 3))
+
+
+@pytest.mark.parametrize("which", range(4))
+@pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
+def test_a_parameter_or_statistic_that_is_nan_spoils_its_channel(which, layout):
+    x = values((3, 4, 70))
+    vectors = [*running(4), np.ones(4, np.float32), np.zeros(4, np.float32)]
+    vectors[which][2] = np.nan
+    y = batch_norm(np.moveaxis(x, 1, -1).copy() if layout == "channels_last" else x, *vectors, data_format=layout)
+    y = np.moveaxis(y, -1, 1) if layout == "channels_last" else y
+    np.testing.assert_array_equal(np.isnan(y).all((0, 2)), [False, False, True, False])
+    assert np.isfinite(np.delete(y, 2, 1)).all()
+
+
+def test_infinite_bias_and_weight():
+    x = np.float32([[[-1, 0, 1]]])
+    y = layer_norm(x, 3, np.float32([1, np.inf, np.inf]), np.float32([np.inf, 0, -1]))
+    np.testing.assert_array_equal(y, [[[np.inf, np.nan, np.inf]]])
+
+
+@pytest.mark.parametrize("name", [name for name in NORMS if name != "batch_norm inference"])
+@pytest.mark.parametrize("scale", [2.0**63, 2.0**64, 2.0**90, 2.0**115])
+def test_large_values_do_not_overflow_the_variance(name, scale):
+    """A power of two changes no digit but eps's."""
+    for shape in SHAPES:
+        x = values(shape) - np.float32(100)
+        y = NORMS[name].run(x * np.float32(scale))
+        assert np.isfinite(y).all()
+        exact = (x * np.float32(scale)).astype(np.float64)
+        np.testing.assert_allclose(y, NORMS[name].expected(exact), rtol=0, atol=2e-5 if np.abs(y).max() > 10 else 4e-6)
+
+
+def test_large_values_in_inference():
+    x = np.float32([[1e30, -1e30, 3e38]])
+    y = batch_norm(x, np.float32([1e30, 1e30, 0]), np.float32([1, 1e38, 3e38]))
+    np.testing.assert_allclose(y, [[0, -2e30 / 1e19, 3e38 / 3e38**0.5]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_a_large_value_leaves_the_other_domains_alone(name):
+    shape = (3, 4, 5, 70)
+    x = values(shape)
+    clean = NORMS[name].run(x)
+    index = (1, 2, 3, 4)
+    x[index] = 1e30
+    y = NORMS[name].run(x)
+    spoilt = domain(name, index)
+    spoilt = spoilt(2) if callable(spoilt) else spoilt
+    assert np.isfinite(y).all()
+    y[spoilt] = clean[spoilt]
+    np.testing.assert_array_equal(y, clean)
+    assert_close(clean, NORMS[name], values(shape))
