@@ -1,0 +1,1 @@
+from cpunorm._kernels import *  # noqa: F403

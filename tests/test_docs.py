@@ -1,0 +1,76 @@
+"""What the documentation shows, run: the examples in docstrings and the README."""
+
+import contextlib
+import doctest
+import importlib
+import pkgutil
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cpunorm
+from cpunorm import _engine
+
+README = Path(__file__).parent.parent / "README.md"
+MODULES = [
+    module.name
+    for module in pkgutil.walk_packages(cpunorm.__path__, "cpunorm.")
+    if not re.search(r"\.(bench|_kernels_v\d)", module.name)  # those of other CPUs don't import
+]
+
+
+@pytest.fixture(autouse=True)
+def _as_in_a_new_session():
+    before = _engine._engine, _engine._isa
+    with np.printoptions(precision=8, suppress=False, linewidth=75):
+        yield
+    _engine.select(*before)
+
+
+def run(test):
+    output = []
+    result = doctest.DocTestRunner(optionflags=doctest.FAIL_FAST).run(test, out=output.append)
+    assert not result.failed, "".join(output)
+    return result.attempted
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstrings(name):
+    for test in doctest.DocTestFinder(exclude_empty=True).find(importlib.import_module(name)):
+        run(test)
+
+
+def test_there_are_examples():
+    """Else the test above could be finding none."""
+    tests = [t for name in MODULES for t in doctest.DocTestFinder().find(importlib.import_module(name)) if t.examples]
+    shown = {test.name.rpartition(".")[2] for test in tests}
+    assert {"batch_norm", "layer_norm", "group_norm", "BatchNorm2d", "LayerNorm", "GroupNorm", "num_threads"} <= shown
+
+
+def blocks():
+    """(line, code) of every Python block of the README."""
+    text = README.read_text(encoding="utf-8")
+    found = re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [(text[: match.start(1)].count("\n") + 1, match[1]) for match in found]
+
+
+def test_readme(tmp_path, monkeypatch):
+    """Its Python blocks, one after the other as a reader would type them."""
+    monkeypatch.chdir(tmp_path)
+    assert blocks()
+    names = {"__name__": "__main__"}
+    for line, code in blocks():
+        if ">>>" in code:
+            run(doctest.DocTestParser().get_doctest(code, names, "README.md", str(README), line - 1))
+        else:
+            with contextlib.redirect_stdout(None):
+                exec(compile("\n" * (line - 1) + code, str(README), "exec"), names)
+
+
+def test_readme_links():
+    """Files that it links to are there."""
+    text = README.read_text(encoding="utf-8")
+    links = re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", text)
+    assert not [link for link in links if not (README.parent / link).exists()]

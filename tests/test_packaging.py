@@ -1,0 +1,151 @@
+"""What an installation is: small, quick to import, typed, with one dependency."""
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import tomllib
+from pathlib import Path
+
+import fresh
+import pytest
+
+import cpunorm
+
+PROJECT = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+COMPILED = ["_cpu", "_express", "_kernels", "_kernels_v3", "_kernels_v4", "_running"]
+PUBLIC = [
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
+    "GroupNorm",
+    "LayerNorm",
+    "__version__",
+    "engine",
+    "functional",
+    "get_engine",
+    "get_num_threads",
+    "num_threads",
+    "set_engine",
+    "set_num_threads",
+    "show_config",
+]
+
+
+def test_public_names():
+    assert cpunorm.__all__ == PUBLIC
+    assert cpunorm.functional.__all__ == ["batch_norm", "group_norm", "layer_norm"]
+    for module in (cpunorm, cpunorm.functional, cpunorm.modules):
+        assert sorted(module.__all__) == sorted(set(module.__all__))
+        assert all(hasattr(module, name) for name in module.__all__)
+
+
+def test_metadata():
+    assert PROJECT["version"] == cpunorm.__version__
+    assert PROJECT["requires-python"] == ">=3.11"
+    assert PROJECT["dependencies"] == ["numpy>=2.0"]  # one runtime dependency
+    assert {"numba", "bench", "test", "dev"} <= PROJECT["optional-dependencies"].keys()
+    assert PROJECT["scripts"].keys() == {"cpunorm"}
+
+
+def test_import_brings_nothing_heavy():
+    """What `import cpunorm` loads after NumPy: itself, Cython's runtime modules and a little of Python's library."""
+    code = """
+import sys, numpy
+before = set(sys.modules)
+import cpunorm
+print(*sorted(set(sys.modules) - before))
+"""
+    loaded = fresh.output(code).split()
+    outside = {name for name in loaded if not name.startswith(("cpunorm", "_cython_"))}
+    assert outside <= {"cython_runtime", "importlib._abc", "importlib.util", "threading", "contextlib"}
+    assert not [name for name in loaded if name.startswith("cpunorm.bench")]
+    for module in (
+        "torch",
+        "numba",
+        "matplotlib",
+        "rich",
+        "numpy.testing",
+        "unittest",
+        "subprocess",
+        "multiprocessing",
+    ):
+        assert module not in loaded
+    # one ISA level is loaded, the one in use
+    assert len([name for name in loaded if name.startswith("cpunorm._kernels")]) == 1
+
+
+def test_import_needs_numpy_alone():
+    code = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] not in {*sys.stdlib_module_names, "numpy", "cpunorm"}:
+            raise ImportError(f"{name} is not a dependency")
+sys.meta_path.insert(0, Refuse())
+import cpunorm
+import numpy as np
+print(cpunorm.LayerNorm(4)(np.ones((2, 4), np.float32)).sum())
+"""
+    assert fresh.output(code) == "0.0"
+
+
+def test_installed_size():
+    """Below 6 MB, sources for the compiler and byte code left out."""
+    files = [path for path in fresh.PACKAGE.rglob("*") if path.is_file() and path.suffix not in (".c", ".pyc")]
+    assert sum(path.stat().st_size for path in files) < 6_000_000
+
+
+def test_typed():
+    assert (fresh.PACKAGE / "py.typed").is_file()
+    for name in COMPILED:
+        ast.parse((fresh.PACKAGE / f"{name}.pyi").read_text())
+
+
+def test_every_compiled_module_has_a_stub():
+    built = {path.name.split(".")[0] for path in fresh.PACKAGE.iterdir() if path.suffix in (".so", ".pyd")}
+    assert built <= set(COMPILED)
+    assert "_kernels" in built
+
+
+# Docstrings
+
+
+def public_objects():
+    """(name, object) of every public function, class and method, and of every module in Python."""
+    for information in pkgutil.walk_packages(cpunorm.__path__, "cpunorm."):
+        if ".bench" not in information.name and information.name.rpartition(".")[2] not in COMPILED:
+            yield information.name, importlib.import_module(information.name)
+    for module in (cpunorm, cpunorm.functional):
+        for name in module.__all__:
+            item = getattr(module, name)
+            if callable(item):
+                yield f"{module.__name__}.{name}", item
+            if inspect.isclass(item):
+                methods = inspect.getmembers(item, inspect.isfunction)
+                yield from ((f"{name}.{method}", f) for method, f in methods if not method.startswith("_"))
+
+
+OBJECTS = dict(public_objects())
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_docstring(name):
+    doc = inspect.getdoc(OBJECTS[name])
+    assert doc
+    assert doc.splitlines()[0].endswith(".")
+
+
+@pytest.mark.parametrize("name", [*(f"functional.{name}" for name in cpunorm.functional.__all__), *PUBLIC[:5]])
+def test_docstring_names_every_parameter(name):
+    item = getattr(cpunorm.functional, name.removeprefix("functional.")) if "." in name else getattr(cpunorm, name)
+    sections = inspect.getdoc(item).split("Parameters\n----------\n")[1]
+    described = {word for line in sections.splitlines() if " : " in line or line.isidentifier() for word in words(line)}
+    assert set(inspect.signature(item).parameters) <= described
+    assert "Raises\n------\n" in sections
+    assert ">>> " in sections
+
+
+def words(line):
+    """The names before the colon of a NumPy-style entry."""
+    return [name.strip() for name in line.partition(" : ")[0].split(",")]
