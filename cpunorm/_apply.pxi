@@ -199,7 +199,7 @@ cdef inline Walk folded(const Walk* w, Py_ssize_t fold) noexcept nogil:
     """The Walk whose lines are `fold` lines of w (the last w.inner % fold lines are left out)."""
     cdef Walk f = w[0]
     f.channels, f.inner = w.channels * fold, w.inner // fold
-    f.x_inner, f.y_inner = f.channels, f.channels
+    f.x_inner, f.y_inner = w.x_inner * fold, w.y_inner * fold
     return f
 
 
@@ -219,7 +219,7 @@ cdef void apply_all(const real* x, real* y, const Walk* w, const Coefficients* c
     cdef int thread
     cdef bint last = channels_last(w)
     cdef Py_ssize_t fold = foldable(w, FOLDED) if last else 1, pieces = 1, lines, sample
-    cdef Walk f = folded(w, fold) if fold > 1 else w[0]
+    cdef Walk f = folded(w, fold)
     cdef Coefficients repeated
     cdef const Coefficients* all = c
     if fold > 1 and allocate(<real> 0, &repeated, f.samples * f.channels):

@@ -88,6 +88,8 @@ def as_parameters(function, input_dtype, **vectors):
 
 def _hits_itself(array):
     """Whether two elements of `array` may share memory: strides, smallest first, must step over what lies inside."""
+    if array.size == 0:
+        return False
     extent = array.itemsize
     for stride, length in sorted((abs(s), n) for s, n in zip(array.strides, array.shape, strict=True) if n > 1):
         if stride < extent:

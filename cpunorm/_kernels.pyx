@@ -273,7 +273,8 @@ cdef void whole_row(
         for part in range(d.along):
             parts[part] = part_moments(source, w, d, part)
         merge_tree(parts, d.along)
-    apply_width(source, y + index // w.middle * w.y_sample + index % w.middle * w.y_middle, line, parts, weight, bias, eps)
+    apply_width(
+        source, y + index // w.middle * w.y_sample + index % w.middle * w.y_middle, line, parts, weight, bias, eps)
 
 
 cdef int layer_norm_of(

@@ -27,18 +27,16 @@ def _run(kernel, view, x, out, dtype):
     What no kernel can walk (half precision, misaligned or byte-swapped memory, too many uneven strides) goes
     through a contiguous array: the input is copied before, the result written into `out` after.
     """
-    direct = out is not None and x.dtype == dtype and is_walkable(out)
-    y = out.view(np.ndarray) if direct else np.empty_like(x)
+    if out is None:
+        out = np.empty_like(x, dtype)
+    y = out.view(np.ndarray) if x.dtype == dtype and is_walkable(out) else np.empty_like(x)
     views = view(x, y)
     if views is None:
-        direct = False
         x = np.ascontiguousarray(x)
         y = np.empty_like(x)
         views = view(x, y)
     kernel(*views, _engine.threads_for(x.size))
-    if out is None:
-        return y.astype(dtype, copy=False)
-    if not direct:
+    if not np.may_share_memory(y, out):
         np.copyto(out, y, casting="unsafe")
     return out
 

@@ -121,7 +121,7 @@ def run(cases, options):
     peers = [PEERS[name](threads) for name in names]
     engines = dict.fromkeys(options.engine or [cpunorm.get_engine()])
     work = [(case, engine) for engine in engines for case in cases]
-    where = environment(peers, threads, samples)
+    where = environment(engines, peers, threads, samples)
     results, failures, interrupted = [], [], False
     with Report(where, peers, work) as report:
         try:

@@ -18,18 +18,27 @@ def _cpu_model():
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def environment(peers, threads, samples):
+def _isa_levels(engines):
+    """The ISA level that each engine runs at, None for one that has no levels."""
+    levels = {}
+    for name in engines:
+        with cpunorm.engine(name):
+            levels[name] = cpunorm.show_config(mode="dicts")["isa"]
+    return levels
+
+
+def environment(engines, peers, threads, samples):
     """Machine, versions and settings of a run, as a dict of text and numbers.
 
     Parameters
     ----------
+    engines : iterable of str
     peers : sequence of Peer
     threads : int
         That each library may use.
     samples : int
         Turns of each comparison.
     """
-    config = cpunorm.show_config(mode="dicts")
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "cpu": _cpu_model(),
@@ -37,10 +46,10 @@ def environment(peers, threads, samples):
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "machine": platform.machine(),
         "system": platform.platform(),
-        "isa": config["isa"],
+        "isa": _isa_levels(engines),
         "threads": threads,
         "samples": samples,
-        "openmp": config["openmp"],
+        "openmp": cpunorm.show_config(mode="dicts")["openmp"],
         "allocator": os.environ.get("LD_PRELOAD") or " ".join(filter(None, platform.libc_ver())) or "the system's",
         "versions": {"python": sys.version.split()[0], "cpunorm": cpunorm.__version__}
         | {peer.name: peer.version for peer in peers},

@@ -152,8 +152,8 @@ class Report:
     def __enter__(self):
         run = self.environment
         versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
-        isa = f", ISA level {run['isa']}" if run["isa"] else ""
-        self._print(f"{run['cpu']}, {run['cpus']} CPUs; threads: {run['threads']}{isa}")
+        engines = ", ".join(f"{engine} {isa}" if isa else engine for engine, isa in run["isa"].items())
+        self._print(f"{run['cpu']}, {run['cpus']} CPUs; threads: {run['threads']}; engine: {engines}")
         self._print(f"{versions}; {run['openmp']}, {run['allocator']}; {run['date']}")
         self._print()
         self._print_row(Text(column.group, "dim") for column in self.columns)

@@ -95,7 +95,7 @@ class Module:
         state_dict : mapping of str to ndarray or torch.Tensor
             From `state_dict` here or in torch, ``np.load("x.npz")``, ``safetensors.numpy.load_file("x.safetensors")``.
         strict : bool
-            Whether missing and unexpected keys are errors. A missing ``num_batches_tracked`` (old checkpoints) never is.
+            Whether missing and unexpected keys are errors. A missing ``num_batches_tracked`` (an old one) never is.
         prefix : str
             Take the keys that start with this alone, so that one layer can be loaded out of a whole model's checkpoint.
 
