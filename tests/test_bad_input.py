@@ -87,7 +87,7 @@ def cases():
             yield case(function, ValueError, "eps", "NaN" if eps != eps else repr(eps), torch=rule, eps=eps)
         for eps in (None, "1e-5", b"1", 1j, [1e-5]):
             yield case(function, TypeError, "eps", repr(eps), eps=eps)
-        for data_format in ("NCHW", None, 1):
+        for data_format in ("NCHW", None, 1, np.array(["channels_first", "channels_last"])):
             if function != "layer_norm":
                 yield case(function, ValueError, repr(data_format), torch=None, data_format=data_format)
 

@@ -9,6 +9,7 @@ import pytest
 from arrays import BATCH_NORMS, memory
 
 import cpunorm
+from cpunorm import functional
 
 
 def batches(count=5, shape=(4, 3), dtype=np.float32):
@@ -45,6 +46,37 @@ def test_running_statistics(engine, kind, dtype, momentum):
     running = module.running_mean, module.running_var
     np.testing.assert_allclose(module.eval()(x), oracle.batch_norm(x, running=running), rtol=0, atol=1e-5)
     assert memory(module.state_dict()) == before
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        lambda values: values.astype(np.float32).repeat(2)[::2],
+        lambda values: values.astype(np.float32)[::-1].copy()[::-1],
+        lambda values: values.astype(">f4"),
+        lambda values: np.frombuffer(bytearray(13), np.uint8)[1:].view(np.float32),
+        lambda values: values.astype(np.float32).view(type("Subclass", (np.ndarray,), {})),
+    ],
+    ids=["strided", "backwards", "big-endian", "misaligned", "subclass"],
+)
+def test_running_statistics_wherever_they_lie(engine, place):
+    mean, var = place(np.zeros(3)), place(np.zeros(3))
+    x = batches()[0]
+    functional.batch_norm(x, mean, var, training=True, momentum=0.5)
+    for running, batch in zip((mean, var), moments(x), strict=True):
+        np.testing.assert_allclose(running, batch / 2, rtol=1e-6)
+    seen = functional.batch_norm(x, mean, var)
+    np.testing.assert_array_equal(seen, functional.batch_norm(x, mean.astype(np.float32), var.astype(np.float32)))
+
+
+def test_half_precision_statistics(engine):
+    module = cpunorm.BatchNorm1d(3, dtype=np.float16)
+    x = batches(dtype=np.float16)[0]
+    assert module(x).dtype == np.float16
+    mean, var = moments(x)
+    np.testing.assert_array_equal(module.running_mean, (mean / 10).astype(np.float16))
+    np.testing.assert_allclose(module.running_var, 0.9 + var / 10, rtol=2.0**-11)  # one rounding
+    assert module.running_var.dtype == np.float16
 
 
 def test_momentum_none_is_the_plain_average(engine):
@@ -147,15 +179,19 @@ def changed(package, change, training, momentum=0.1):
 def test_changed_by_hand(engine, case, training):
     change, *does = BY_HAND[case]
     module, does, x = changed(cpunorm, change, training), does[not training], batches()[0]
-    before = module.state_dict() | {}
+    statistics = module.state_dict()
     if isinstance(does, type):
         with pytest.raises(does, match="running_"):
             module(x)
     else:
         running = None if does == BATCH else (np.zeros(3), np.ones(3))
         np.testing.assert_allclose(module(x), oracle.batch_norm(x, running=running), rtol=0, atol=1e-5)
-    moves = training and case == "counter None"
-    np.testing.assert_array_equal(before.get("running_mean", 0), moments(x)[0].astype(np.float32) / 10 if moves else 0)
+    counter = None if case == "counter None" else int(training and "off" not in case)
+    assert module.num_batches_tracked == counter
+    if training and case == "counter None":
+        np.testing.assert_allclose(statistics["running_mean"], moments(x)[0] / 10, rtol=1e-6)
+    elif "running_mean" in statistics:
+        np.testing.assert_array_equal(statistics["running_mean"], [0, 0, 0])
 
 
 @pytest.mark.parametrize("momentum", [0.1, None])

@@ -300,13 +300,13 @@ def test_tensors_of_any_kind():
     module.load_state_dict(
         {
             "weight": torch.nn.Parameter(torch.tensor([1.0, 2, 3])),
-            "bias": torch.tensor([4, 5, 6], dtype=torch.bfloat16, requires_grad=True),
+            "bias": torch.tensor([4, 5, 2.0**100], dtype=torch.bfloat16, requires_grad=True),
             "running_mean": torch.arange(14.0, dtype=torch.float64)[7:10],
             "running_var": torch.arange(10.0, 16).reshape(3, 2).T[0] * 0.5 + 5,  # strided
             "num_batches_tracked": torch.tensor(13),
         }
     )
-    assert_loaded(module, checkpoint())
+    assert_loaded(module, checkpoint(bias=[4, 5, 2.0**100]))
 
 
 def test_a_torch_tensor_of_another_shape():
