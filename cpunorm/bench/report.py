@@ -135,6 +135,7 @@ class Report:
             layer = Column("", "layer", width, 0, lambda result: Text(_place(result.case, result.engine)), left=True)
             self.columns.insert(0, layer)
         self.heading = None
+        self.doing = None
         self.redrawn = 0.0
         self.progress = Progress(
             BarColumn(bar_width=20),
@@ -183,8 +184,9 @@ class Report:
 
     def tick(self, case, doing):
         """Tell what is being run; between the timed blocks."""
-        if time.monotonic() - self.redrawn > REDRAW_SECONDS:
-            description = " ".join(filter(None, (case.module, case.shape, _variant(case), doing)))
+        description = " ".join(filter(None, (case.module, case.shape, _variant(case), doing)))
+        if description != self.doing or time.monotonic() - self.redrawn > REDRAW_SECONDS:
+            self.doing = description
             self.progress.update(self.task, description=description, refresh=True)
             self.redrawn = time.monotonic()
 
@@ -219,8 +221,8 @@ class Report:
             self._print(Text(text + " Run again when it is quiet, or with fewer --threads.", "bold yellow"))
         if interrupted:
             self._print(Text("Interrupted: this is what was finished.", "bold yellow"))
-        if failures:
-            self._print(Text(f"{len(failures)} FAILED, see above.", "bold red"))
+        for failure in failures:
+            self._print(Text("FAILED {case} ({engine}): {message}".format(**failure), "bold red"))
 
     def _print_standing(self, against, speedups):
         """One line on the speed-ups over a peer, and one for each loss."""
