@@ -10,7 +10,17 @@ import numpy as np
 
 from cpunorm._layout import is_walkable
 
-__all__ = ["as_input", "as_out", "as_parameters", "channel_axis", "check_array", "dimension", "positive_eps", "real"]
+__all__ = [
+    "as_input",
+    "as_out",
+    "as_parameters",
+    "channel_axis",
+    "check_array",
+    "dimension",
+    "integer",
+    "positive_eps",
+    "real",
+]
 
 DATA_FORMATS = ("channels_first", "channels_last")
 COMPUTED = (np.dtype(np.float32), np.dtype(np.float64))
@@ -18,7 +28,7 @@ HALVES = ("float16", "bfloat16")  # computed in float32; bfloat16 is ml_dtypes' 
 
 
 def _native(dtype):
-    return dtype.newbyteorder("=")
+    return dtype if dtype.isnative else dtype.newbyteorder("=")
 
 
 def _computed_dtype(dtype):
@@ -57,7 +67,7 @@ def as_input(function, array):
     check_array(f"{function}: input", array)
     dtype = _computed_dtype(array.dtype)
     if dtype is None:
-        numeric = array.dtype.kind in "biufc" or array.dtype.isbuiltin == 2
+        numeric = array.dtype.kind in "biufc" or (array.dtype.kind == "V" and array.dtype.isbuiltin == 2)
         error = NotImplementedError if numeric else TypeError
         raise error(f"{function}: input must be float32, float64, float16 or bfloat16, got {array.dtype}")
     return _plain(array, dtype), _native(array.dtype)
@@ -98,13 +108,11 @@ def _hits_itself(array):
     return False
 
 
-def _same_memory(a, b):
-    return (
-        a.__array_interface__["data"][0] == b.__array_interface__["data"][0]
-        and a.strides == b.strides
-        and a.shape == b.shape
-        and a.dtype == b.dtype
-    )
+def _same_elements(a, b):
+    """Whether two arrays of one shape and dtype are the same elements; the stride of a single one says nothing."""
+    steps = zip(a.shape, a.strides, b.strides, strict=True)
+    same_start = a.__array_interface__["data"][0] == b.__array_interface__["data"][0]
+    return same_start and a.dtype == b.dtype and all(sa == sb for length, sa, sb in steps if length > 1)
 
 
 def _overlap(a, b):
@@ -136,7 +144,7 @@ def as_out(function, out, array, dtype, **others):
         raise RuntimeError(f"{function}: out must have dtype {dtype}, got {out.dtype}")
     if _hits_itself(out):
         raise RuntimeError(f"{function}: out overlaps itself: shape {out.shape}, strides {out.strides}")
-    if not _same_memory(array, out) and _overlap(array, out):
+    if not _same_elements(array, out) and _overlap(array, out):
         raise RuntimeError(f"{function}: out partly overlaps the input; give the input itself or separate memory")
     for name, other in others.items():
         if other is not None and _overlap(other, out):
@@ -153,29 +161,40 @@ def channel_axis(function, array, data_format):
     ValueError
         A `data_format` that does not exist.
     """
-    if data_format not in DATA_FORMATS:
+    if not isinstance(data_format, str) or data_format not in DATA_FORMATS:
         raise ValueError(f"{function}: data_format must be one of {DATA_FORMATS}, got {data_format!r}")
     if array.ndim < 2:
         raise RuntimeError(f"{function}: expected at least 2 dimensions (samples, channels, ...), got {array.shape}")
     return 1 if data_format == "channels_first" else array.ndim - 1
 
 
-def dimension(what, value):
+def integer(what, value):
     """`value` as an int.
 
     Raises
     ------
     TypeError
         Not an integer (bools are none).
-    RuntimeError
-        Negative.
     """
     if isinstance(value, bool | np.bool):
         raise TypeError(f"{what} must be an int, got {value!r}")
     try:
-        number = operator.index(value)
+        return operator.index(value)
     except TypeError:
         raise TypeError(f"{what} must be an int, got {value!r}") from None
+
+
+def dimension(what, value):
+    """`value` as an int that can be the length of an axis.
+
+    Raises
+    ------
+    TypeError
+        Not an integer.
+    RuntimeError
+        Negative.
+    """
+    number = integer(what, value)
     if number < 0:
         raise RuntimeError(f"{what} must not be negative, got {number}")
     return number

@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""What this CPU and this process may use: ISA levels and cores."""
+"""What this CPU and this process may use: ISA levels, cores, OpenMP."""
 
 import os
 
@@ -27,6 +27,23 @@ cdef extern from *:
     #endif
     """
     int cpu_level()
+
+cdef extern from *:
+    """
+    #ifdef _OPENMP
+    #include <omp.h>
+    #define CPUNORM_OPENMP _OPENMP
+    #else
+    #define CPUNORM_OPENMP 0
+    #endif
+    #if defined(_OPENMP) && (_OPENMP >= 201811 || __GNUC__ >= 9)  /* gcc 9 has it ahead of its version */
+    static int end_threads(void) { return omp_pause_resource_all(omp_pause_hard); }
+    #else
+    static int end_threads(void) { return 0; }
+    #endif
+    """
+    long CPUNORM_OPENMP
+    int end_threads() nogil
 
 
 def isa_levels():
@@ -78,3 +95,17 @@ def usable_cores():
     if quota is not None and quota < cores:
         return max(1, int(quota)), f"cgroup quota of {quota:g} cores"
     return cores, why
+
+
+def openmp_runtime():
+    """The version of OpenMP that the kernels were compiled for, or that there is none."""
+    return f"OpenMP {CPUNORM_OPENMP}" if CPUNORM_OPENMP else "none: built without OpenMP, kernels run on one thread"
+
+
+def release_threads():
+    """End the idle OpenMP threads of the calling thread; the next parallel kernel starts new ones.
+
+    Called before a fork: a child that inherits the records of threads that did not come along waits for them for ever.
+    """
+    with nogil:
+        end_threads()

@@ -165,17 +165,20 @@ def _initial_threads():
     """The number of threads at import, and why that number."""
     given = os.environ.get("CPUNORM_NUM_THREADS")
     if given is not None:
-        number = int(given) if given.strip().lstrip("+-").isdigit() else given
+        try:
+            number = int(given)
+        except ValueError:
+            raise TypeError(f"CPUNORM_NUM_THREADS must be an int, got {given!r}") from None
         return _checked_threads(number, "CPUNORM_NUM_THREADS"), "CPUNORM_NUM_THREADS"
     given = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # OpenMP ignores what is malformed
-    if given.isdigit() and int(given) > 0:
+    if given.isascii() and given.isdigit() and int(given) > 0:
         return min(int(given), MAX_THREADS), "OMP_NUM_THREADS"
     cores, why = _cpu.usable_cores()
     return min(cores, MAX_THREADS), why
 
 
 def _after_fork_in_child():
-    _use_threads(1, "forked: libgomp's threads did not come along; set_num_threads starts new ones")
+    _use_threads(1, "forked: threads don't come along; set_num_threads starts new ones")
 
 
 def config():
@@ -191,7 +194,7 @@ def config():
         "isa levels runnable": list(_cpu.isa_levels()),
         "threads": _num_threads,
         "threads because of": _why_threads,
-        "openmp": _express.openmp_runtime(),
+        "openmp": _cpu.openmp_runtime(),
         "python": sys.version.split()[0],
     }
 
@@ -223,4 +226,4 @@ def show_config(mode="stdout"):
 select(os.environ.get("CPUNORM_ENGINE", "cython"), os.environ.get("CPUNORM_ISA"))
 _use_threads(*_initial_threads())
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(before=_cpu.release_threads, after_in_child=_after_fork_in_child)

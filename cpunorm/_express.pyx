@@ -11,6 +11,7 @@ from cpython.float cimport PyFloat_CheckExact
 from cpython.long cimport PyLong_AsSsize_t, PyLong_CheckExact
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_ITEM, PyTuple_GET_SIZE
+from cpython.unicode cimport PyUnicode_CheckExact
 from libc.stdlib cimport free, malloc
 
 cimport numpy as cnp
@@ -19,16 +20,6 @@ from cpunorm._kernel_set cimport KernelSet, Walk
 from cpunorm._running cimport blend
 
 cnp.import_array()
-
-cdef extern from *:
-    """
-    #ifdef _OPENMP
-    #define CPUNORM_OPENMP _OPENMP
-    #else
-    #define CPUNORM_OPENMP 0
-    #endif
-    """
-    long CPUNORM_OPENMP
 
 cdef extern from "numpy/arrayobject.h":
     object PyArray_NewLikeArray(cnp.ndarray prototype, int order, void* descr, int subok)
@@ -56,11 +47,6 @@ def use_threads(int threads):
     """Let plain calls use up to `threads` threads."""
     global num_threads
     num_threads = threads
-
-
-def openmp_runtime():
-    """The OpenMP that the kernels were compiled for, or "none"."""
-    return f"OpenMP {CPUNORM_OPENMP}" if CPUNORM_OPENMP else "none: built without OpenMP, kernels run on one thread"
 
 
 cdef inline int threads_for(Py_ssize_t size) noexcept:
@@ -125,7 +111,7 @@ cdef int layout_of(object x, object data_format) noexcept:
     """FIRST, LAST or FIRST_AS_LAST of a plain x with at least two axes and one element; 0 for any other."""
     cdef int axis, ndim = cnp.PyArray_NDIM(x)
     cdef Py_ssize_t stride
-    if ndim < 2 or cnp.PyArray_SIZE(x) == 0:
+    if ndim < 2 or cnp.PyArray_SIZE(x) == 0 or not PyUnicode_CheckExact(data_format):
         return 0
     if cnp.PyArray_ISCONTIGUOUS(x):
         return FIRST if data_format == "channels_first" else LAST if data_format == "channels_last" else 0

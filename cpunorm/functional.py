@@ -15,7 +15,7 @@ Common to all:
 import numpy as np
 
 from cpunorm import _engine, _express, _running
-from cpunorm._arguments import as_input, as_out, as_parameters, channel_axis, dimension, positive_eps, real
+from cpunorm._arguments import as_input, as_out, as_parameters, channel_axis, dimension, integer, positive_eps, real
 from cpunorm._layout import channel_view, is_walkable, row_view, sample_view
 
 __all__ = ["batch_norm", "group_norm", "layer_norm"]
@@ -113,6 +113,8 @@ def batch_norm(
     x, dtype = as_input("batch_norm", input)
     axis = channel_axis("batch_norm", x, data_format)
     channels = x.shape[axis]
+    if not isinstance(training, bool | np.bool):
+        raise TypeError(f"batch_norm: training must be a bool, got {training!r}")
     momentum = real("batch_norm: momentum", momentum)
     eps = positive_eps("batch_norm", eps, zero_allowed=not training)
     named = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
@@ -300,8 +302,8 @@ def group_norm(input, num_groups, weight=None, bias=None, eps=1e-5, *, data_form
     x, dtype = as_input("group_norm", input)
     axis = channel_axis("group_norm", x, data_format)
     channels = x.shape[axis]
-    num_groups = dimension("group_norm: num_groups", num_groups)
-    if num_groups == 0 or channels % num_groups:
+    num_groups = integer("group_norm: num_groups", num_groups)
+    if num_groups < 1 or channels % num_groups:
         raise RuntimeError(f"group_norm: num_groups must divide the {channels} channels of {x.shape}, got {num_groups}")
     eps = positive_eps("group_norm", eps, zero_allowed=True)
     named = {"weight": weight, "bias": bias}

@@ -146,8 +146,9 @@ class Module:
                 loaded.append((target, value.reshape(target.shape)))
         if errors:
             raise RuntimeError(f"can't load the state_dict into {type(self).__name__}: " + "; ".join(errors))
-        for target, value in loaded:
-            np.copyto(target, value, casting="unsafe")
+        with np.errstate(over="ignore"):  # beyond the range of a parameter's dtype is infinite, as in torch
+            for target, value in loaded:
+                np.copyto(target, value, casting="unsafe")
         return IncompatibleKeys(missing, unexpected)
 
     def extra_repr(self):

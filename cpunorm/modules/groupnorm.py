@@ -3,7 +3,7 @@
 import numpy as np
 
 from cpunorm import functional
-from cpunorm._arguments import dimension
+from cpunorm._arguments import dimension, integer
 from cpunorm.modules._module import Module, parameter_dtype
 
 __all__ = ["GroupNorm"]
@@ -61,8 +61,8 @@ class GroupNorm(Module):
         super().__init__()
         dtype = parameter_dtype(device, dtype)
         self.num_channels = dimension("num_channels", num_channels)
-        self.num_groups = dimension("num_groups", num_groups) if num_groups != 0 else 0
-        if not self.num_groups or self.num_channels % self.num_groups:
+        self.num_groups = integer("num_groups", num_groups)
+        if self.num_groups < 1 or self.num_channels % self.num_groups:
             raise ValueError(f"num_channels ({num_channels}) must be divisible by num_groups ({num_groups})")
         self.eps = eps
         self.affine = affine
