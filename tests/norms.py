@@ -1,5 +1,6 @@
 """The norms as the cross-cutting tests call them, with weight and bias, each beside what the oracle expects."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -13,11 +14,17 @@ OFFSET, SCALE = 100.0, 3.0  # of `values`
 KAPPA = 1e5  # conditioning of `values`: OFFSET / SCALE is 33, but the two values of a short row may lie close together
 
 
-def values(shape, dtype=np.float32, seed=0):
-    """Values whose mean is far from zero, the same at every call."""
-    return (np.random.default_rng(seed).standard_normal(shape) * SCALE + OFFSET).astype(dtype)
+@functools.cache
+def fixed(shape):
+    return np.random.default_rng(0).standard_normal(shape) * SCALE + OFFSET
 
 
+def values(shape, dtype=np.float32):
+    """New values whose mean is far from zero, the same at every call."""
+    return fixed(tuple(shape)).astype(dtype)
+
+
+@functools.cache
 def affine(shape, dtype=np.float32):
     """A weight between 0.5 and 1.5 and a bias between -1 and 1, no two alike."""
     count = int(np.prod(shape))
