@@ -122,7 +122,7 @@ PARTLY = {
 
 @pytest.mark.parametrize("view", PARTLY)
 def test_partial_overlap(engine, norm, view):
-    both = values(300)
+    both = values((300,))
     x, out = both[:216].reshape(6, 6, 6), PARTLY[view](both)
     before = both.tobytes()
     with pytest.raises(RuntimeError, match="overlaps the input"):
@@ -161,7 +161,7 @@ def views(draw):
 @hypothesis.given(views(), views())
 def test_right_or_refused(engine, source, target):
     """Whatever the two views: the right result and nothing else touched, or an error and nothing touched at all."""
-    base, indices = values(64), np.arange(64)
+    base, indices = values((64,)), np.arange(64)
 
     def view(array, offset, strides):
         return as_strided(array[offset:], (3, 4), np.multiply(strides, array.itemsize))
