@@ -141,7 +141,7 @@ def run(cases, options):
     report.summary(results, failures, interrupted)
     if options.json is not None:
         options.json.write_text(as_json(where, results, failures, interrupted), encoding="utf-8")
-    return 130 if interrupted else bool(failures)
+    return 130 if interrupted else int(bool(failures))
 
 
 if __name__ == "__main__":
