@@ -91,6 +91,19 @@ def test_running_statistics_of_that_channel_alone(bad, momentum):
         np.testing.assert_array_equal(np.delete(spoilt, 3), np.delete(kept, 3))
 
 
+@pytest.mark.parametrize("length", [3, 600])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_channel_of_inf_alone_has_no_variance(length, order):
+    x = values((4, 2, length)).copy(order)
+    x[:, 1] = np.inf
+    running_mean, running_var = running(2)
+    y = batch_norm(x, running_mean, running_var, training=True)
+    np.testing.assert_array_equal(np.isnan(y).all((0, 2)), [False, True])
+    np.testing.assert_array_equal(running_mean[1], np.inf)
+    assert np.isnan(running_var[1])
+    assert np.isnan(layer_norm(np.full((2, length), np.inf, np.float32), length)).all()
+
+
 @pytest.mark.parametrize("which", range(4))
 @pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
 def test_a_parameter_or_statistic_that_is_nan_spoils_its_channel(which, layout):
