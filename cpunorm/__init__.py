@@ -9,6 +9,7 @@ from cpunorm._engine import (
     set_engine,
     set_num_threads,
     show_config,
+    warmup,
 )
 from cpunorm.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, GroupNorm, LayerNorm
 
@@ -29,4 +30,5 @@ __all__ = [
     "set_engine",
     "set_num_threads",
     "show_config",
+    "warmup",
 ]

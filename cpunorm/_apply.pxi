@@ -70,12 +70,14 @@ cdef inline void apply_row(
     """y = ((x - high) - low) * rstd * weight + bias with vectors weight and bias along the line: LayerNorm."""
     cdef real z[LANES]
     cdef Py_ssize_t i = 0
-    cdef int j, rest
+    cdef int j, rest, a_line = 64 // <int> sizeof(real)
     if line.x_stride != 1 or line.y_stride != 1:
         for i in range(line.n):
             y[i * line.y_stride] = ((x[i * line.x_stride] - high) - low) * rstd * weight[i] + bias[i]
         return
     while i + LANES <= line.n:
+        for j in range(LANES // a_line):  # of the next row: hardware doesn't foresee it while this one is read again
+            prefetch(x + line.n + i + j * a_line, y + line.n + i + j * a_line)
         for j in range(LANES):
             z[j] = ((x[i + j] - high) - low) * rstd * weight[i + j] + bias[i + j]
         for j in range(LANES):

@@ -9,11 +9,23 @@ import operator
 import os
 import sys
 
+import numpy as np
+
 from cpunorm import _cpu, _express
 
-__all__ = ["engine", "get_engine", "get_num_threads", "num_threads", "set_engine", "set_num_threads", "show_config"]
+__all__ = [
+    "engine",
+    "get_engine",
+    "get_num_threads",
+    "num_threads",
+    "set_engine",
+    "set_num_threads",
+    "show_config",
+    "warmup",
+]
 
-ENGINES = ("cython", "reference")
+ENGINES = ("cython", "numba", "reference")
+NORMS = ("batch_norm", "group_norm", "layer_norm")
 ISA_MODULES = {"baseline": "_kernels", "v3": "_kernels_v3", "v4": "_kernels_v4"}
 MAX_THREADS = max(256, os.cpu_count() or 1)  # libgomp ends the process when it can't start a thread
 
@@ -34,6 +46,11 @@ def isa_levels():
     return tuple(level for level in built_levels() if level in _cpu.isa_levels())
 
 
+def _check_one_of(what, value, allowed):
+    if value not in allowed:
+        raise ValueError(f"{what} must be one of {allowed}, got {value!r}")
+
+
 def select(engine, isa=None):
     """Use `engine`, compiled for `isa` (the best that runs here if None).
 
@@ -43,10 +60,11 @@ def select(engine, isa=None):
         No engine or ISA level has that name.
     RuntimeError
         It exists but can't be used: not built, or not for this CPU.
+    ModuleNotFoundError
+        It needs a package that is not installed.
     """
     global kernels, _engine, _isa
-    if engine not in ENGINES:
-        raise ValueError(f"engine must be one of {ENGINES}, got {engine!r}")
+    _check_one_of("engine", engine, ENGINES)
     if isa is not None and isa not in ISA_MODULES:
         raise ValueError(f"ISA level must be one of {tuple(ISA_MODULES)}, got {isa!r}")
     if engine == "cython":
@@ -62,12 +80,18 @@ def select(engine, isa=None):
 
 
 def set_engine(name):
-    """Run all further calls on the engine `name`: ``"cython"`` or ``"reference"``.
+    """Run all further calls on the engine `name`: ``"cython"``, ``"numba"`` or ``"reference"``.
+
+    ``"cython"`` is what a process starts with, unless the environment variable ``CPUNORM_ENGINE`` says otherwise: it is
+    ready at import and needs a microsecond less for a call. ``"numba"`` imports Numba, compiles at the first call for
+    a dtype (`warmup` does so before) and keeps the result on disk. ``"reference"`` is plain float64 NumPy.
 
     Raises
     ------
     ValueError
         No engine has that name.
+    ModuleNotFoundError
+        ``"numba"`` without Numba installed.
 
     Examples
     --------
@@ -101,6 +125,58 @@ def engine(name):
         yield
     finally:
         select(*before)
+
+
+def warmup(norms=NORMS, dtypes=("float32",), *, engine=None):
+    """Compile ahead what the first calls would have to; returns at once for engines that are compiled already.
+
+    On a terminal a progress bar shows it, if rich is installed.
+
+    Parameters
+    ----------
+    norms : str or sequence of str
+        Names of `cpunorm.functional`.
+    dtypes : dtype or sequence of dtypes
+        ``"float32"``, which half precision is computed in too, or ``"float64"``.
+    engine : str, optional
+        The engine that will be used; the one in use if None.
+
+    Raises
+    ------
+    ValueError
+        No norm or engine has that name, or there are no kernels for that dtype.
+    ModuleNotFoundError
+        ``"numba"`` without Numba installed.
+
+    Examples
+    --------
+    >>> import cpunorm
+    >>> cpunorm.warmup("layer_norm", "float32")
+    """
+    engine = _engine if engine is None else engine
+    norms = (norms,) if isinstance(norms, str) else tuple(norms)
+    dtypes = dtypes if isinstance(dtypes, list | tuple) else (dtypes,)
+    names = [np.dtype(dtype).name for dtype in dtypes]
+    _check_one_of("engine", engine, ENGINES)
+    for norm in norms:
+        _check_one_of("norm", norm, NORMS)
+    for name in names:
+        _check_one_of("dtype", name, ("float32", "float64"))
+    if engine == "numba":
+        kernel_set = importlib.import_module("cpunorm._kernels_numba")
+        kernels = dict.fromkeys(kernel for norm in norms for kernel in kernel_set.KERNELS[norm])
+        for kernel, name in _with_progress([(kernel, name) for name in names for kernel in kernels]):
+            kernel_set.compiled(kernel, np.dtype(name))
+
+
+def _with_progress(steps):
+    """`steps`, with a progress bar beside them on a terminal if rich is there to draw it."""
+    if not sys.stderr.isatty() or importlib.util.find_spec("rich") is None:
+        return steps
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(steps, "Compiling for Numba", console=Console(stderr=True), transient=True)
 
 
 def _checked_threads(number, what="num_threads"):

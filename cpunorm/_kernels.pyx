@@ -10,10 +10,11 @@ type: s = sum d, q = sum d^2; then mean = k + s/n and M2 = q - s^2/n, and blocks
 
     mean = mean_a + (mean_b - mean_a) n_b/n,    M2 = M2_a + M2_b + (mean_b - mean_a)^2 n_a n_b/n
 
-(Welford 1962; Chan, Golub and LeVeque 1983).  The shift k of a block is the mean of all before it; a block longer than
-all before it (so also the first) is read twice, from L1, to have its own mean for k.  So n_a >= n_b where k is
-mean_a, and what q holds beyond M2_b, n_b (mean_b - mean_a)^2, is at most twice what the merge adds to M2: no
-cancellation, whatever the data.  float32 blocks whose q left the range of float32 are done again in float64.
+(Welford 1962; Chan, Golub and LeVeque 1983).  The shift k is the mean of earlier values, taken anew whenever their
+number has doubled; a block longer than all before it (so also the first) takes the mean of its first quarter, which
+is then read twice, from L1.  So k is always the mean of at least a quarter of the values that are summed with it, and
+what their q holds beyond their own M2 is at most a few times what the merges add to the total: no cancellation,
+whatever the data.  float32 blocks whose q left the range of float32 are done again in float64.
 
 The mean is applied in two parts, y = ((x - mean_hi) - mean_lo) * scale + bias, so a large mean costs no digits.
 That, and the shift, die by reassociation: never build this with -ffast-math or -fassociative-math.
@@ -54,11 +55,18 @@ cdef extern from *:
     #else
     enum { LANES = 16 };
     #endif
+    #ifdef __GNUC__
+    #define prefetch(x, y) (__builtin_prefetch(x), __builtin_prefetch(y, 1))
+    #else
+    #define prefetch(x, y)
+    #endif
     """
     enum: LANES
+    void prefetch(const void* x, const void* y) noexcept nogil  # x to be read, y to be written
 
 cdef enum:
     BLOCK = 32 * LANES  # elements that are summed in the input's type before they are merged in float64
+    DIRECT = 8 * LANES  # elements from which on a segment is summed in place, not gathered with others
     ROWS = 64  # the same in channels_last, where each channel has one lane
     PART = 65536  # elements of a part: what one thread takes of a domain that several share
     FOLDED = 512  # values of a channels_last line, if lines of few channels can be walked as one

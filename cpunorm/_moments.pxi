@@ -117,14 +117,25 @@ cdef void exact_moments(const real* x, Py_ssize_t stride, Py_ssize_t n, double* 
     m2[0] = squares
 
 
-cdef void add_block(Moments* moments, const real* x, Py_ssize_t n) noexcept nogil:
-    """moments += the moments of n <= BLOCK contiguous values."""
+cdef struct Stream:
+    # Moments of the blocks so far; the shift in use, and the count from which on it is taken anew.
+    Moments moments
+    double shift, due
+
+
+cdef void add_block(Stream* stream, const real* x, Py_ssize_t n) noexcept nogil:
+    """stream += n <= BLOCK contiguous values."""
+    cdef Moments* moments = &stream.moments
     cdef double total, squares, mean, m2
+    cdef Py_ssize_t sample
     cdef real shift
     if moments.count < n:
-        shift = x[0] + <real> (shifted_sum(x, n, x[0]) / n)
+        sample = min(n, max(<Py_ssize_t> LANES, n // 4 // LANES * LANES))
+        shift = x[0] + <real> (shifted_sum(x, sample, x[0]) / sample)
     else:
-        shift = <real> moments.mean
+        if moments.count >= stream.due:
+            stream.shift, stream.due = moments.mean, 2 * moments.count
+        shift = <real> stream.shift
     shifted_squares(x, n, shift, &total, &squares)
     if out_of_range(shift, squares, n):
         exact_moments(x, 1, n, &mean, &m2)
@@ -163,7 +174,7 @@ cdef Domain cut_domain(const Walk* w, Py_ssize_t channels) noexcept nogil:
 
 cdef Moments part_moments(const real* x, const Walk* w, const Domain* d, Py_ssize_t part) noexcept nogil:
     """Moments of one part of the domain that starts at x; short or strided segments are gathered into a block."""
-    cdef Moments moments = Moments(0, 0, 0)
+    cdef Stream stream = Stream(Moments(0, 0, 0), 0, 0)
     cdef real gathered[BLOCK]
     cdef Py_ssize_t segment = part // d.along * d.part_segments
     cdef Py_ssize_t stop = min(segment + d.part_segments, d.segments)
@@ -175,10 +186,10 @@ cdef Moments part_moments(const real* x, const Walk* w, const Domain* d, Py_ssiz
     while segment < stop:
         source = x + outer * w.x_outer + channel * w.x_channel + middle * w.x_middle + first * w.x_inner
         i = 0
-        if w.x_inner == 1 and length >= BLOCK // 4:
+        if w.x_inner == 1 and length >= DIRECT:
             while i < length:
                 n = min(<Py_ssize_t> BLOCK, length - i)
-                add_block(&moments, source + i, n)
+                add_block(&stream, source + i, n)
                 i += n
         while i < length:
             n = min(BLOCK - filled, length - i)
@@ -186,7 +197,7 @@ cdef Moments part_moments(const real* x, const Walk* w, const Domain* d, Py_ssiz
             filled += n
             i += n
             if filled == BLOCK:
-                add_block(&moments, &gathered[0], filled)
+                add_block(&stream, &gathered[0], filled)
                 filled = 0
         segment += 1
         middle += 1
@@ -197,8 +208,8 @@ cdef Moments part_moments(const real* x, const Walk* w, const Domain* d, Py_ssiz
                 channel = 0
                 outer += 1
     if filled:
-        add_block(&moments, &gathered[0], filled)
-    return moments
+        add_block(&stream, &gathered[0], filled)
+    return stream.moments
 
 
 cdef inline void gather(const real* x, Py_ssize_t stride, real* target, Py_ssize_t n) noexcept nogil:
@@ -224,7 +235,7 @@ cdef inline void tile_moments(
     cdef double block_mean[LANES]
     cdef double block_m2[LANES]
     cdef double share = n / (count + n), between = count * share, delta
-    cdef Py_ssize_t r
+    cdef Py_ssize_t r, sample
     cdef int j, lanes = <int> width, redo = 0
     cdef const real* x
     for j in range(LANES):
@@ -234,18 +245,19 @@ cdef inline void tile_moments(
     if first:
         for j in range(lanes):
             k[j] = lines[0][j]
+        sample = min(n, max(<Py_ssize_t> 16, n // 4))
         if lanes == LANES:
-            for r in range(n):
+            for r in range(sample):
                 x = lines[r]
                 for j in range(LANES):
                     s[j] += x[j] - k[j]
         else:
-            for r in range(n):
+            for r in range(sample):
                 x = lines[r]
                 for j in range(lanes):
                     s[j] += x[j] - k[j]
         for j in range(LANES):
-            k[j] += s[j] / n
+            k[j] += s[j] / sample
             s[j] = 0
     else:
         for j in range(lanes):

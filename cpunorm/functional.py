@@ -117,6 +117,8 @@ def batch_norm(
         raise TypeError(f"batch_norm: training must be a bool, got {training!r}")
     momentum = real("batch_norm: momentum", momentum)
     eps = positive_eps("batch_norm", eps, zero_allowed=not training)
+    if training and x.size == channels and channels:
+        raise ValueError(f"batch_norm: expected more than 1 value per channel in training, got shape {x.shape}")
     named = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
     _, _, weight, bias = as_parameters("batch_norm", dtype, **named)
     for name, vector in named.items():
@@ -129,8 +131,6 @@ def batch_norm(
             raise ValueError("batch_norm: running_mean and running_var must both be given or both be None")
         if running_mean is not None and not (running_mean.flags.writeable and running_var.flags.writeable):
             raise ValueError("batch_norm: running_mean and running_var must be writeable in training")
-        if x.size == channels and channels:
-            raise ValueError(f"batch_norm: expected more than 1 value per channel in training, got shape {x.shape}")
     else:
         for name in ("running_mean", "running_var"):
             if named[name] is None:
