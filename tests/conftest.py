@@ -1,5 +1,7 @@
 """The `engine` fixture: one suite, run over every engine and every ISA level that this machine runs."""
 
+import importlib.util
+
 import hypothesis
 import pytest
 
@@ -7,7 +9,9 @@ import cpunorm
 from cpunorm import _engine
 
 IMPLEMENTATIONS = [("cython", isa) for isa in _engine.isa_levels()] + [
-    (name, None) for name in _engine.ENGINES if name != "cython"
+    (name, None)
+    for name in _engine.ENGINES
+    if name == "reference" or (name == "numba" and importlib.util.find_spec("numba") is not None)
 ]
 
 # Kernels are compiled and CI machines are noisy: no deadline. The engine fixture lasts for all examples of a test.

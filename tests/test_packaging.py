@@ -29,6 +29,7 @@ PUBLIC = [
     "set_engine",
     "set_num_threads",
     "show_config",
+    "warmup",
 ]
 
 
