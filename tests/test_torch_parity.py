@@ -2,6 +2,7 @@
 
 Deliberate differences, which the strategies leave out: an int as the function's normalized_shape; eps that is negative
 or NaN; an empty batch with vectors that are missing or of the wrong size or dtype (an error here alone); num_groups 0.
+Nor does BatchNorm get an input without channels, on which torch raises an IndexError or not.
 """
 
 import hypothesis
@@ -130,7 +131,7 @@ def assert_close(ours, theirs, expected, kappa, weight, bias):
 @hypothesis.given(st.data())
 @hypothesis.settings(max_examples=75)
 def test_batch_norm(data):
-    shape = data.draw(shapes([2, 2, 3, 4, 5]))
+    shape = data.draw(shapes([2, 2, 3, 4, 5]).filter(lambda shape: shape[1] > 0))
     dtype, inner = data.draw(dtypes())
     x = data.draw(arrays(shape, dtype))
     wrong = data.draw(sizes(shape[1])) if x.size else shape[1]
