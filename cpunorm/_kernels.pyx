@@ -30,7 +30,7 @@ LANES, and a result goes through such an array before it is stored, so that y ma
 
 from cython.parallel cimport prange
 from cpython.pycapsule cimport PyCapsule_New
-from libc.float cimport FLT_MAX
+from libc.float cimport DBL_MAX, FLT_MAX
 from libc.math cimport sqrt
 from libc.stdlib cimport free, malloc
 

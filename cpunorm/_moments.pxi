@@ -7,12 +7,17 @@ cdef struct Moments:
 
 # Moments: every function below is called from the two layouts' `grouped_*` and from `layer_norm` alone.
 
+cdef inline double moved(double mean, double other, double step) noexcept nogil:
+    """mean + step, or the Inf or NaN that `mean` and `other` come to: there, step = (other - mean) * share is NaN."""
+    return mean + (step if step - step == 0 else other)
+
+
 cdef inline void merge(Moments* a, double count, double mean, double m2) noexcept nogil:
     """a = a and (count, mean, m2) together: Chan's update, in float64."""
     cdef double total = a.count + count
     cdef double share = count / total
     cdef double delta = mean - a.mean
-    a.mean += delta * share
+    a.mean = moved(a.mean, mean, delta * share)
     a.m2 += m2 + delta * delta * (a.count * share)
     a.count = total
 
@@ -91,11 +96,11 @@ cdef inline void shifted_squares(
 
 
 cdef inline bint out_of_range(real tag, double squares, double n) noexcept nogil:
-    """Whether a float32 sum of n squares overflowed, or underflowed so far that digits are lost."""
+    """Whether a sum of n squares is Inf or NaN or, in float32, underflowed so far that digits are lost."""
     if real is float:
         return not (n * TINY <= squares <= FLT_MAX)
     else:
-        return False
+        return not (squares <= DBL_MAX)
 
 
 cdef void exact_moments(const real* x, Py_ssize_t stride, Py_ssize_t n, double* mean, double* m2) noexcept nogil:
@@ -235,7 +240,7 @@ cdef inline void tile_moments(
     cdef double block_mean[LANES]
     cdef double block_m2[LANES]
     cdef double share = n / (count + n), between = count * share, delta
-    cdef Py_ssize_t r, sample
+    cdef Py_ssize_t r
     cdef int j, lanes = <int> width, redo = 0
     cdef const real* x
     for j in range(LANES):
@@ -245,19 +250,18 @@ cdef inline void tile_moments(
     if first:
         for j in range(lanes):
             k[j] = lines[0][j]
-        sample = min(n, max(<Py_ssize_t> 16, n // 4))
         if lanes == LANES:
-            for r in range(sample):
+            for r in range(n):
                 x = lines[r]
                 for j in range(LANES):
                     s[j] += x[j] - k[j]
         else:
-            for r in range(sample):
+            for r in range(n):
                 x = lines[r]
                 for j in range(lanes):
                     s[j] += x[j] - k[j]
         for j in range(LANES):
-            k[j] += s[j] / sample
+            k[j] += s[j] / n
             s[j] = 0
     else:
         for j in range(lanes):
@@ -286,7 +290,7 @@ cdef inline void tile_moments(
                 exact_column(lines, j, n, &block_mean[j], &block_m2[j])
     for j in range(lanes):
         delta = block_mean[j] - mean[j]
-        mean[j] += delta * share
+        mean[j] = moved(mean[j], block_mean[j], delta * share)
         m2[j] += block_m2[j] + delta * delta * between
 
 
@@ -296,7 +300,8 @@ cdef void exact_column(
     """`exact_moments` of one channel of n <= ROWS lines."""
     cdef real column[ROWS]
     cdef Py_ssize_t r
-    for r in range(n):
+    column[0] = lines[0][lane]
+    for r in range(1, n):
         column[r] = lines[r][lane]
     exact_moments(&column[0], 1, n, mean, m2)
 
@@ -350,7 +355,7 @@ cdef void merge_lines(
             b = means + (i + step) * channels
             for channel in range(channels):
                 delta = b[channel] - a[channel]
-                a[channel] += delta * (n_b / (n_a + n_b))
+                a[channel] = moved(a[channel], b[channel], delta * (n_b / (n_a + n_b)))
                 m2s[i * channels + channel] += (
                     m2s[(i + step) * channels + channel] + delta * delta * (n_a * n_b / (n_a + n_b)))
             i += 2 * step
