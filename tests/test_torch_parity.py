@@ -119,7 +119,9 @@ def assert_close(ours, theirs, expected, kappa, weight, bias):
         allowed = allowed + unit * np.abs(expected) + np.finfo(dtype).smallest_subnormal
     assert (np.abs(ours - expected) <= allowed).all()
     loss = kappa**2 * oracle.UNIT[inner]
-    if loss < 1e-3:
+    if dtype != inner:
+        loss += kappa * unit  # torch's coefficients are of half precision too
+    if loss < 1e-2:
         scale = 1.0 if weight is None else np.max(np.abs(weight), initial=0.0)
         theirs_allowed = 2 * allowed + 64 * loss * (scale + np.abs(expected))
         assert (np.abs(theirs.numpy() - ours.astype(float)) <= theirs_allowed).all()
