@@ -232,9 +232,9 @@ def num_threads(number):
         _use_threads(*before)
 
 
-def threads_for(size):
-    """How many threads a call on `size` elements gets: starting a team must cost less than it saves (measured)."""
-    return _num_threads if size >= _express.PARALLEL_FROM else 1
+def threads_for(size, reads):
+    """How many threads a kernel gets that reads `size` values `reads` times: a team must save more than it costs."""
+    return _num_threads if reads * size >= _express.PARALLEL_FROM else 1
 
 
 def _initial_threads():

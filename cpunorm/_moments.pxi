@@ -191,7 +191,7 @@ cdef Moments part_moments(const real* x, const Walk* w, const Domain* d, Py_ssiz
     while segment < stop:
         source = x + outer * w.x_outer + channel * w.x_channel + middle * w.x_middle + first * w.x_inner
         i = 0
-        if w.x_inner == 1 and length >= DIRECT:
+        if w.x_inner == 1 and (length >= DIRECT or d.segments == 1):
             while i < length:
                 n = min(<Py_ssize_t> BLOCK, length - i)
                 add_block(&stream, source + i, n)

@@ -21,8 +21,8 @@ from cpunorm._layout import channel_view, is_walkable, row_view, sample_view
 __all__ = ["batch_norm", "group_norm", "layer_norm"]
 
 
-def _run(kernel, view, x, out, dtype):
-    """`out` = `kernel` of the canonical views of `x` and `out`; a fresh `out` if it is None.
+def _run(kernel, view, x, out, dtype, reads=2):
+    """`out` = `kernel`, which reads its input `reads` times, of the canonical views of `x` and `out`; None: a fresh `out`.
 
     What no kernel can walk (half precision, misaligned or byte-swapped memory, too many uneven strides) goes
     through a contiguous array: the input is copied before, the result written into `out` after.
@@ -35,7 +35,7 @@ def _run(kernel, view, x, out, dtype):
         x = np.ascontiguousarray(x)
         y = np.empty_like(x)
         views = view(x, y)
-    kernel(*views, _engine.threads_for(x.size))
+    kernel(*views, _engine.threads_for(x.size, reads))
     if not np.may_share_memory(y, out):
         np.copyto(out, y, casting="unsafe")
     return out
@@ -149,7 +149,7 @@ def batch_norm(
         norm = _engine.kernels.batch_norm_training if training else _engine.kernels.batch_norm_inference
         norm(x, y, mean, var, weight, bias, eps, num_threads)
 
-    y = _run(kernel, lambda x, y: channel_view(x, y, axis), x, out, dtype)
+    y = _run(kernel, lambda x, y: channel_view(x, y, axis), x, out, dtype, reads=2 if training else 1)
     if training and running_mean is not None:
         _running.update(running_mean, running_var, mean, var, momentum, x.size // channels)
     return y
