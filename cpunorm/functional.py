@@ -22,7 +22,7 @@ __all__ = ["batch_norm", "group_norm", "layer_norm"]
 
 
 def _run(kernel, view, x, out, dtype, reads=2):
-    """`out` = `kernel`, which reads its input `reads` times, of the canonical views of `x` and `out`; None: a fresh `out`.
+    """`out` = `kernel`, which reads its input `reads` times, of the canonical views; a fresh `out` if it is None.
 
     What no kernel can walk (half precision, misaligned or byte-swapped memory, too many uneven strides) goes
     through a contiguous array: the input is copied before, the result written into `out` after.
