@@ -17,7 +17,7 @@ from libc.stdlib cimport free, malloc
 cimport numpy as cnp
 
 from cpunorm._kernel_set cimport KernelSet, Walk
-from cpunorm._running cimport blend
+from cpunorm._running cimport blend, read
 
 cnp.import_array()
 
@@ -179,7 +179,7 @@ def batch_norm(input, running_mean, running_var, weight, bias, training, momentu
         return None
 
     y = new_like(input) if out is None else out
-    cdef Py_ssize_t channel, size = cnp.PyArray_SIZE(input)
+    cdef Py_ssize_t size = cnp.PyArray_SIZE(input)
     cdef int threads = threads_for(input, 2 if train else 1)
     cdef const void* source = data(input)
     cdef void* target = data(y)
@@ -199,13 +199,8 @@ def batch_norm(input, running_mean, running_var, weight, bias, training, momentu
             blend(running_mean, mean, rate, 1.0)
             blend(running_var, var, rate, <double> size / (size - w.channels))
     else:
-        for channel in range(w.channels):  # with the GIL: both are of the same batch
-            if dtype == 0:
-                mean[channel] = (<float*> data(running_mean))[channel]
-                var[channel] = (<float*> data(running_var))[channel]
-            else:
-                mean[channel] = (<double*> data(running_mean))[channel]
-                var[channel] = (<double*> data(running_var))[channel]
+        read(running_mean, mean)
+        read(running_var, var)
         with nogil:
             failed = kernels.batch_norm_inference[dtype](
                 source, target, &w, mean, var, weights, biases, epsilon, threads)

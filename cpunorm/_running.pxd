@@ -1,2 +1,2 @@
-cdef bint is_blendable(object running) noexcept
+cdef void read(object running, double* values)
 cdef void blend(object running, const double* batch, double momentum, double scale)

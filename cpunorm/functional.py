@@ -12,6 +12,8 @@ Common to all:
 - ``out`` takes the result and is returned; it may be the input itself, but not partly overlap it.
 """
 
+import math
+
 import numpy as np
 
 from cpunorm import _engine, _express, _running
@@ -37,7 +39,8 @@ def _run(kernel, view, x, out, dtype, reads=2):
         views = view(x, y)
     kernel(*views, _engine.threads_for(x.size, reads))
     if not np.may_share_memory(y, out):
-        np.copyto(out, y, casting="unsafe")
+        with np.errstate(over="ignore"):  # beyond the range of half precision is infinite, as in torch
+            np.copyto(out, y, casting="unsafe")
     return out
 
 
@@ -303,6 +306,9 @@ def group_norm(input, num_groups, weight=None, bias=None, eps=1e-5, *, data_form
     axis = channel_axis("group_norm", x, data_format)
     channels = x.shape[axis]
     num_groups = integer("group_norm: num_groups", num_groups)
+    positions = math.prod(x.shape[1:axis] + x.shape[axis + 1 :])
+    if num_groups > 0 and x.shape[0] * channels // num_groups * positions == 1:
+        raise ValueError(f"group_norm: expected more than 1 value per group, got {x.shape} in {num_groups} groups")
     if num_groups < 1 or channels % num_groups:
         raise RuntimeError(f"group_norm: num_groups must divide the {channels} channels of {x.shape}, got {num_groups}")
     eps = positive_eps("group_norm", eps, zero_allowed=True)
@@ -311,8 +317,6 @@ def group_norm(input, num_groups, weight=None, bias=None, eps=1e-5, *, data_form
     for name, parameter in named.items():
         if parameter is not None and parameter.shape != (channels,):
             raise RuntimeError(f"group_norm: {name} must have shape ({channels},), got {parameter.shape}")
-    if x.size == num_groups and x.size:
-        raise ValueError(f"group_norm: expected more than 1 value per group, got shape {x.shape}")
     if out is not None:
         as_out("group_norm", out, input, dtype, **named)
     if x.size == 0:

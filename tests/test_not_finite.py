@@ -154,3 +154,14 @@ def test_a_large_value_leaves_the_other_domains_alone(name):
     y[spoilt] = clean[spoilt]
     np.testing.assert_array_equal(y, clean)
     assert_close(clean, NORMS[name], values(shape))
+
+
+def test_half_precision_beyond_its_range_is_infinite():
+    """float16 ends at 65504; warnings are errors here, and torch gives none."""
+    x = np.array([[1, -1], [3, 5]], np.float16)
+    small, one = np.full(2, 1e-12, np.float32), np.zeros(2, np.float32)
+    y = batch_norm(x, one, small, np.full(2, 1e6, np.float32), None, eps=0.0)
+    np.testing.assert_array_equal(y, np.array([[np.inf, -np.inf], [np.inf, np.inf]], np.float16))
+    running_mean, running_var = np.zeros(2, np.float16), np.ones(2, np.float16)
+    batch_norm(np.array([[-6e4, 1], [6e4, 2]], np.float16), running_mean, running_var, training=True, momentum=1.0)
+    np.testing.assert_array_equal(running_var, np.array([np.inf, 0.5], np.float16))
