@@ -21,8 +21,9 @@ import math
 import numba
 import numpy as np
 from numba import types
-from numba.core.imputils import impl_ret_borrowed
+from numba.core import cgutils
 from numba.extending import intrinsic
+from numba.np.arrayobj import make_array
 from numpy.lib.stride_tricks import as_strided
 
 __all__ = ["OPTIONS", "normalize_domains", "normalize_given", "normalize_lines"]
@@ -40,15 +41,29 @@ FOLDED = 512  # values of a channels_last line, if lines of few channels can be 
 TINY, LARGEST = 1e-36, float(np.finfo(np.float32).max)  # of a mean and a sum of squares that kept their digits
 
 
+def _view(array, layout):
+    """Signature and code of an intrinsic that gives `array` another type and no owner."""
+    signature = types.Array(array.dtype, array.ndim, layout, readonly=not array.mutable)(array)
+
+    def code(context, builder, signature, arguments):
+        view = make_array(signature.return_type)(context, builder, arguments[0])
+        view.meminfo = cgutils.get_null_value(view.meminfo.type)
+        view.parent = cgutils.get_null_value(view.parent.type)
+        return view._getvalue()
+
+    return signature, code
+
+
 @intrinsic
-def dense(typing_context, array):
-    """`array`, whose elements follow each other, with that said in its type."""
-    signature = types.Array(array.dtype, array.ndim, "C")(array)
+def borrowed(typing_context, array):
+    """An argument without its reference count, which threads that slice it would write to by turns, slowly."""
+    return _view(array, array.layout)
 
-    def retype(context, builder, signature, arguments):
-        return impl_ret_borrowed(context, builder, signature.return_type, arguments[0])
 
-    return signature, retype
+@intrinsic
+def dense(typing_context, line):
+    """A borrowed line whose elements follow each other, with that said in its type."""
+    return _view(line, "C")
 
 
 @jit
@@ -69,6 +84,8 @@ def line_count(x):
 @jit
 def place(x, index):
     """(i, j, k) of a line of x."""
+    if index == 0:
+        return 0, 0, 0  # most often; divisions take as long as a short line
     return index // x.shape[2] // x.shape[1], index // x.shape[2] % x.shape[1], index % x.shape[2]
 
 
@@ -87,26 +104,26 @@ def following(x, i, j, k):
 
 @jit
 def cut(lines, length):
-    """How `lines` of `length` values are cut: parts, parts along a line, lines of a part, values of a line's part."""
+    """How lines are cut: (parts, parts that share a line, lines of a part, values of a line in a part)."""
     along = (length + PART - 1) // PART
     part_lines = max(1, PART // length) if along == 1 else 1
     return along * ((lines + part_lines - 1) // part_lines), along, part_lines, (length + along - 1) // along
 
 
 @jit
-def part_of(x, part):
-    """The lines first..last and the values start..stop of them that are in a part of x."""
-    _, along, part_lines, part_length = cut(line_count(x), x.shape[3])
-    first, start = part // along * part_lines, part % along * part_length
-    return first, min(first + part_lines, line_count(x)), start, min(start + part_length, x.shape[3])
+def part_of(x, pieces, part):
+    """The lines first..last and the values start..stop of them in one part of x, cut into `pieces`."""
+    parts, along, lines, length = pieces
+    if parts == 1:
+        return 0, line_count(x), 0, x.shape[3]
+    first, start = part // along * lines, part % along * length
+    return first, min(first + lines, line_count(x)), start, min(start + length, x.shape[3])
 
 
 @jit
-def domain(x, samples, groups, index):
-    """The lines of the domain `index` = (sample, group) of x, channels_first; of rows, each is a group."""
-    outer, channels = x.shape[0] // samples, x.shape[1] // groups
-    i, j = index // groups * outer, index % groups * channels
-    return x[i : i + outer, j : j + channels]
+def domain(x, outer, channels, sample, group):
+    """The lines of a domain of x, channels_first: `outer` i of each sample, `channels` j of each group."""
+    return x[sample * outer : (sample + 1) * outer, group * channels : (group + 1) * channels]
 
 
 # Moments: (count, mean, m2) in float64.
@@ -180,6 +197,7 @@ def merge(a, b):
 @jit
 def merge_tree(parts):
     """All rows (count, mean, m2) of `parts`, merged pairwise in an order that depends on their number alone."""
+    parts = borrowed(parts)
     step = 1
     while step < len(parts):
         for i in range(0, len(parts) - step, 2 * step):
@@ -216,9 +234,9 @@ def copy(x, y):
 
 
 @jit
-def part_moments(x, part):
+def part_moments(x, pieces, part):
     """Moments of one part of the domain x; short or strided lines are gathered into blocks."""
-    first, last, start, stop = part_of(x, part)
+    first, last, start, stop = part_of(x, pieces, part)
     i, j, k = place(x, first)
     moments = 0.0, 0.0, 0.0
     if is_dense(x[0, 0, 0]) and stop - start >= BLOCK // 4:
@@ -385,14 +403,14 @@ def apply_channels(x, y, high, low, scale, shift):
 
 
 @jit
-def apply_part(x, y, table, weight, bias, rows, part):
+def apply_part(x, y, pieces, table, weight, bias, rows, part):
     """One part of the lines of x, channels_first or rows."""
-    first, last, start, stop = part_of(x, part)
-    outer = x.shape[0] // len(table)
+    table = borrowed(table)
+    first, last, start, stop = part_of(x, pieces, part)
     i, j, k = place(x, first)
     both_dense = is_dense(x[0, 0, 0]) and is_dense(y[0, 0, 0])
     for _ in range(first, last):
-        source, target, c = x[i, j, k, start:stop], y[i, j, k, start:stop], table[i // outer, :, j]
+        source, target, c = x[i, j, k, start:stop], y[i, j, k, start:stop], table[i if len(table) > 1 else 0, :, j]
         if rows and both_dense:
             apply_row(dense(source), dense(target), c[0], c[1], c[2], weight[start:stop], bias[start:stop])
         elif rows:
@@ -407,11 +425,11 @@ def apply_part(x, y, table, weight, bias, rows, part):
 @jit
 def apply_lines(x, y, table, first, last):
     """The lines first..last of x, channels_last."""
-    outer = x.shape[0] // len(table)
+    table = borrowed(table)
     i, j, k = place(x, first)
     both_dense = is_dense(x[0, 0, 0]) and is_dense(y[0, 0, 0])
     for _ in range(first, last):
-        source, target, c = x[i, j, k], y[i, j, k], table[i // outer]
+        source, target, c = x[i, j, k], y[i, j, k], table[i if len(table) > 1 else 0]
         if both_dense:
             apply_channels(dense(source), dense(target), c[0], c[1], c[2], c[3])
         else:
@@ -423,38 +441,39 @@ def apply_lines(x, y, table, first, last):
 
 
 @jit
-def finish_domain(moments, i, table, groups, mean, var, weight, bias, eps, rows):
-    """Write the moments of the domain i to mean and var, and its coefficients into the table."""
-    count, domain_mean, m2 = moments
+def finish_domain(moments, sample, group, table, groups, mean, var, weight, bias, eps, rows):
+    """Write the moments of a domain to mean and var, and its coefficients into the table."""
+    table, (count, domain_mean, m2) = borrowed(table), moments
     if mean.size:
-        mean[i], var[i] = domain_mean, m2 / count
+        mean[sample * groups + group], var[sample * groups + group] = domain_mean, m2 / count
     rstd, channels = 1 / math.sqrt(m2 / count + eps), table.shape[2] // groups
     one, zero = table.dtype.type(1), table.dtype.type(0)
-    for c in range(i % groups * channels, (i % groups + 1) * channels):
-        set_coefficients(
-            table[i // groups], c, domain_mean, rstd, one if rows else weight[c], zero if rows else bias[c]
-        )
+    for c in range(group * channels, (group + 1) * channels):
+        set_coefficients(table[sample], c, domain_mean, rstd, one if rows else weight[c], zero if rows else bias[c])
 
 
 @jit
-def moments_of_part(x, samples, groups, i, parts):
+def moments_of_part(x, pieces, outer, channels, groups, i, parts):
     """Moments of one part of one domain: i counts the parts of all."""
-    index, part = i // parts.shape[1], i % parts.shape[1]
+    parts, index, part = borrowed(parts), i // pieces[0], i % pieces[0]
     row = parts[index, part]
-    row[0], row[1], row[2] = part_moments(domain(x, samples, groups, index), part)
+    row[0], row[1], row[2] = part_moments(domain(x, outer, channels, index // groups, index % groups), pieces, part)
 
 
 @jit
-def whole_domain(x, y, i, parts, table, groups, mean, var, weight, bias, eps, rows):
+def whole_domain(x, y, pieces, outer, channels, groups, i, parts, table, mean, var, weight, bias, eps, rows):
     """Moments and apply of the domain i."""
-    samples, n_parts, channels = len(table), parts.shape[1], table.shape[2] // groups
-    for part in range(n_parts):
-        moments_of_part(x, samples, groups, i * n_parts + part, parts)
-    finish_domain(merge_tree(parts[i]), i, table, groups, mean, var, weight, bias, eps, rows)
-    source, target = domain(x, samples, groups, i), domain(y, samples, groups, i)
-    n, c = i // groups, i % groups * channels
-    for part in range(n_parts):
-        apply_part(source, target, table[n : n + 1, :, c : c + channels], weight, bias, rows, part)
+    parts, table = borrowed(parts), borrowed(table)
+    n = i // groups
+    c = i - n * groups
+    source, target = domain(x, outer, channels, n, c), domain(y, outer, channels, n, c)
+    for part in range(pieces[0]):
+        row = parts[i, part]
+        row[0], row[1], row[2] = part_moments(source, pieces, part)
+    finish_domain(merge_tree(parts[i]), n, c, table, groups, mean, var, weight, bias, eps, rows)
+    for part in range(pieces[0]):
+        coefficients = table[n : n + 1, :, c * channels : (c + 1) * channels]
+        apply_part(source, target, pieces, coefficients, weight, bias, rows, part)
 
 
 @jit
@@ -501,6 +520,7 @@ def line_parts(x):
 @jit
 def moments_of_lines(x, samples, i, means, m2s):
     """Row i = (sample, part) of means and m2s: the moments of every channel."""
+    means, m2s = borrowed(means), borrowed(m2s)
     outer, parts, step = x.shape[0] // samples, len(means) // samples, line_parts(x)[0]
     source, first = x[i // parts * outer : (i // parts + 1) * outer], i % parts * step
     lines_moments(source, first, min(first + step, line_count(source)), means[i], m2s[i])
@@ -531,13 +551,13 @@ def group_moments(mean, m2, lines, rest, channels):
 
 
 @jit
-def apply_step(x, y, table, weight, bias, last, i):
+def apply_step(x, y, pieces, table, weight, bias, last, i):
     """Apply to part i of all lines, in either layout."""
     if last:
         step, _ = line_parts(x)
         apply_lines(x, y, table, i * step, min((i + 1) * step, line_count(x)))
     else:
-        apply_part(x, y, table, weight, bias, False, i)
+        apply_part(x, y, pieces, table, weight, bias, False, i)
 
 
 # Kernels, compiled in `_kernels_numba`.  A parallel loop costs a second of compilation, so each kernel has one, which
@@ -547,34 +567,54 @@ def apply_step(x, y, table, weight, bias, last, i):
 
 def normalize_domains(x, y, samples, groups, mean, var, weight, bias, eps, rows, threads):
     """channels_first and rows: a thread takes whole domains; where they are few and large, parts of them."""
-    domains, all_parts = samples * groups, cut(line_count(x), x.shape[3])[0]
-    n_parts = cut(line_count(x) // domains, x.shape[3])[0]
-    parts, table = np.empty((domains, n_parts, 3)), np.empty((samples, 4, x.shape[1]), x.dtype)
-    whole = threads == 1 or n_parts == 1 or domains >= 4 * threads
+    x, y, mean, var, weight, bias = (
+        borrowed(x),
+        borrowed(y),
+        borrowed(mean),
+        borrowed(var),
+        borrowed(weight),
+        borrowed(bias),
+    )
+    domains, outer, channels = samples * groups, x.shape[0] // samples, x.shape[1] // groups
+    one, every = cut(line_count(x) // domains, x.shape[3]), cut(line_count(x), x.shape[3])
+    parts, table = np.empty((domains, one[0], 3)), np.empty((samples, 4, x.shape[1]), x.dtype)
+    whole = threads == 1 or one[0] == 1 or domains >= 4 * threads
     for phase in range(1 if whole else 2):
         if phase == 1:
             for i in range(domains):
-                finish_domain(merge_tree(parts[i]), i, table, groups, mean, var, weight, bias, eps, rows)
+                moments = merge_tree(parts[i])
+                finish_domain(moments, i // groups, i % groups, table, groups, mean, var, weight, bias, eps, rows)
         if threads == 1:
             for i in range(domains):
-                whole_domain(x, y, i, parts, table, groups, mean, var, weight, bias, eps, rows)
+                whole_domain(x, y, one, outer, channels, groups, i, parts, table, mean, var, weight, bias, eps, rows)
         else:
-            steps = domains if whole else domains * n_parts if phase == 0 else all_parts
+            steps = domains if whole else domains * one[0] if phase == 0 else every[0]
             for step in numba.prange(steps):
                 i = np.intp(step)
                 if whole:
-                    whole_domain(x, y, i, parts, table, groups, mean, var, weight, bias, eps, rows)
+                    whole_domain(
+                        x, y, one, outer, channels, groups, i, parts, table, mean, var, weight, bias, eps, rows
+                    )
                 elif phase == 0:
-                    moments_of_part(x, samples, groups, i, parts)
+                    moments_of_part(x, one, outer, channels, groups, i, parts)
                 else:
-                    apply_part(x, y, table, weight, bias, rows, i)
+                    apply_part(x, y, every, table, weight, bias, rows, i)
 
 
 def normalize_lines(x, y, samples, groups, mean, var, weight, bias, eps, threads):
     """channels_last: moments of each channel by parts of the lines, channels merged into groups, then apply."""
+    x, y, mean, var, weight, bias = (
+        borrowed(x),
+        borrowed(y),
+        borrowed(mean),
+        borrowed(var),
+        borrowed(weight),
+        borrowed(bias),
+    )
     times, channels = foldable(x, y, samples), x.shape[3] // groups
     f, g = folded(x, times), folded(y, times)
     lines, parts = line_count(f) // samples, line_parts(f[: f.shape[0] // samples])[1]
+    unused = cut(1, 1)
     means, m2s = np.empty((samples * parts, f.shape[3])), np.empty((samples * parts, f.shape[3]))
     table = np.empty((samples, 4, x.shape[3]), x.dtype)
     repeated = table
@@ -583,10 +623,10 @@ def normalize_lines(x, y, samples, groups, mean, var, weight, bias, eps, threads
             for n in range(samples):
                 at, rest = n * parts, x[n, 0, x.shape[2] // times * times :]
                 merge_parts(means[at : at + parts], m2s[at : at + parts], line_parts(f)[0], lines)
-                for i in range(n * groups, (n + 1) * groups):
-                    members = range(i % groups * channels, (i % groups + 1) * channels)
+                for group in range(groups):
+                    members = range(group * channels, (group + 1) * channels)
                     moments = group_moments(means[at], m2s[at], lines, rest, members)
-                    finish_domain(moments, i, table, groups, mean, var, weight, bias, eps, False)
+                    finish_domain(moments, n, group, table, groups, mean, var, weight, bias, eps, False)
             repeated = apply_rest(x, y, table, times)
         steps = samples * parts if phase == 0 else line_parts(f)[1]
         if threads == 1:
@@ -594,28 +634,37 @@ def normalize_lines(x, y, samples, groups, mean, var, weight, bias, eps, threads
                 if phase == 0:
                     moments_of_lines(f, samples, i, means, m2s)
                 else:
-                    apply_step(f, g, repeated, weight, bias, True, i)
+                    apply_step(f, g, unused, repeated, weight, bias, True, i)
         else:
             for step in numba.prange(steps):
                 i = np.intp(step)
                 if phase == 0:
                     moments_of_lines(f, samples, i, means, m2s)
                 else:
-                    apply_step(f, g, repeated, weight, bias, True, i)
+                    apply_step(f, g, unused, repeated, weight, bias, True, i)
 
 
 def normalize_given(x, y, mean, var, weight, bias, eps, last, threads):
     """Apply with the mean and var of each channel, channels_last or channels_first."""
+    x, y, mean, var, weight, bias = (
+        borrowed(x),
+        borrowed(y),
+        borrowed(mean),
+        borrowed(var),
+        borrowed(weight),
+        borrowed(bias),
+    )
     table = np.empty((1, 4, mean.size), x.dtype)
     for c in range(mean.size):
         set_coefficients(table[0], c, mean[c], 1 / math.sqrt(var[c] + eps), weight[c], bias[c])
     times = foldable(x, y, 1) if last else 1
     f, g = folded(x, times), folded(y, times)
     repeated = apply_rest(x, y, table, times) if last else table
-    steps = line_parts(f)[1] if last else cut(line_count(f), f.shape[3])[0]
+    every = cut(line_count(f), f.shape[3])
+    steps = line_parts(f)[1] if last else every[0]
     if threads == 1:
         for i in range(steps):
-            apply_step(f, g, repeated, weight, bias, last, i)
+            apply_step(f, g, every, repeated, weight, bias, last, i)
     else:
         for step in numba.prange(steps):
-            apply_step(f, g, repeated, weight, bias, last, np.intp(step))
+            apply_step(f, g, every, repeated, weight, bias, last, np.intp(step))
