@@ -24,6 +24,7 @@ cdef inline void apply_constant(
             y[i * line.y_stride] = ((x[i * line.x_stride] - high) - low) * scale + bias
         return
     while i + LANES <= line.n:
+        will_write(y + i + AHEAD // <int> sizeof(real))
         for j in range(LANES):
             z[j] = ((x[i + j] - high) - low) * scale + bias
         for j in range(LANES):
@@ -50,6 +51,8 @@ cdef inline void apply_channels(
             y[i * line.y_stride] = ((x[i * line.x_stride] - high[i]) - low[i]) * scale[i] + bias[i]
         return
     while i + LANES <= line.n:
+        will_read(x + i + AHEAD // <int> sizeof(real))
+        will_write(y + i + AHEAD // <int> sizeof(real))
         for j in range(LANES):
             z[j] = ((x[i + j] - high[i + j]) - low[i + j]) * scale[i + j] + bias[i + j]
         for j in range(LANES):
@@ -70,14 +73,14 @@ cdef inline void apply_row(
     """y = ((x - high) - low) * rstd * weight + bias with vectors weight and bias along the line: LayerNorm."""
     cdef real z[LANES]
     cdef Py_ssize_t i = 0
-    cdef int j, rest, a_line = 64 // <int> sizeof(real)
+    cdef int j, rest
     if line.x_stride != 1 or line.y_stride != 1:
         for i in range(line.n):
             y[i * line.y_stride] = ((x[i * line.x_stride] - high) - low) * rstd * weight[i] + bias[i]
         return
     while i + LANES <= line.n:
-        for j in range(LANES // a_line):  # of the next row: hardware doesn't foresee it while this one is read again
-            prefetch(x + line.n + i + j * a_line, y + line.n + i + j * a_line)
+        will_read(x + line.n + i)  # the next row: hardware doesn't foresee it while this one is read twice
+        will_write(y + line.n + i)
         for j in range(LANES):
             z[j] = ((x[i + j] - high) - low) * rstd * weight[i + j] + bias[i + j]
         for j in range(LANES):

@@ -56,17 +56,21 @@ cdef extern from *:
     enum { LANES = 16 };
     #endif
     #ifdef __GNUC__
-    #define prefetch(x, y) (__builtin_prefetch(x), __builtin_prefetch(y, 1))
+    #define prefetch_read(address) __builtin_prefetch(address, 0)
+    #define prefetch_write(address) __builtin_prefetch(address, 1)
     #else
-    #define prefetch(x, y)
+    #define prefetch_read(address)
+    #define prefetch_write(address)
     #endif
     """
     enum: LANES
-    void prefetch(const void* x, const void* y) noexcept nogil  # x to be read, y to be written
+    void prefetch_read(const void* address) noexcept nogil
+    void prefetch_write(const void* address) noexcept nogil
 
 cdef enum:
     BLOCK = 32 * LANES  # elements that are summed in the input's type before they are merged in float64
     DIRECT = 8 * LANES  # elements from which on a segment is summed in place, not gathered with others
+    AHEAD = 4096  # bytes ahead to fetch: hardware's own prefetch stops at the end of a page of this size
     ROWS = 64  # the same in channels_last, where each channel has one lane
     PART = 65536  # elements of a part: what one thread takes of a domain that several share
     FOLDED = 512  # values of a channels_last line, if lines of few channels can be walked as one
@@ -77,6 +81,21 @@ cdef double TINY = 1e-36  # mean squares of float32 below this have lost digits 
 ctypedef fused real:
     float
     double
+
+
+cdef inline void will_read(const real* x) noexcept nogil:
+    """Fetch the LANES values from x on."""
+    cdef int line
+    for line in range(LANES * <int> sizeof(real) // 64):
+        prefetch_read(<const char*> x + 64 * line)
+
+
+cdef inline void will_write(const real* y) noexcept nogil:
+    """Fetch the LANES values from y on, to be written."""
+    cdef int line
+    for line in range(LANES * <int> sizeof(real) // 64):
+        prefetch_write(<const char*> y + 64 * line)
+
 
 include "_moments.pxi"
 include "_apply.pxi"

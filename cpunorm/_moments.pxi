@@ -80,6 +80,7 @@ cdef inline void shifted_squares(
         s[j] = 0
         q[j] = 0
     while i + LANES <= n:
+        will_read(x + i + AHEAD // <int> sizeof(real))
         for j in range(LANES):
             d = x[i + j] - shift
             s[j] += d
