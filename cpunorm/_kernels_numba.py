@@ -4,7 +4,6 @@ A kernel is compiled at the first call for its dtype, or in `cpunorm.warmup`, or
 one signature takes every array, so nothing is compiled twice for strides or for read-only memory.
 """
 
-import functools
 import inspect
 import os
 import threading
@@ -18,6 +17,7 @@ except ModuleNotFoundError:
     message = 'the engine "numba" needs Numba; please run: pip install "cpunorm[numba]"'
     raise ModuleNotFoundError(message, name="numba") from None
 from numba import types
+from numba.core.compiler_lock import global_compiler_lock
 from numba.np.numpy_support import from_dtype
 
 from cpunorm._jitted import OPTIONS, normalize_domains, normalize_given, normalize_lines
@@ -32,7 +32,6 @@ KERNELS = {  # of each norm
 NO_MOMENTS = np.empty(0)  # for `mean` and `var` where nobody asks for them
 
 _compiled = {}
-_compiling = threading.Lock()
 _cached_on_disk = True
 _region = threading.Lock()  # held by the one parallel region that the threading layer "workqueue" can run at a time
 _forked = False
@@ -56,21 +55,24 @@ def _signature(kernel, dtype):
 def _compile(kernel, signature):
     """`kernel` for `signature`, through Numba's cache on disk; one warning if that can't be used."""
     global _cached_on_disk
-    parallel = functools.partial(numba.njit, signature, parallel=True, **OPTIONS)
+    function = numba.njit(parallel=True, **OPTIONS)(kernel)
     if _cached_on_disk:
         try:
-            return parallel(cache=True)(kernel)
+            function.enable_caching()
+            function.compile(signature)
         except (OSError, RuntimeError) as error:  # Numba's for a directory that is missing or not to be written
             warnings.warn(f"the Numba kernels are compiled anew in each process: {error}", RuntimeWarning, stacklevel=2)
             _cached_on_disk = False
-    return parallel()(kernel)
+    function.compile(signature)  # unless it is
+    function.disable_compile()
+    return function
 
 
 def compiled(kernel, dtype):
     """One of `KERNELS`, compiled for float32 or float64."""
     key = kernel.__name__, dtype.char
     if key not in _compiled:
-        with _compiling:
+        with global_compiler_lock:  # Numba's own, so that none waits for the other
             if key not in _compiled:
                 _compiled[key] = _compile(kernel, _signature(kernel, dtype))
     return _compiled[key]
@@ -78,12 +80,17 @@ def compiled(kernel, dtype):
 
 def _after_fork_in_child():
     """A child stays serial: the threads did not come along, and Numba ends a child that asks OpenMP for them."""
-    global _compiling, _forked
-    _compiling, _forked = threading.Lock(), True
+    global _forked
+    _forked = True
+    global_compiler_lock.release()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(  # a child can't wait for a thread that did not come along to finish compiling
+        before=global_compiler_lock.acquire,
+        after_in_parent=global_compiler_lock.release,
+        after_in_child=_after_fork_in_child,
+    )
 
 
 def _run(kernel, x, *arguments, num_threads):

@@ -1,6 +1,8 @@
 """The `engine` fixture: one suite, run over every engine and every ISA level that this machine runs."""
 
 import importlib.util
+import tomllib
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -40,3 +42,15 @@ def _threads_restored():
     before = cpunorm.get_num_threads()
     yield
     cpunorm.set_num_threads(before)
+
+
+@pytest.fixture
+def entry_point(tmp_path):
+    """A folder that, on the path, tells Numba of cpunorm's jitted norms, as its installation does."""
+    metadata = tmp_path / "cpunorm-0.dist-info"
+    metadata.mkdir()
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+    (init,) = project["entry-points"]["numba_extensions"].values()
+    (metadata / "entry_points.txt").write_text(f"[numba_extensions]\ninit = {init}\n")
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: cpunorm\nVersion: 0\n")
+    return tmp_path
