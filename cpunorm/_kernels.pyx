@@ -129,7 +129,7 @@ cdef void apply_domain(
     for channel in range(channels):
         scale = <real> (rstd if weight == NULL else rstd * weight[channel])
         shift = 0 if bias == NULL else bias[channel]
-        for outer in range(w.outer):
+        for outer in range(w.outer - 1, -1, -1):  # backwards: the samples that were read last are still in cache
             for middle in range(w.middle):
                 apply_constant(
                     x + outer * w.x_outer + channel * w.x_channel + middle * w.x_middle,
