@@ -65,7 +65,7 @@ def extensions():
         "extra_link_args": [*link_openmp, *strip],
         "depends": [f"cpunorm/{name}" for name in ("_kernels.pyx", "_moments.pxi", "_apply.pxi", "_kernel_set.pxd")],
     }
-    modules = {"_cpu": [], "_running": [], "_express": [], "_kernels": []}
+    modules = {"_cpu": [], "_memory": [], "_running": [], "_express": [], "_kernels": []}
     if X86_64 and not MSVC:
         modules |= LEVELS
     for name, flags in modules.items():

@@ -11,6 +11,7 @@ from cpunorm._engine import (
     show_config,
     warmup,
 )
+from cpunorm._memory import empty_cache, get_cache_limit, set_cache_limit
 from cpunorm.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, GroupNorm, LayerNorm
 
 __version__ = "0.1.0"
@@ -22,11 +23,14 @@ __all__ = [
     "GroupNorm",
     "LayerNorm",
     "__version__",
+    "empty_cache",
     "engine",
     "functional",
+    "get_cache_limit",
     "get_engine",
     "get_num_threads",
     "num_threads",
+    "set_cache_limit",
     "set_engine",
     "set_num_threads",
     "show_config",

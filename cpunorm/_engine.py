@@ -11,7 +11,7 @@ import sys
 
 import numpy as np
 
-from cpunorm import _cpu, _express
+from cpunorm import _cpu, _express, _memory
 
 __all__ = [
     "engine",
@@ -257,6 +257,13 @@ def _after_fork_in_child():
     _use_threads(1, "forked: threads don't come along; set_num_threads starts new ones")
 
 
+def _kept_memory():
+    kept, limit = _memory.statistics(), _memory.get_cache_limit()
+    blocks = f"{kept['blocks']} block{'' if kept['blocks'] == 1 else 's'}"
+    used = f"{kept['reused']} outputs took a kept one, {kept['made']} made one"
+    return f"{kept['bytes'] / 2**20:.1f} MiB in {blocks}, at most {limit / 2**20:.1f} MiB; {used}"
+
+
 def config():
     """What `show_config` shows, as a dict."""
     from cpunorm import __version__
@@ -271,6 +278,7 @@ def config():
         "threads": _num_threads,
         "threads because of": _why_threads,
         "openmp": _cpu.openmp_runtime(),
+        "output memory kept": _kept_memory(),
         "python": sys.version.split()[0],
     }
 

@@ -17,13 +17,10 @@ from libc.stdlib cimport free, malloc
 cimport numpy as cnp
 
 from cpunorm._kernel_set cimport KernelSet, Walk
+from cpunorm._memory cimport new_like
 from cpunorm._running cimport blend, read
 
 cnp.import_array()
-
-cdef extern from "numpy/arrayobject.h":
-    object PyArray_NewLikeArray(cnp.ndarray prototype, int order, void* descr, int subok)
-    int NPY_KEEPORDER
 
 cdef enum:
     FIRST = 1  # channels_first, contiguous
@@ -144,10 +141,6 @@ cdef Walk walk_of(object x, int layout, bint samples) noexcept:
         w.inner *= batch
     w.y_sample, w.y_outer, w.y_channel, w.y_inner = w.x_sample, w.x_outer, w.x_channel, w.x_inner
     return w
-
-
-cdef inline object new_like(object x):
-    return PyArray_NewLikeArray(x, NPY_KEEPORDER, NULL, 0)
 
 
 def batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps, data_format, out):

@@ -16,7 +16,7 @@ import math
 
 import numpy as np
 
-from cpunorm import _engine, _express, _running
+from cpunorm import _engine, _express, _memory, _running
 from cpunorm._arguments import as_input, as_out, as_parameters, channel_axis, dimension, integer, positive_eps, real
 from cpunorm._layout import channel_view, is_walkable, row_view, sample_view
 
@@ -30,7 +30,7 @@ def _run(kernel, view, x, out, dtype, reads=2):
     through a contiguous array: the input is copied before, the result written into `out` after.
     """
     if out is None:
-        out = np.empty_like(x, dtype)
+        out = _memory.empty_like(x) if x.dtype == dtype else np.empty_like(x, dtype)
     y = out.view(np.ndarray) if x.dtype == dtype and is_walkable(out) else np.empty_like(x)
     views = view(x, y)
     if views is None:

@@ -13,7 +13,7 @@ import pytest
 import cpunorm
 
 PROJECT = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
-COMPILED = ["_cpu", "_express", "_kernels", "_kernels_v3", "_kernels_v4", "_running"]
+COMPILED = ["_cpu", "_express", "_kernels", "_kernels_v3", "_kernels_v4", "_memory", "_running"]
 PUBLIC = [
     "BatchNorm1d",
     "BatchNorm2d",
@@ -21,11 +21,14 @@ PUBLIC = [
     "GroupNorm",
     "LayerNorm",
     "__version__",
+    "empty_cache",
     "engine",
     "functional",
+    "get_cache_limit",
     "get_engine",
     "get_num_threads",
     "num_threads",
+    "set_cache_limit",
     "set_engine",
     "set_num_threads",
     "show_config",

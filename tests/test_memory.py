@@ -1,0 +1,268 @@
+"""Outputs' memory is used again, but never while anything can still see it."""
+
+import gc
+import operator
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
+import fresh
+import numpy as np
+import pytest
+
+import cpunorm
+from cpunorm import _engine, _memory
+from cpunorm.functional import layer_norm
+
+MIB = 2**20
+LARGE = (4, MIB // 4)  # float32: 4 MiB
+
+
+@pytest.fixture(autouse=True)
+def _own_pool():
+    """Each test starts with nothing kept, and leaves the limit as it was."""
+    limit = cpunorm.get_cache_limit()
+    cpunorm.set_cache_limit(64 * MIB)
+    cpunorm.empty_cache()
+    yield
+    cpunorm.set_cache_limit(limit)
+    cpunorm.empty_cache()
+
+
+def address(array):
+    return array.__array_interface__["data"][0]
+
+
+def output(shape=LARGE, dtype=np.float32):
+    """A fresh output that is 0 everywhere."""
+    return layer_norm(np.ones(shape, dtype), shape[-1])
+
+
+def since(before):
+    """How many outputs took a kept block, and how many made one, after the statistics `before`."""
+    after = _memory.statistics()
+    return after["reused"] - before["reused"], after["made"] - before["made"]
+
+
+@pytest.mark.usefixtures("engine")
+def test_the_memory_of_a_dead_output_is_used_again():
+    before = _memory.statistics()
+    first = output()
+    where = address(first)
+    del first
+    assert _memory.statistics()["bytes"] >= 4 * MIB
+    assert address(output()) == where
+    assert since(before) == (1, 1)
+
+
+def test_an_output_is_an_ordinary_array():
+    y = output()
+    assert type(y) is np.ndarray
+    assert y.flags.owndata
+    assert y.flags.writeable
+    assert y.base is None
+    assert address(y) % 64 == 0
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(y)), y)
+    y.fill(3)
+    y.resize((8, MIB // 4), refcheck=False)  # NumPy asks the pool to move it
+    np.testing.assert_array_equal(y[:4], 3)
+    y.resize((1, 10), refcheck=False)
+    np.testing.assert_array_equal(y, 3)
+
+
+def by_dlpack(y):
+    return np.from_dlpack(y)
+
+
+def by_torch(y):
+    return pytest.importorskip("torch").from_numpy(y)
+
+
+VIEWS = {
+    "slice": lambda y: y[1:3],
+    "last element": lambda y: y[-1:, -1:],
+    "transpose": operator.attrgetter("T"),
+    "reshape": lambda y: y.reshape(-1, 64),
+    "other dtype": lambda y: y.view(np.int32),
+    "view of a view of a view": lambda y: y[1:][::-1][:, 3:9].T,
+    "flat": operator.attrgetter("flat"),
+    "memoryview": memoryview,
+    "frombuffer": lambda y: np.frombuffer(y, np.uint8),
+    "as_strided": lambda y: np.lib.stride_tricks.as_strided(y, (3,), (y.strides[0],)),
+    "broadcast": lambda y: np.broadcast_to(y, (2, *y.shape)),
+    "field of a record": lambda y: y.view([("a", "f4"), ("b", "f4")])["b"],
+    "ctypes": lambda y: np.ctypeslib.as_ctypes(y),
+    "cycle": lambda y: (cycle := [y], cycle.append(cycle))[0],
+    "DLPack": by_dlpack,
+    "torch": by_torch,
+}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_memory_that_a_view_sees_is_not_handed_out(view):
+    y = output()
+    start, end = address(y), address(y) + y.nbytes
+    seen = VIEWS[view](y)
+    del y
+    gc.collect()
+    others = [output() for _ in range(4)]
+    for other in others:
+        assert address(other) + other.nbytes <= start or address(other) >= end
+    del seen, other, others
+    gc.collect()
+    assert _memory.statistics()["bytes"] >= 5 * 4 * MIB
+
+
+def test_outputs_and_views_at_random():
+    """Thousands of outputs, views and deaths: what is alive keeps the value that was written to it."""
+    random = np.random.default_rng(0)
+    alive = {}
+    before = _memory.statistics()
+    for number in range(3000):
+        if len(alive) < 8 and random.random() < 0.6:
+            y = output((int(random.integers(1, 9)), int(random.integers(65536, 98304))))
+            y.fill(number)
+            alive[number] = y[:, :: int(random.integers(1, 4))] if random.random() < 0.5 else y
+            del y
+        elif alive:
+            number = random.choice(list(alive))
+            values = alive.pop(number)
+            assert values[0, 0] == values[-1, -1] == number
+            assert (values == number).all()
+            del values
+    reused, made = since(before)
+    assert reused > made > 0
+
+
+def test_an_error_after_the_allocation_gives_the_memory_back(monkeypatch):
+    class Broken:
+        @staticmethod
+        def layer_norm(*arguments):
+            raise MemoryError("as a kernel without scratch")
+
+    output()
+    kept = _memory.statistics()
+    with cpunorm.engine("reference"):
+        monkeypatch.setattr(_engine, "kernels", Broken)
+        for _ in range(3):
+            with pytest.raises(MemoryError, match="scratch"):
+                output()
+        monkeypatch.undo()
+    gc.collect()
+    assert _memory.statistics()["bytes"] == kept["bytes"]
+
+
+def test_the_limit_holds_and_the_longest_unused_goes_first():
+    cpunorm.set_cache_limit(10 * MIB)
+    a, b, c = output(), output(), output((4, 3 * MIB // 8))  # 4, 4 and 6 MiB
+    where = address(b)
+    del a
+    del b
+    del c  # 14 MiB do not fit: a goes
+    assert _memory.statistics()["bytes"] <= 10 * MIB
+    assert _memory.statistics()["blocks"] == 1 + (address(output()) == where)
+    cpunorm.set_cache_limit(MIB)
+    assert _memory.statistics()["bytes"] == 0
+    output()
+    assert _memory.statistics()["bytes"] == 0  # larger than all that may be kept
+
+
+def test_many_blocks_are_bounded_too():
+    outputs = [output((1, 65536 * 5 // 4)) for _ in range(100)]
+    del outputs
+    statistics = _memory.statistics()
+    assert 0 < statistics["blocks"] <= 64
+    assert statistics["bytes"] <= cpunorm.get_cache_limit()
+
+
+def test_a_limit_of_0_and_empty_cache():
+    output()
+    assert _memory.statistics()["blocks"] == 1
+    cpunorm.empty_cache()
+    assert _memory.statistics()["blocks"] == _memory.statistics()["bytes"] == 0
+    cpunorm.set_cache_limit(0)
+    before = _memory.statistics()
+    output()
+    output()
+    assert since(before) == (0, 0)
+
+
+def test_small_outputs_are_left_to_numpy():
+    before = _memory.statistics()
+    for _ in range(3):
+        output((2, 100))
+    assert since(before) == (0, 0)
+
+
+def test_much_smaller_outputs_do_not_take_large_blocks():
+    output()
+    before = _memory.statistics()
+    assert output((2, MIB // 4)).nbytes == 2 * MIB
+    assert since(before) == (0, 1)
+
+
+def test_stride_order_is_kept():
+    x = np.ones((2, 64, 64, 32), np.float32).transpose(0, 3, 1, 2)
+    assert cpunorm.functional.group_norm(x, 4).strides == x.strides
+
+
+@pytest.mark.usefixtures("engine")
+def test_many_threads_and_sizes():
+    def work(seed):
+        random = np.random.default_rng(seed)
+        for _ in range(30):
+            rows, value = int(random.integers(1, 6)), float(random.integers(1, 100))
+            x = np.tile(np.float32([-value, value]), (rows, 65536 // 2 * 3))
+            y = layer_norm(x, x.shape[1:], eps=0.0)
+            assert (np.abs(np.sign(x) - y) <= 2e-6).all()  # the accuracy that is promised everywhere
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(16)))
+
+
+def test_statistics_are_shown(capsys):
+    output()
+    cpunorm.show_config()
+    assert "4.0 MiB in 1 block, at most 64.0 MiB" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("limit", [-1, 10**30])
+def test_a_limit_out_of_range(limit):
+    with pytest.raises(ValueError, match=str(limit)):
+        cpunorm.set_cache_limit(limit)
+    assert cpunorm.get_cache_limit() == 64 * MIB
+
+
+@pytest.mark.parametrize("limit", [1.5, "1", None])
+def test_a_limit_that_is_no_int(limit):
+    with pytest.raises(TypeError, match=repr(limit)):
+        cpunorm.set_cache_limit(limit)
+    assert cpunorm.get_cache_limit() == 64 * MIB
+
+
+def test_the_environment_variable():
+    code = "import cpunorm; print(cpunorm.get_cache_limit())"
+    assert fresh.output(code, CPUNORM_CACHE_BYTES="12345") == "12345"
+    assert fresh.output(code, CPUNORM_CACHE_BYTES="0") == "0"
+    assert 0 < int(fresh.output(code)) <= 256 * MIB
+    assert fresh.error(code, CPUNORM_CACHE_BYTES="much").startswith(
+        "TypeError: CPUNORM_CACHE_BYTES must be an int, got 'much'"
+    )
+    assert fresh.error(code, CPUNORM_CACHE_BYTES="-5").startswith("ValueError")
+
+
+def test_a_forked_child_has_a_pool_of_its_own():
+    code = """
+import os
+import numpy as np
+from cpunorm.functional import layer_norm
+x = np.tile(np.float32([-1, 1]), (4, 131072))
+kept = layer_norm(x, x.shape[1:])
+layer_norm(x, x.shape[1:])
+child = os.fork()
+values = [layer_norm(x * (child + 1), x.shape[1:]) for _ in range(4)]
+good = all((np.sign(x) == np.sign(y)).all() for y in [kept, *values])
+if child == 0:
+    os._exit(0 if good else 1)
+print(good and os.waitpid(child, 0)[1] == 0)
+"""
+    assert fresh.output(code) == "True"
