@@ -33,6 +33,7 @@ REASSOCIATE = CONTRACT | {"reassoc", "nsz"}  # a sum in any order; for `shifted_
 
 OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": CONTRACT}
 jit = functools.partial(numba.njit, **OPTIONS, no_cpython_wrapper=True, no_cfunc_wrapper=True)  # not called by Python
+inlined = functools.partial(jit, forceinline=True)  # what a short line would spend more time to call than to run
 
 BLOCK = 2048  # values that are summed in their own type before they are merged in float64
 ROWS = 64  # the same in channels_last, where each channel is summed by itself
@@ -66,7 +67,7 @@ def dense(typing_context, line):
     return _view(line, "C")
 
 
-@jit
+@inlined
 def is_dense(line):
     """Whether the elements of `line` follow each other."""
     return line.strides[0] == line.itemsize
@@ -75,13 +76,13 @@ def is_dense(line):
 # Which lines, and how they are cut.
 
 
-@jit
+@inlined
 def line_count(x):
     """How many lines x has."""
     return x.shape[0] * x.shape[1] * x.shape[2]
 
 
-@jit
+@inlined
 def place(x, index):
     """(i, j, k) of a line of x."""
     if index == 0:
@@ -89,7 +90,7 @@ def place(x, index):
     return index // x.shape[2] // x.shape[1], index // x.shape[2] % x.shape[1], index % x.shape[2]
 
 
-@jit
+@inlined
 def following(x, i, j, k):
     """The place after (i, j, k), without the divisions of `place`."""
     k += 1
@@ -110,7 +111,7 @@ def cut(lines, length):
     return along * ((lines + part_lines - 1) // part_lines), along, part_lines, (length + along - 1) // along
 
 
-@jit
+@inlined
 def part_of(x, pieces, part):
     """The lines first..last and the values start..stop of them in one part of x, cut into `pieces`."""
     parts, along, lines, length = pieces
@@ -120,7 +121,7 @@ def part_of(x, pieces, part):
     return first, min(first + lines, line_count(x)), start, min(start + length, x.shape[3])
 
 
-@jit
+@inlined
 def domain(x, outer, channels, sample, group):
     """The lines of a domain of x, channels_first: `outer` i of each sample, `channels` j of each group."""
     return x[sample * outer : (sample + 1) * outer, group * channels : (group + 1) * channels]
@@ -129,13 +130,13 @@ def domain(x, outer, channels, sample, group):
 # Moments: (count, mean, m2) in float64.
 
 
-@jit
+@inlined
 def less(x, shift):
     """x - shift, not to be reordered."""
     return x - shift
 
 
-@jit(fastmath=REASSOCIATE)
+@inlined(fastmath=REASSOCIATE)
 def shifted_sum(x, shift):
     """Sum d with d = x - shift."""
     total = x.dtype.type(0)
@@ -144,7 +145,7 @@ def shifted_sum(x, shift):
     return total
 
 
-@jit(fastmath=REASSOCIATE)
+@inlined(fastmath=REASSOCIATE)
 def shifted_squares(x, shift):
     """Sum d and sum d^2 with d = x - shift."""
     total = squares = x.dtype.type(0)
@@ -155,7 +156,7 @@ def shifted_squares(x, shift):
     return total, squares
 
 
-@jit
+@inlined
 def out_of_range(squares, n):
     """Whether a float32 sum of n squares overflowed, or underflowed so far that digits are lost."""
     return not (n * TINY <= squares <= LARGEST)
@@ -178,13 +179,13 @@ def exact_moments(x):
     return float(x.size), mean, m2
 
 
-@jit
+@inlined
 def difference(a, b):
     """a - b; 0 for two equal infinities."""
     return 0.0 if a == b else a - b
 
 
-@jit
+@inlined
 def merge(a, b):
     """a and b together: Chan's update."""
     if a[0] == 0:
@@ -207,13 +208,14 @@ def merge_tree(parts):
     return parts[0, 0], parts[0, 1], parts[0, 2]
 
 
-@jit
+@inlined
 def add_block(moments, x):
     """`moments` and those of the dense block x together."""
     kind, n = x.dtype.type, float(x.size)
     shift = kind(moments[1])
     if moments[0] < n:  # the mean of fewer values is no good estimate
-        shift = x[0] + kind(shifted_sum(x, x[0]) / n)
+        sample = x[: min(x.size, max(64, x.size // 256 * 64))]  # a quarter
+        shift = x[0] + kind(shifted_sum(sample, x[0]) / sample.size)
     total, squares = shifted_squares(x, shift)
     if x.itemsize == 4 and out_of_range(squares, n):
         return merge(moments, exact_moments(x))
@@ -221,7 +223,7 @@ def add_block(moments, x):
     return merge(moments, (n, shift + mean, 0.0 if m2 < 0 else m2))
 
 
-@jit
+@inlined
 def copy(x, y):
     """y = x; y is dense."""
     if is_dense(x):
@@ -271,7 +273,7 @@ def add_differences(x, shift, total):
         total[c] += x[c] - shift[c]
 
 
-@jit
+@inlined
 def add_squares(x, z, shift, total, squares):
     """Total += d and squares += d^2 with d = x - shift, and the same with the line z."""
     for c in range(total.size):
@@ -353,7 +355,7 @@ def lines_moments(x, first, stop, mean, m2):
 # Apply: y = ((x - high) - low) * scale + shift.  A table holds these four, (samples, 4, channels).
 
 
-@jit
+@inlined
 def set_coefficients(table, channel, mean, rstd, weight, bias):
     """One column of a table (4, channels)."""
     kind = table.dtype.type
@@ -369,7 +371,7 @@ def centred(x, high, low):
     return (x - high) - low
 
 
-@jit
+@inlined
 def apply_constant(x, y, high, low, scale, shift):
     """A line with one set of coefficients: channels_first."""
     if x.ctypes.data == y.ctypes.data:
@@ -380,7 +382,7 @@ def apply_constant(x, y, high, low, scale, shift):
             y[i] = centred(x[i], high, low) * scale + shift
 
 
-@jit
+@inlined
 def apply_row(x, y, high, low, rstd, weight, bias):
     """A line with a weight and bias for each value: rows."""
     if x.ctypes.data == y.ctypes.data:
@@ -391,7 +393,7 @@ def apply_row(x, y, high, low, rstd, weight, bias):
             y[i] = centred(x[i], high, low) * rstd * weight[i] + bias[i]
 
 
-@jit
+@inlined
 def apply_channels(x, y, high, low, scale, shift):
     """A line with coefficients for each value: channels_last."""
     if x.ctypes.data == y.ctypes.data:
@@ -440,16 +442,16 @@ def apply_lines(x, y, table, first, last):
 # Steps of the kernels.
 
 
-@jit
-def finish_domain(moments, sample, group, table, groups, mean, var, weight, bias, eps, rows):
-    """Write the moments of a domain to mean and var, and its coefficients into the table."""
-    table, (count, domain_mean, m2) = borrowed(table), moments
+@inlined
+def finish_domain(moments, i, mean, var, table, first, channels, weight, bias, eps, rows):
+    """Moments of the domain i go to mean and var, its coefficients into `channels` columns of a table (4, channels)."""
+    count, domain_mean, m2 = moments
+    domain_var = m2 / count
     if mean.size:
-        mean[sample * groups + group], var[sample * groups + group] = domain_mean, m2 / count
-    rstd, channels = 1 / math.sqrt(m2 / count + eps), table.shape[2] // groups
-    one, zero = table.dtype.type(1), table.dtype.type(0)
-    for c in range(group * channels, (group + 1) * channels):
-        set_coefficients(table[sample], c, domain_mean, rstd, one if rows else weight[c], zero if rows else bias[c])
+        mean[i], var[i] = domain_mean, domain_var
+    rstd, one, zero = 1 / math.sqrt(domain_var + eps), table.dtype.type(1), table.dtype.type(0)
+    for c in range(first, first + channels):
+        set_coefficients(table, c, domain_mean, rstd, one if rows else weight[c], zero if rows else bias[c])
 
 
 @jit
@@ -470,7 +472,7 @@ def whole_domain(x, y, pieces, outer, channels, groups, i, parts, table, mean, v
     for part in range(pieces[0]):
         row = parts[i, part]
         row[0], row[1], row[2] = part_moments(source, pieces, part)
-    finish_domain(merge_tree(parts[i]), n, c, table, groups, mean, var, weight, bias, eps, rows)
+    finish_domain(merge_tree(parts[i]), i, mean, var, table[n], c * channels, channels, weight, bias, eps, rows)
     for part in range(pieces[0]):
         coefficients = table[n : n + 1, :, c * channels : (c + 1) * channels]
         apply_part(source, target, pieces, coefficients, weight, bias, rows, part)
@@ -510,10 +512,10 @@ def apply_rest(x, y, table, times):
     return repeated
 
 
-@jit
+@inlined
 def line_parts(x):
-    """How many lines make a part, channels_last, and how many parts x has then."""
-    step = max(ROWS, PART // x.shape[3] // ROWS * ROWS)
+    """How many lines make a part, channels_last, and how many parts x has then; a part's first block is read twice."""
+    step = max(ROWS, 2 * PART // x.shape[3] // ROWS * ROWS)
     return step, (line_count(x) + step - 1) // step
 
 
@@ -539,15 +541,17 @@ def merge_parts(means, m2s, part_lines, lines):
 
 
 @jit
-def group_moments(mean, m2, lines, rest, channels):
-    """Moments of some channels together: of each over `lines`, and of `rest` (lines, channels)."""
-    moments = 0.0, 0.0, 0.0
-    for c in channels:
-        for at in range(c, mean.size, rest.shape[1]):
-            moments = merge(moments, (float(lines), mean[at], m2[at]))
-        if len(rest):
-            moments = merge(moments, exact_moments(rest[:, c]))
-    return moments
+def finish_groups(means, m2s, lines, rest, n, groups, mean, var, table, weight, bias, eps):
+    """`finish_domain` of the groups of sample n: each channel's moments over `lines`, and `rest` (lines, channels)."""
+    means, m2s, table, channels = borrowed(means), borrowed(m2s), borrowed(table), rest.shape[1] // groups
+    for group in range(groups):
+        first, moments = group * channels, (0.0, 0.0, 0.0)
+        for c in range(first, first + channels):
+            for at in range(c, means.size, rest.shape[1]):
+                moments = merge(moments, (float(lines), means[at], m2s[at]))
+            if len(rest):
+                moments = merge(moments, exact_moments(rest[:, c]))
+        finish_domain(moments, n * groups + group, mean, var, table, first, channels, weight, bias, eps, False)
 
 
 @jit
@@ -582,8 +586,8 @@ def normalize_domains(x, y, samples, groups, mean, var, weight, bias, eps, rows,
     for phase in range(1 if whole else 2):
         if phase == 1:
             for i in range(domains):
-                moments = merge_tree(parts[i])
-                finish_domain(moments, i // groups, i % groups, table, groups, mean, var, weight, bias, eps, rows)
+                moments, c = merge_tree(parts[i]), i % groups * channels
+                finish_domain(moments, i, mean, var, table[i // groups], c, channels, weight, bias, eps, rows)
         if threads == 1:
             for i in range(domains):
                 whole_domain(x, y, one, outer, channels, groups, i, parts, table, mean, var, weight, bias, eps, rows)
@@ -611,7 +615,7 @@ def normalize_lines(x, y, samples, groups, mean, var, weight, bias, eps, threads
         borrowed(weight),
         borrowed(bias),
     )
-    times, channels = foldable(x, y, samples), x.shape[3] // groups
+    times = foldable(x, y, samples)
     f, g = folded(x, times), folded(y, times)
     lines, parts = line_count(f) // samples, line_parts(f[: f.shape[0] // samples])[1]
     unused = cut(1, 1)
@@ -623,10 +627,7 @@ def normalize_lines(x, y, samples, groups, mean, var, weight, bias, eps, threads
             for n in range(samples):
                 at, rest = n * parts, x[n, 0, x.shape[2] // times * times :]
                 merge_parts(means[at : at + parts], m2s[at : at + parts], line_parts(f)[0], lines)
-                for group in range(groups):
-                    members = range(group * channels, (group + 1) * channels)
-                    moments = group_moments(means[at], m2s[at], lines, rest, members)
-                    finish_domain(moments, n, group, table, groups, mean, var, weight, bias, eps, False)
+                finish_groups(means[at], m2s[at], lines, rest, n, groups, mean, var, table[n], weight, bias, eps)
             repeated = apply_rest(x, y, table, times)
         steps = samples * parts if phase == 0 else line_parts(f)[1]
         if threads == 1:
