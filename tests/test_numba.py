@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import sys
 
 import fresh
@@ -275,3 +276,19 @@ def test_the_running_statistics_of_a_channel_of_each_kind(numba_engine):
     assert abs(statistics[0][0] - x[:, 0].mean(dtype=np.float64)) < 1e-4
     assert statistics[0][1] == np.inf
     assert np.isnan(statistics[0][2])
+
+
+@pytest.mark.parametrize("name", ["shifted_sum", "shifted_squares"])
+def test_only_sums_are_reordered(numba_engine, name):
+    """LLVM may reorder the additions, or there are no vectors, and never the subtraction of the shift."""
+    import numba
+
+    from cpunorm import _jitted
+
+    function = numba.njit(**{**_jitted.OPTIONS, "fastmath": _jitted.REASSOCIATE})(getattr(_jitted, name).py_func)
+    function(values((100,)), np.float32(100))
+    (code,) = function.inspect_llvm().values()
+    additions, subtractions = (re.findall(rf"{op} ([a-z ]*)[<f]", code) for op in ("fadd", "fsub"))
+    assert any("reassoc" in flags for flags in additions)
+    assert subtractions
+    assert not any("reassoc" in flags for flags in subtractions)
