@@ -36,7 +36,7 @@ def test_jitted_pipeline_reads_digits_in_any_light(entry_point):
 @pytest.mark.parametrize("module", ["numba", "sklearn"])
 def test_a_missing_package_is_named_with_its_remedy(module):
     hide = f"import runpy, sys; sys.modules[{module!r}] = None; runpy.run_path(sys.argv[1])"
-    done = subprocess.run([sys.executable, "-c", hide, str(EXAMPLE)], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-P", "-c", hide, str(EXAMPLE)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
     assert re.fullmatch(
         rf'{module}\S* is not installed; please run: pip install "cpunorm\[examples,numba\]"\n', done.stderr
