@@ -12,6 +12,11 @@ which an array normalised in place never passes: such loops come twice.
 An array is seen as lines, (i, j, k, length): `channels_first` as (outer, channels, middle, inner), `channels_last` as
 (outer, middle, inner, channels), rows as (outer, middle, 1, width). A domain is what shares its moments.
 
+Against the Cython kernels (one thread, turn by turn, AVX-512) these take 1.0 to 1.2 times as long on lines in cache.
+They take longer where Cython does what Numba can't say: 1.4 to 1.6 times past L2, where it fetches lines a page ahead;
+1.4 to 1.7 for lines of some 50 values, whose last vector it masks; 1.3 to 1.5 in channels_last training of few lines,
+for it keeps the sums in registers; 1.5 for rows of 768, each of which ends in a division and a square root that wait.
+
 All of it is in one file because Numba's cache on disk looks at no other when it asks whether a kernel has changed.
 """
 
@@ -208,7 +213,7 @@ def merge_tree(parts):
     return parts[0, 0], parts[0, 1], parts[0, 2]
 
 
-@inlined
+@jit
 def add_block(moments, x):
     """`moments` and those of the dense block x together."""
     kind, n = x.dtype.type, float(x.size)
@@ -223,7 +228,7 @@ def add_block(moments, x):
     return merge(moments, (n, shift + mean, 0.0 if m2 < 0 else m2))
 
 
-@inlined
+@jit
 def copy(x, y):
     """y = x; y is dense."""
     if is_dense(x):

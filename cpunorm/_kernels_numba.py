@@ -8,6 +8,7 @@ import inspect
 import os
 import threading
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 
@@ -31,7 +32,7 @@ KERNELS = {  # of each norm
 }
 NO_MOMENTS = np.empty(0)  # for `mean` and `var` where nobody asks for them
 
-_compiled = {}
+_compiled: dict[tuple[str, str], Callable] = {}
 _cached_on_disk = True
 _region = threading.Lock()  # held by the one parallel region that the threading layer "workqueue" can run at a time
 _forked = False
