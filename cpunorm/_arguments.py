@@ -13,9 +13,10 @@ from cpunorm._layout import is_walkable
 __all__ = [
     "as_input",
     "as_out",
-    "as_parameters",
+    "as_vector",
     "channel_axis",
     "check_array",
+    "check_parameters",
     "dimension",
     "integer",
     "positive_eps",
@@ -73,8 +74,8 @@ def as_input(function, array):
     return _plain(array, dtype), _native(array.dtype)
 
 
-def as_parameters(function, input_dtype, **vectors):
-    """The given vectors (or None) as contiguous ones in the dtype computed in.
+def check_parameters(function, input_dtype, vectors):
+    """Check that the vectors that are not None, by their names, have a dtype that goes with the input's.
 
     Raises
     ------
@@ -83,17 +84,24 @@ def as_parameters(function, input_dtype, **vectors):
     RuntimeError
         A dtype other than the input's (or float32, all of them, for a half-precision input).
     """
-    computed = _computed_dtype(input_dtype)
     given = {}
     for name, vector in vectors.items():
         if vector is not None:
             check_array(f"{function}: {name}", vector)
             given[name] = _native(vector.dtype)
     for name, dtype in given.items():
-        if dtype not in (input_dtype, computed) or dtype != next(iter(given.values())):
+        if dtype not in (input_dtype, _computed_dtype(input_dtype)) or dtype != next(iter(given.values())):
             dtypes = ", ".join(f"{n} {d}" for n, d in given.items())
             raise RuntimeError(f"{function}: mixed dtypes: {name} is {dtype} with input {input_dtype} ({dtypes})")
-    return [None if v is None else np.ascontiguousarray(v, dtype=computed).reshape(-1) for v in vectors.values()]
+
+
+def as_vector(parameter, dtype):
+    """A checked weight or bias as a contiguous vector in the dtype computed in; None stays None."""
+    if parameter is None or (
+        parameter.ndim == 1 and parameter.dtype == dtype and parameter.flags.c_contiguous and is_walkable(parameter)
+    ):
+        return parameter
+    return np.ascontiguousarray(parameter, dtype=dtype).reshape(-1)
 
 
 def _hits_itself(array):

@@ -2,6 +2,9 @@
 
 A kernel is compiled at the first call for its dtype, or in `cpunorm.warmup`, or loaded from Numba's cache on disk.  Its
 one signature takes every array, so nothing is compiled twice for strides or for read-only memory.
+
+Calls go through `functional`'s general way, 15 to 20 us of Python, for the express lane is C's: where a call computes
+less than that, the engine is many times slower than the Cython one, whose kernels it otherwise follows (see `_jitted`).
 """
 
 import inspect

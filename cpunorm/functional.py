@@ -17,7 +17,17 @@ import math
 import numpy as np
 
 from cpunorm import _engine, _express, _memory, _running
-from cpunorm._arguments import as_input, as_out, as_parameters, channel_axis, dimension, integer, positive_eps, real
+from cpunorm._arguments import (
+    as_input,
+    as_out,
+    as_vector,
+    channel_axis,
+    check_parameters,
+    dimension,
+    integer,
+    positive_eps,
+    real,
+)
 from cpunorm._layout import channel_view, is_walkable, row_view, sample_view
 
 __all__ = ["batch_norm", "group_norm", "layer_norm"]
@@ -123,7 +133,7 @@ def batch_norm(
     if training and x.size == channels and channels:
         raise ValueError(f"batch_norm: expected more than 1 value per channel in training, got shape {x.shape}")
     named = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
-    _, _, weight, bias = as_parameters("batch_norm", dtype, **named)
+    check_parameters("batch_norm", dtype, named)
     for name, vector in named.items():
         if vector is not None and vector.size != channels:
             raise RuntimeError(f"batch_norm: {name} must have {channels} elements, one per channel, got {vector.size}")
@@ -143,6 +153,7 @@ def batch_norm(
     if x.size == 0:
         return np.empty(x.shape, dtype) if out is None else out
 
+    weight, bias = as_vector(weight, x.dtype), as_vector(bias, x.dtype)
     if training:
         mean, var = np.empty(channels), np.empty(channels)
     else:
@@ -216,7 +227,7 @@ def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5, *, out
         raise RuntimeError(f"layer_norm: normalized_shape {normalized_shape} is not the end of shape {x.shape}")
     eps = positive_eps("layer_norm", eps, zero_allowed=True)
     named = {"weight": weight, "bias": bias}
-    vectors = as_parameters("layer_norm", dtype, **named)
+    check_parameters("layer_norm", dtype, named)
     for name, parameter in named.items():
         if parameter is not None and parameter.shape != normalized_shape:
             raise RuntimeError(
@@ -227,8 +238,10 @@ def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5, *, out
     if x.size == 0:
         return np.empty(x.shape, dtype) if out is None else out
 
+    weight, bias = as_vector(weight, x.dtype), as_vector(bias, x.dtype)
+
     def kernel(x, y, num_threads):
-        _engine.kernels.layer_norm(x, y, *vectors, eps, num_threads)
+        _engine.kernels.layer_norm(x, y, weight, bias, eps, num_threads)
 
     return _run(kernel, lambda x, y: row_view(x, y, ndim), x, out, dtype)
 
@@ -313,7 +326,7 @@ def group_norm(input, num_groups, weight=None, bias=None, eps=1e-5, *, data_form
         raise RuntimeError(f"group_norm: num_groups must divide the {channels} channels of {x.shape}, got {num_groups}")
     eps = positive_eps("group_norm", eps, zero_allowed=True)
     named = {"weight": weight, "bias": bias}
-    vectors = as_parameters("group_norm", dtype, **named)
+    check_parameters("group_norm", dtype, named)
     for name, parameter in named.items():
         if parameter is not None and parameter.shape != (channels,):
             raise RuntimeError(f"group_norm: {name} must have shape ({channels},), got {parameter.shape}")
@@ -322,7 +335,9 @@ def group_norm(input, num_groups, weight=None, bias=None, eps=1e-5, *, data_form
     if x.size == 0:
         return np.empty(x.shape, dtype) if out is None else out
 
+    weight, bias = as_vector(weight, x.dtype), as_vector(bias, x.dtype)
+
     def kernel(x, y, num_threads):
-        _engine.kernels.group_norm(x, y, num_groups, *vectors, eps, num_threads)
+        _engine.kernels.group_norm(x, y, num_groups, weight, bias, eps, num_threads)
 
     return _run(kernel, lambda x, y: sample_view(x, y, axis), x, out, dtype)

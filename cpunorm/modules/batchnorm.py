@@ -47,7 +47,7 @@ class _BatchNorm(Module):
     """
 
     _state = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-    _ranks = ()
+    _ranks: tuple[int, ...] = ()
 
     def __init__(
         self,
