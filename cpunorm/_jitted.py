@@ -12,10 +12,12 @@ which an array normalised in place never passes: such loops come twice.
 An array is seen as lines, (i, j, k, length): `channels_first` as (outer, channels, middle, inner), `channels_last` as
 (outer, middle, inner, channels), rows as (outer, middle, 1, width). A domain is what shares its moments.
 
-Against the Cython kernels (one thread, turn by turn, AVX-512) these take 1.0 to 1.2 times as long on lines in cache.
-They take longer where Cython does what Numba can't say: 1.4 to 1.6 times past L2, where it fetches lines a page ahead;
-1.4 to 1.7 for lines of some 50 values, whose last vector it masks; 1.3 to 1.5 in channels_last training of few lines,
-for it keeps the sums in registers; 1.5 for rows of 768, each of which ends in a division and a square root that wait.
+Against the Cython kernels (turn by turn, AVX-512, two cores) calls take 1.05 to 1.25 times as long on one thread, up to
+1.45 on two, where lines are long: a call's way through Python and Numba's start of a team are 20 to 30 us of that. They
+take longer where Cython does what Numba can't say: 1.5 to 1.8 times for rows of 768, each of which ends in a division
+and a square root that wait; 1.4 to 2.5 for lines of some 50 values, whose last vector Cython masks and for which it
+steps through memory without a slice each; 1.3 to 1.9 in channels_last training of few lines, for it keeps the sums in
+registers.
 
 All of it is in one file because Numba's cache on disk looks at no other when it asks whether a kernel has changed.
 """
@@ -25,6 +27,7 @@ import math
 
 import numba
 import numpy as np
+from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -43,6 +46,8 @@ inlined = functools.partial(jit, forceinline=True)  # what a short line would sp
 BLOCK = 2048  # values that are summed in their own type before they are merged in float64
 ROWS = 64  # the same in channels_last, where each channel is summed by itself
 PART = 65536  # values of a part: what one thread takes of a domain that several share
+STEP = 256  # values of a line for which memory is fetched ahead at once
+AHEAD = 4096  # bytes ahead to fetch: hardware's own prefetch stops at the end of a page of this size
 FOLDED = 512  # values of a channels_last line, if lines of few channels can be walked as one
 TINY, LARGEST = 1e-36, float(np.finfo(np.float32).max)  # of a mean and a sum of squares that kept their digits
 
@@ -70,6 +75,35 @@ def borrowed(typing_context, array):
 def dense(typing_context, line):
     """A borrowed line whose elements follow each other, with that said in its type."""
     return _view(line, "C")
+
+
+def _prefetch(write):
+    """An intrinsic that fetches the cache line of one element of a line, there or past its end."""
+
+    def intrinsic_of(typing_context, line, index):
+        def code(context, builder, signature, arguments):
+            data = make_array(signature.args[0])(context, builder, arguments[0]).data
+            address = builder.gep(data, [arguments[1]])
+            flag = ir.IntType(32)
+            kind = ir.FunctionType(ir.VoidType(), [address.type, flag, flag, flag])
+            prefetch = builder.module.declare_intrinsic("llvm.prefetch", (address.type,), kind)
+            builder.call(prefetch, [address, flag(write), flag(3), flag(1)])
+            return context.get_dummy_value()
+
+        return types.void(line, types.intp), code
+
+    return intrinsic(intrinsic_of)
+
+
+prefetch_read, prefetch_write = _prefetch(0), _prefetch(1)
+
+
+@inlined
+def fetch(x, y, start, stop):
+    """Fetch the values start..stop of two dense lines, those of y to be written."""
+    for i in range(start, stop, 64 // x.itemsize):
+        prefetch_read(x, i)
+        prefetch_write(y, i)
 
 
 @inlined
@@ -419,11 +453,19 @@ def apply_part(x, y, pieces, table, weight, bias, rows, part):
     for _ in range(first, last):
         source, target, c = x[i, j, k, start:stop], y[i, j, k, start:stop], table[i if len(table) > 1 else 0, :, j]
         if rows and both_dense:
-            apply_row(dense(source), dense(target), c[0], c[1], c[2], weight[start:stop], bias[start:stop])
+            s, t, w, b = dense(source), dense(target), weight[start:stop], bias[start:stop]
+            for at in range(0, s.size, STEP):
+                to = min(at + STEP, s.size)
+                fetch(s, t, at + s.size, to + s.size)  # of the next row
+                apply_row(s[at:to], t[at:to], c[0], c[1], c[2], w[at:to], b[at:to])
         elif rows:
             apply_row(source, target, c[0], c[1], c[2], weight[start:stop], bias[start:stop])
         elif both_dense:
-            apply_constant(dense(source), dense(target), c[0], c[1], c[2], c[3])
+            s, t = dense(source), dense(target)
+            for at in range(0, s.size, STEP):
+                to = min(at + STEP, s.size)
+                fetch(s, t, at + AHEAD // s.itemsize, to + AHEAD // s.itemsize)
+                apply_constant(s[at:to], t[at:to], c[0], c[1], c[2], c[3])
         else:
             apply_constant(source, target, c[0], c[1], c[2], c[3])
         i, j, k = following(x, i, j, k)
@@ -438,7 +480,9 @@ def apply_lines(x, y, table, first, last):
     for _ in range(first, last):
         source, target, c = x[i, j, k], y[i, j, k], table[i if len(table) > 1 else 0]
         if both_dense:
-            apply_channels(dense(source), dense(target), c[0], c[1], c[2], c[3])
+            s, t = dense(source), dense(target)
+            fetch(s, t, AHEAD // s.itemsize, AHEAD // s.itemsize + s.size)
+            apply_channels(s, t, c[0], c[1], c[2], c[3])
         else:
             apply_channels(source, target, c[0], c[1], c[2], c[3])
         i, j, k = following(x, i, j, k)
