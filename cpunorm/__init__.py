@@ -12,9 +12,8 @@ from cpunorm._engine import (
     warmup,
 )
 from cpunorm._memory import empty_cache, get_cache_limit, set_cache_limit
+from cpunorm._version import __version__
 from cpunorm.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, GroupNorm, LayerNorm
-
-__version__ = "0.1.0"
 
 __all__ = [
     "BatchNorm1d",

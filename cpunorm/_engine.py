@@ -12,6 +12,7 @@ import sys
 import numpy as np
 
 from cpunorm import _cpu, _express, _memory
+from cpunorm._version import __version__
 
 __all__ = [
     "engine",
@@ -267,8 +268,6 @@ def _kept_memory():
 
 def config():
     """What `show_config` shows, as a dict."""
-    from cpunorm import __version__
-
     return {
         "cpunorm": __version__,
         "engine": _engine,
