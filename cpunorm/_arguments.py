@@ -11,6 +11,7 @@ import numpy as np
 from cpunorm._layout import is_walkable
 
 __all__ = [
+    "HALVES",
     "as_input",
     "as_out",
     "as_vector",

@@ -66,8 +66,8 @@ def select(engine, isa=None):
     """
     global kernels, _engine, _isa
     _check_one_of("engine", engine, ENGINES)
-    if isa is not None and isa not in ISA_MODULES:
-        raise ValueError(f"ISA level must be one of {tuple(ISA_MODULES)}, got {isa!r}")
+    if isa is not None:
+        _check_one_of("ISA level", isa, tuple(ISA_MODULES))
     if engine == "cython":
         levels = isa_levels()
         if not levels or isa not in (None, *levels):
@@ -234,11 +234,6 @@ def num_threads(number):
         _use_threads(*before)
 
 
-def threads_for(size, reads):
-    """How many threads a kernel gets that reads `size` values `reads` times: a team must save more than it costs."""
-    return _num_threads if reads * size >= _express.PARALLEL_FROM else 1
-
-
 def _initial_threads():
     """The number of threads at import, and why that number."""
     given = os.environ.get("CPUNORM_NUM_THREADS")
@@ -296,8 +291,7 @@ def show_config(mode="stdout"):
     ValueError
         Another `mode`.
     """
-    if mode not in ("stdout", "dicts"):
-        raise ValueError(f"mode must be 'stdout' or 'dicts', got {mode!r}")
+    _check_one_of("mode", mode, ("stdout", "dicts"))
     shown = config()
     if mode == "dicts":
         return shown

@@ -3,10 +3,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-PARALLEL_FROM: int
-
 def use_kernels(module: ModuleType | None) -> None: ...
 def use_threads(threads: int) -> None: ...
+def threads_for(size: int, reads: int) -> int: ...
 
 # Whatever a caller wrote comes in here; None means that `functional` has to look at it.
 def batch_norm(

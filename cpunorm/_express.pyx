@@ -33,8 +33,6 @@ cdef Py_ssize_t parallel_from = 32768
 cdef KernelSet* kernels = NULL
 cdef int num_threads = 1
 
-PARALLEL_FROM = parallel_from
-
 
 def use_kernels(module):
     """Send plain calls to the kernels of this compiled module; with None, decline every call."""
@@ -43,14 +41,14 @@ def use_kernels(module):
 
 
 def use_threads(int threads):
-    """Let plain calls use up to `threads` threads."""
+    """Let a call use up to `threads` threads."""
     global num_threads
     num_threads = threads
 
 
-cdef inline int threads_for(object x, int reads) noexcept:
-    """The threads for a kernel that reads x so many times."""
-    return num_threads if reads * cnp.PyArray_SIZE(x) >= parallel_from else 1
+cpdef int threads_for(Py_ssize_t size, int reads) noexcept:
+    """How many threads a kernel gets that reads `size` values `reads` times: a team must save more than it costs."""
+    return num_threads if reads * size >= parallel_from else 1
 
 
 cdef inline bint is_plain(object array) noexcept:
@@ -173,7 +171,7 @@ def batch_norm(input, running_mean, running_var, weight, bias, training, momentu
 
     y = new_like(input) if out is None else out
     cdef Py_ssize_t size = cnp.PyArray_SIZE(input)
-    cdef int threads = threads_for(input, 2 if train else 1)
+    cdef int threads = threads_for(size, 2 if train else 1)
     cdef const void* source = data(input)
     cdef void* target = data(y)
     cdef const void* weights = data(weight)
@@ -218,7 +216,7 @@ def group_norm(input, num_groups, weight, bias, eps, data_format, out):
         return None
 
     y = new_like(input) if out is None else out
-    cdef int threads = threads_for(input, 2), dtype = kind(input)
+    cdef int threads = threads_for(cnp.PyArray_SIZE(input), 2), dtype = kind(input)
     cdef const void* source = data(input)
     cdef void* target = data(y)
     cdef const void* weights = data(weight)
@@ -266,7 +264,7 @@ def layer_norm(input, normalized_shape, weight, bias, eps, out):
     y = new_like(input) if out is None else out
     w.samples = cnp.PyArray_SIZE(input) // w.inner
     w.x_sample = w.y_sample = w.inner
-    cdef int threads = threads_for(input, 2), dtype = kind(input)
+    cdef int threads = threads_for(cnp.PyArray_SIZE(input), 2), dtype = kind(input)
     cdef const void* source = data(input)
     cdef void* target = data(y)
     cdef const void* weights = data(weight)

@@ -69,9 +69,9 @@ cdef extern from *:
 
 cdef enum:
     BLOCK = 32 * LANES  # elements that are summed in the input's type before they are merged in float64
+    ROWS = 64  # the same in channels_last, where each channel has one lane
     DIRECT = 8 * LANES  # elements from which on a segment is summed in place, not gathered with others
     AHEAD = 4096  # bytes ahead to fetch: hardware's own prefetch stops at the end of a page of this size
-    ROWS = 64  # the same in channels_last, where each channel has one lane
     PART = 65536  # elements of a part: what one thread takes of a domain that several share
     FOLDED = 512  # values of a channels_last line, if lines of few channels can be walked as one
     PIECE = 8192  # elements of the smallest piece of a long line that is worth a thread's while
@@ -142,22 +142,14 @@ cdef void whole_domain(
     double* mean, double* var, const real* weight, const real* bias, double eps,
 ) noexcept nogil:
     """Moments and apply of the domain `index` = (sample, group), by one thread."""
-    cdef Moments alone
-    cdef Py_ssize_t part, channels = w.channels // groups
+    cdef Py_ssize_t channels = w.channels // groups
     cdef Py_ssize_t sample = index // groups, channel = index % groups * channels
     cdef const real* source = x + sample * w.x_sample + channel * w.x_channel
-    if d.across * d.along == 1:
-        alone = part_moments(source, w, d, 0)
-        parts = &alone
-    else:
-        parts += index * d.across * d.along
-        for part in range(d.across * d.along):
-            parts[part] = part_moments(source, w, d, part)
-        merge_tree(parts, d.across * d.along)
+    cdef Moments moments = domain_moments(source, w, d, parts, index)
     if mean != NULL:
-        mean[index], var[index] = parts.mean, parts.m2 / parts.count
+        mean[index], var[index] = moments.mean, moments.m2 / moments.count
     apply_domain(
-        source, y + sample * w.y_sample + channel * w.y_channel, w, channels, parts,
+        source, y + sample * w.y_sample + channel * w.y_channel, w, channels, &moments,
         weight + channel if weight != NULL else NULL, bias + channel if bias != NULL else NULL, eps)
 
 
@@ -288,20 +280,10 @@ cdef void whole_row(
     const real* x, real* y, const Walk* w, const Domain* d, Moments* parts, Py_ssize_t index,
     const real* weight, const real* bias, double eps,
 ) noexcept nogil:
-    cdef Moments alone
-    cdef Py_ssize_t part
     cdef const real* source = x + index // w.middle * w.x_sample + index % w.middle * w.x_middle
-    cdef Line line = Line(w.inner, w.x_inner, w.y_inner)
-    if d.along == 1:
-        alone = part_moments(source, w, d, 0)
-        parts = &alone
-    else:
-        parts += index * d.along
-        for part in range(d.along):
-            parts[part] = part_moments(source, w, d, part)
-        merge_tree(parts, d.along)
-    apply_width(
-        source, y + index // w.middle * w.y_sample + index % w.middle * w.y_middle, line, parts, weight, bias, eps)
+    cdef real* target = y + index // w.middle * w.y_sample + index % w.middle * w.y_middle
+    cdef Moments moments = domain_moments(source, w, d, parts, index)
+    apply_width(source, target, Line(w.inner, w.x_inner, w.y_inner), &moments, weight, bias, eps)
 
 
 cdef int layer_norm_of(

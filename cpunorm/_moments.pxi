@@ -218,6 +218,20 @@ cdef Moments part_moments(const real* x, const Walk* w, const Domain* d, Py_ssiz
     return stream.moments
 
 
+cdef inline Moments domain_moments(
+    const real* x, const Walk* w, const Domain* d, Moments* parts, Py_ssize_t index
+) noexcept nogil:
+    """Moments of the domain that starts at x, by one thread; `parts` has room for those of every domain, if need be."""
+    cdef Py_ssize_t part, count = d.across * d.along
+    if count == 1:
+        return part_moments(x, w, d, 0)
+    parts += index * count
+    for part in range(count):
+        parts[part] = part_moments(x, w, d, part)
+    merge_tree(parts, count)
+    return parts[0]
+
+
 cdef inline void gather(const real* x, Py_ssize_t stride, real* target, Py_ssize_t n) noexcept nogil:
     cdef Py_ssize_t i
     if stride == 1:

@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Module"]
+from cpunorm._arguments import HALVES
 
-HALVES = ("float16", "bfloat16")
+__all__ = ["Module"]
 
 
 class IncompatibleKeys(NamedTuple):
