@@ -73,6 +73,7 @@ class History:
         results = [result for result in iter_results(conf.results_dir) if result.commit_hash in revisions]
         self.environment = max(results, key=lambda result: revisions[result.commit_hash]).params
         results = [result for result in results if result.params["machine"] == self.environment["machine"]]
+        results.sort(key=lambda result: result.params == self.environment)  # of two of one commit, the last one counts
         self.benchmarks = benchmarks
         self.results = {revisions[result.commit_hash]: result for result in results}
         self.place = {revision: i for i, revision in enumerate(sorted(self.results))}

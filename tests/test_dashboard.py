@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -186,3 +187,19 @@ def test_offline(project):
     index = (site / "index.html").read_text(encoding="utf-8")
     assert not re.search(r'<(?:script|link)[^>]*"https?:', index)
     assert all((site / path).read_text() == path for path in offline.FILES.values())
+
+
+def test_track_introduces_the_machine(tmp_path):
+    """Asv knows the history's machine then, and those that it knew before; the arguments are `asv run`'s."""
+    file = tmp_path / ".asv-machine.json"
+    file.write_text(json.dumps({"mine": {"machine": "mine"}, "version": 1}))
+    command = [sys.executable, ROOT / "benchmarks" / "track.py", "--help"]
+    done = subprocess.run(command, env={**os.environ, "HOME": str(tmp_path)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "usage: asv run" in done.stdout.lower()
+    known = json.loads(file.read_text())
+    assert known.pop("version") == 1
+    assert {name: machine["machine"] for name, machine in known.items()} == {
+        "mine": "mine",
+        "reference-2cpu": "reference-2cpu",
+    }
