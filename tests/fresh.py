@@ -11,7 +11,7 @@ import cpunorm
 PACKAGE = Path(cpunorm.__file__).parent
 
 
-def python(code, folder=PACKAGE.parent, **environment):
+def python(code, folder=PACKAGE.parent, timeout=30, **environment):
     """Run `code` on the package in `folder`, with no variable that steers cpunorm but those given."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("CPUNORM_", "OMP_", "PYTHONPATH"))}
     command = [sys.executable, "-P", "-c", code]
@@ -19,7 +19,7 @@ def python(code, folder=PACKAGE.parent, **environment):
     pipe = subprocess.PIPE
     with subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True, process_group=0) as process:
         try:
-            out, err = process.communicate(timeout=30)  # a hang, as of libgomp after a fork, must end the test
+            out, err = process.communicate(timeout=timeout)  # a hang, as of libgomp after a fork, must end the test
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)  # with the children that it forked
             raise

@@ -2,17 +2,23 @@
 
 import argparse
 import importlib.util
+import json
+import math
 import os
+import statistics
 import sys
+from functools import partial
 from pathlib import Path
 
 import cpunorm
 
 from . import cases as registry
 from .peers import PEERS, CPUNorm
+from .record import FORMAT, record
 
 SAMPLES = 15
 QUICK_SAMPLES = 7
+QUICK_PEERS = ("numpy", "torch")
 
 
 def _samples(text):
@@ -39,6 +45,26 @@ def _threads(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of threads that can be used here") from None
 
 
+def _ratio(text):
+    try:
+        ratio = float(text)
+    except ValueError:
+        ratio = math.nan
+    if not 0 < ratio < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return ratio
+
+
+def _run(text):
+    try:
+        run = json.loads(Path(text).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r} can't be read: {error}") from None
+    if not (isinstance(run, dict) and run.get("format") == FORMAT):
+        raise argparse.ArgumentTypeError(f"{text!r} was not written by --json of this version")
+    return run
+
+
 def _installed_peer(text):
     if text not in PEERS:
         raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(PEERS)}")
@@ -61,16 +87,22 @@ def _parser():
     bench = commands.add_parser(
         "bench",
         help="time cpunorm against other libraries on this machine",
-        description="Time cpunorm against NumPy and, where it is installed, torch: real layer shapes, outputs checked "
-        "against float64 first, then timed turn by turn. Exit code 1: a case failed; 130: interrupted.",
+        description="Time cpunorm against NumPy and whatever else is installed: real layer shapes, outputs checked "
+        "against float64 first, then timed turn by turn. Exit code 1: a case failed, a mean is too small for "
+        "--fail-under, or --compare found something slower; 130: interrupted.",
     )
-    bench.add_argument("--quick", action="store_true", help=f"fewer cases, {QUICK_SAMPLES} samples: under 30 seconds")
+    bench.add_argument(
+        "--quick",
+        action="store_true",
+        help=f"fewer cases, {QUICK_SAMPLES} samples, one number of threads, against {' and '.join(QUICK_PEERS)}: "
+        "under 30 seconds",
+    )
     bench.add_argument(
         "--cases",
         metavar="PATTERN",
         default="",
-        help='only cases with PATTERN in their name, such as "layernorm", "56x56/nhwc" or "resnet*train"; '
-        "a name is network/norm/shape/layout/mode/dtype",
+        help='only cases with PATTERN in their name, such as "layernorm", "56x56/nhwc", "resnet*train", "sweep" or '
+        '"accuracy"; a name is network/norm/shape/layout/mode/dtype',
     )
     bench.add_argument(
         "--peers",
@@ -82,10 +114,33 @@ def _parser():
     bench.add_argument(
         "--engine", metavar="ENGINE", action="append", type=_engine, help="cpunorm's engine, may be given several times"
     )
-    bench.add_argument("--threads", metavar="N", type=_threads, help="threads for each library; default: cpunorm's own")
-    bench.add_argument("--dtype", choices=("float32", "float64"), default="float32")
+    bench.add_argument(
+        "--threads",
+        metavar="N",
+        nargs="+",
+        type=_threads,
+        help="threads for each library, one number or several; default: 1 and cpunorm's own",
+    )
+    bench.add_argument("--dtype", choices=("float32", "float64"), nargs="+", default=["float32"])
     bench.add_argument("--samples", metavar="N", type=_samples, help=f"turns per comparison; default: {SAMPLES}")
     bench.add_argument("--json", metavar="FILE", type=_writable_file, help="write all figures to FILE")
+    bench.add_argument("--html", metavar="FILE", type=_writable_file, help="write a page with tables and plots to FILE")
+    bench.add_argument(
+        "--fail-under",
+        metavar="X",
+        type=_ratio,
+        help="exit code 1 if the geometric mean of the speed-ups over some library, as called, is under X",
+    )
+    bench.add_argument(
+        "--from",
+        dest="kept",
+        metavar="JSON",
+        type=_run,
+        help="run nothing: --html or --fail-under of a run kept by --json",
+    )
+    bench.add_argument(
+        "--compare", metavar="JSON", nargs=2, type=_run, help="run nothing: what changed from one kept run to another"
+    )
     return parser, bench
 
 
@@ -99,49 +154,84 @@ def main(arguments=None):
     """
     parser, bench = _parser()
     options = parser.parse_args(arguments)
-    cases = registry.expand([layer for layer in registry.LAYERS if layer.quick or not options.quick], options.dtype)
-    cases = registry.matching(cases, options.cases)
+    for package in ("rich", *(("matplotlib", "jinja2") if options.html else ())):
+        if importlib.util.find_spec(package) is None:
+            print(f'cpunorm bench needs {package}: pip install "cpunorm[bench]"', file=sys.stderr)
+            return 1
+    if options.compare:
+        from .compare import compare
+
+        return int(compare(*options.compare))
+    if options.kept:
+        return _after(options.kept, options)
+    layers = [layer for layer in registry.LAYERS if layer.quick or not options.quick]
+    cases = [case for dtype in dict.fromkeys(options.dtype) for case in registry.expand(layers, dtype)]
+    cases = registry.matching(cases + ([] if options.quick else registry.accuracy_cases()), options.cases)
     if not cases:
         bench.error(f"argument --cases: no case has {options.cases!r} in its name")
-    if importlib.util.find_spec("rich") is None:
-        print('cpunorm bench needs rich: pip install "cpunorm[bench]"', file=sys.stderr)
-        return 1
     return run(cases, options)
 
 
 def run(cases, options):
     """Measure `cases` as the command line says; returns the exit code."""
+    from . import accuracy, runner
     from .environment import environment
-    from .report import Report, as_json
-    from .runner import measure
+    from .report import Report
 
-    threads = options.threads or cpunorm.get_num_threads()
+    every = cpunorm.get_num_threads()
+    threads = list(dict.fromkeys(options.threads or ([every] if options.quick else [1, every])))
     samples = options.samples or (QUICK_SAMPLES if options.quick else SAMPLES)
-    names = dict.fromkeys(options.peers or [name for name, peer in PEERS.items() if peer.installed()])
-    peers = [PEERS[name](threads) for name in names]
+    usual = QUICK_PEERS if options.quick else PEERS
+    names = dict.fromkeys(options.peers or [name for name in PEERS if name in usual and PEERS[name].installed()])
+    peers = {number: [PEERS[name](number) for name in names] for number in threads}
     engines = dict.fromkeys(options.engine or [cpunorm.get_engine()])
-    work = [(case, engine) for engine in engines for case in cases]
-    where = environment(engines, peers, threads, samples)
-    results, failures, interrupted = [], [], False
-    with Report(where, peers, work) as report:
+    work = [
+        (case, engine, number)
+        for engine in engines
+        for case in cases
+        for number in (threads if case.offset is None else [max(threads)])
+    ]
+    where = environment(engines, peers[threads[0]], threads, samples)
+    results, interrupted = [], False
+    with Report(where, peers[threads[0]], work) as report:
         try:
-            for case, engine in work:
-                try:
-                    ours = CPUNorm(threads, engine)
-                    result = measure(case, ours, peers, samples, lambda doing, case=case: report.tick(case, doing))
-                except Exception as error:
-                    message = f"{type(error).__name__}: {error}"
-                    failures.append({"case": case.name, "engine": engine, "message": message})
-                    report.failed(case, engine, message)
-                else:
-                    results.append(result)
-                    report.finished(result)
+            for case, engine, number in work:
+                measure = runner.measure if case.offset is None else accuracy.measure
+                told = partial(report.tick, case)
+                results.append(measure(case, CPUNorm(number, engine), peers[number], samples, told))
+                report.finished(results[-1])
         except KeyboardInterrupt:
             interrupted = True
-    report.summary(results, failures, interrupted)
+    report.summary(results, interrupted)
+    kept = record(where, results, interrupted)
     if options.json is not None:
-        options.json.write_text(as_json(where, results, failures, interrupted), encoding="utf-8")
-    return 130 if interrupted else int(bool(failures))
+        options.json.write_text(json.dumps(kept, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    code = _after(kept, options)
+    return 130 if interrupted else code or int(bool(kept["failures"]))
+
+
+def _after(run, options):
+    """What else is asked of a run, a new or a kept one; returns the exit code."""
+    if options.html is not None:
+        from .page import page
+
+        options.html.write_text(page(run), encoding="utf-8")
+    code = 0
+    for peer, mean in _means(run).items():
+        if mean < (options.fail_under or 0):
+            print(f"against {peer}: {mean:.3g}x in the geometric mean, under {options.fail_under:g}", file=sys.stderr)
+            code = 1
+    return code
+
+
+def _means(run):
+    """The geometric mean of the speed-ups over each peer as called; a sweep's, one layer many times, don't count."""
+    medians = {}
+    for result in run["results"]:
+        if result["source"] != registry.SWEEP:
+            for peer, against in result["as_called"]["against"].items():
+                medians.setdefault(peer, []).append(against["speedup"]["median"])
+    return {peer: statistics.geometric_mean(some) for peer, some in medians.items()}
 
 
 if __name__ == "__main__":

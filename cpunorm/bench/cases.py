@@ -1,12 +1,18 @@
 """What is measured: the norms of well-known networks, as data. A new layer is one line in `LAYERS`."""
 
 import fnmatch
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from .environment import cache_bytes
+
+CALL_BOUND = 64 * 2**10  # bytes of input, up to which the call itself is most of the time
+NEW_PAGES = 32 * 2**20  # bytes from which the C library (glibc's M_MMAP_THRESHOLD) takes new pages for every output
 EPS = 1e-5
 MOMENTUM = 0.1
+SWEEP = "sweep"
 LETTERS = {2: "", 3: "L", 4: "HW", 5: "DHW"}  # of the axes beside N and C, by rank
 
 
@@ -26,6 +32,8 @@ class Layer:
         GroupNorm's.
     quick : bool
         Whether ``--quick`` runs it.
+    both_layouts : bool
+        Whether it is run in channels_last too, where it has an image or a volume.
     """
 
     source: str
@@ -33,22 +41,47 @@ class Layer:
     shape: tuple
     groups: int | None = None
     quick: bool = False
+    both_layouts: bool = True
 
 
 LAYERS = (
     Layer("ResNet-50", "batch_norm", (1, 8, 4, 4), quick=True),
+    Layer("ResNet-50", "batch_norm", (1, 512, 7, 7)),
     Layer("ResNet-50", "batch_norm", (1, 64, 56, 56), quick=True),
     Layer("ResNet-50", "batch_norm", (32, 512, 7, 7)),
     Layer("ResNet-50", "batch_norm", (8, 256, 28, 28), quick=True),
     Layer("ResNet-50", "batch_norm", (32, 64, 56, 56), quick=True),
     Layer("ResNet-50", "batch_norm", (32, 64, 112, 112)),
+    Layer("image-input", "batch_norm", (1, 3, 2048, 2048)),
     Layer("PointNet", "batch_norm", (32, 64, 1024)),
     Layer("PointNet", "batch_norm", (256, 1024), quick=True),
+    Layer("Conformer", "batch_norm", (64, 256, 128)),
     Layer("video-ResNet", "batch_norm", (2, 32, 16, 56, 56), quick=True),
     Layer("BERT-base", "layer_norm", (1, 768), quick=True),
     Layer("BERT-base", "layer_norm", (128, 768), quick=True),
     Layer("BERT-base", "layer_norm", (4096, 768), quick=True),
+    Layer("GPT-J", "layer_norm", (1, 4096)),
+    Layer("GPT-J", "layer_norm", (4096, 4096)),
+    Layer("ViT-L/16", "layer_norm", (12608, 1024)),
+    Layer("ConvNeXt-T", "layer_norm", (3136, 96)),
+    Layer("Swin-T", "layer_norm", (25088, 192)),
     Layer("diffusion-UNet", "group_norm", (2, 320, 64, 64), groups=32, quick=True),
+    Layer("diffusion-UNet", "group_norm", (2, 1280, 8, 8), groups=32),
+    Layer("diffusion-VAE", "group_norm", (1, 512, 64, 64), groups=32),
+    Layer("diffusion-VAE", "group_norm", (1, 128, 256, 256), groups=32),
+    Layer("BiT-ResNet", "group_norm", (8, 256, 64, 64), groups=32),
+    Layer("DDPM", "group_norm", (1, 64, 8, 8), groups=8),
+    # One layer from 4 KiB to 256 MiB: where the caches end.
+    *(Layer(SWEEP, "batch_norm", (1, 64, 4 << i, 4 << i), both_layouts=False) for i in range(9)),
+    *(Layer(SWEEP, "layer_norm", (4**i, 1024)) for i in range(9)),
+)
+
+# 64 rows of 4096 values each, in the arrays' float32 `offset + N(0, 1)`: what an offset costs in accuracy.
+OFFSETS = (0.0, 1e2, 1e4, 1e6)
+ACCURACY_LAYERS = (
+    Layer("accuracy", "batch_norm", (4, 64, 32, 32)),
+    Layer("accuracy", "layer_norm", (64, 4096)),
+    Layer("accuracy", "group_norm", (2, 128, 32, 32), groups=32),
 )
 
 
@@ -69,12 +102,16 @@ class Arrays:
 
 @dataclass(frozen=True)
 class Case:
-    """One measurement: `layer` in one layout, mode ("eval", "train"; None where there is no difference) and dtype."""
+    """One measurement: `layer` in one layout, mode ("eval", "train"; None where there is no difference) and dtype.
+
+    With an `offset` its input is `offset + N(0, 1)` and weight and bias are 1 and 0: a measurement of accuracy.
+    """
 
     layer: Layer
     channels_last: bool
     mode: str | None
     dtype: str
+    offset: float | None = None
 
     @property
     def norm(self):
@@ -104,17 +141,38 @@ class Case:
     @property
     def name(self):
         """What `--cases` matches and errors tell."""
-        return "/".join(filter(None, (self.layer.source, self.module, self.shape, self.layout, self.mode, self.dtype)))
+        offset = None if self.offset is None else f"{self.offset:g}"
+        parts = self.layer.source, self.module, self.shape, self.layout, self.mode, self.dtype, offset
+        return "/".join(filter(None, parts))
+
+    @property
+    def bytes(self):
+        """Bytes of input and output, each counted once."""
+        return 2 * math.prod(self.layer.shape) * np.dtype(self.dtype).itemsize
+
+    @property
+    def region(self):
+        """What bounds its time on this machine: "call-bound", "cache-bound" or "memory-bound"."""
+        if self.bytes / 2 <= CALL_BOUND:
+            return "call-bound"
+        return (
+            "memory-bound"
+            if self.bytes / 2 >= NEW_PAGES or self.bytes > (cache_bytes()[1] or math.inf)
+            else "cache-bound"
+        )
 
     def arrays(self):
         """The input and parameters: the same numbers at every call."""
         random = np.random.default_rng(0)
         x = random.standard_normal(self.layer.shape, self.dtype)
-        x *= 2
-        x += 0.5
+        scale, shift = (2, 0.5) if self.offset is None else (1, self.offset)
+        x *= scale
+        x += shift
         if self.channels_last:
             x = np.ascontiguousarray(np.moveaxis(x, 1, -1))
         weight, bias, mean, var = random.uniform(0.5, 1.5, (4, self.layer.shape[1])).astype(self.dtype)
+        if self.offset is not None:
+            weight[:], bias[:] = 1, 0
         return Arrays(x, weight, bias, mean, var)
 
     def expected(self, arrays):
@@ -147,9 +205,15 @@ def expand(layers, dtype):
     return [
         Case(layer, channels_last, mode, dtype)
         for layer in layers
-        for channels_last in ((False, True) if len(layer.shape) >= 4 else (False,))
+        for channels_last in ((False, True) if len(layer.shape) >= 4 and layer.both_layouts else (False,))
         for mode in (("eval", "train") if layer.norm == "batch_norm" else (None,))
     ]
+
+
+def accuracy_cases():
+    """The cases in which an offset's cost in accuracy is measured."""
+    every = [case for case in expand(ACCURACY_LAYERS, "float32") if case.mode != "eval"]
+    return [replace(case, offset=offset) for case in every for offset in OFFSETS]
 
 
 def matching(cases, pattern):

@@ -1,9 +1,11 @@
 """Where it was measured: what must stand beside every figure."""
 
 import datetime
+import functools
 import os
 import platform
 import sys
+from pathlib import Path
 
 import cpunorm
 
@@ -16,6 +18,16 @@ def _cpu_model():
     except OSError:
         names = []
     return names[0] if names else platform.processor() or platform.machine()
+
+
+@functools.cache
+def cache_bytes():
+    """Bytes of the level 2 and of the last-level cache of the first CPU, as Linux tells them; None where unknown."""
+    sizes = {}
+    for cache in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
+        size = (cache / "size").read_text().strip()  # such as 2048K
+        sizes[int((cache / "level").read_text())] = int(size[:-1]) << {"K": 10, "M": 20, "G": 30}[size[-1]]
+    return sizes.get(2), sizes[max(sizes)] if sizes else None
 
 
 def _isa_levels(engines):
@@ -34,20 +46,23 @@ def environment(engines, peers, threads, samples):
     ----------
     engines : iterable of str
     peers : sequence of Peer
-    threads : int
-        That each library may use.
+    threads : sequence of int
+        Numbers that each library may use.
     samples : int
         Turns of each comparison.
     """
+    l2, last = cache_bytes()
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "cpu": _cpu_model(),
         "cpus": os.cpu_count(),
+        "l2_bytes": l2,
+        "llc_bytes": last,
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "machine": platform.machine(),
         "system": platform.platform(),
         "isa": _isa_levels(engines),
-        "threads": threads,
+        "threads": list(threads),
         "samples": samples,
         "openmp": cpunorm.show_config(mode="dicts")["openmp"],
         "allocator": os.environ.get("LD_PRELOAD") or " ".join(filter(None, platform.libc_ver())) or "the system's",

@@ -5,7 +5,6 @@ ours, two of theirs, one of ours, and its ratio is that of the sums. Not call by
 against each other.
 """
 
-import concurrent.futures
 import contextlib
 import gc
 import itertools
@@ -68,18 +67,40 @@ class Result:
         Largest |error| against float64, of ``"cpunorm"`` and each peer.
     fresh, into : dict of str to list of Turn
         Turns against each peer, for fresh outputs and into a given one; in `into` against ``"copy"`` too.
+    failures : dict of str to str
+        What went wrong with a peer.
     """
 
     case: object
     engine: str
+    threads: int
     errors: dict = field(default_factory=dict)
     fresh: dict = field(default_factory=dict)
     into: dict = field(default_factory=dict)
+    failures: dict = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def blaming(self, name):
+        """What is raised inside is a failure of `name`."""
+        try:
+            yield
+        except Exception as error:
+            self.failures[name] = f"{type(error).__name__}: {error}"
+
+    def failed(self):
+        """The failures, each as a dict."""
+        where = {"case": self.case.name, "engine": self.engine, "threads": self.threads}
+        return [{**where, "peer": peer, "message": message} for peer, message in self.failures.items()]
+
+    @property
+    def timed(self):
+        """Whether it has figures: ours didn't fail."""
+        return "copy" in self.into
 
     def seconds(self, memory):
-        """Summary of our time in a call; `memory` is "fresh" or "into"."""
-        turns = itertools.chain(*getattr(self, memory).values())
-        return summarize([sum(turn.ours) / 2 for turn in turns])
+        """Summary of our time in a call, None where no peer has the case; `memory` is "fresh" or "into"."""
+        turns = list(itertools.chain(*getattr(self, memory).values()))
+        return summarize([sum(turn.ours) / 2 for turn in turns]) if turns else None
 
     def speedup(self, memory, peer):
         """Summary of the speed-up over `peer`, None where it was not measured."""
@@ -88,8 +109,9 @@ class Result:
 
     @property
     def bandwidth(self):
-        """Bytes of input and output, each counted once, per second of a call with a fresh output."""
-        return 2 * math.prod(self.case.layer.shape) * np.dtype(self.case.dtype).itemsize / self.seconds("fresh").median
+        """Bytes of input and output, each counted once, per second of a call with a fresh output; None as there."""
+        seconds = self.seconds("fresh")
+        return seconds and self.case.bytes / seconds.median
 
 
 def block(call, number):
@@ -149,6 +171,12 @@ def largest_error(who, y, expected, dtype, bound):
     return error
 
 
+def prepared(peer, case, arrays):
+    """The peer's `Call` for the case, None if it has none."""
+    prepare = getattr(peer, case.norm, None)
+    return prepare(case, arrays) if prepare and peer.has(case) else None
+
+
 def checked(peer, case, arrays, expected, allowed):
     """The peer's `Call` for the case and its largest |error|, or (None, None) if it has none.
 
@@ -157,38 +185,34 @@ def checked(peer, case, arrays, expected, allowed):
     WrongResult
         Its output, given or fresh, or its running statistics are not the expected ones.
     """
-    prepare = getattr(peer, case.norm, None)
     arrays = arrays.with_own_statistics()
-    call = prepare and prepare(case, arrays)
+    call = prepared(peer, case, arrays)
     if call is None:
         return None, None
     y, *running = expected
     bound = allowed[case.dtype] * float(np.max(np.abs(arrays.weight)))
     error = largest_error(peer.name, peer.to_numpy(case, call.fresh()), y, case.dtype, bound)
     if case.norm == "batch_norm":
-        for name, values in zip(("running_mean", "running_var"), running, strict=True):
+        given = call.running() if call.running else (arrays.running_mean, arrays.running_var)
+        for name, got, values in zip(("running_mean", "running_var"), given, running, strict=True):
             limit = allowed[case.dtype] * max(1, np.max(np.abs(values)))
-            largest_error(f"{peer.name}: {name}", getattr(arrays, name), values, case.dtype, limit)
+            largest_error(f"{peer.name}: {name}", got, values, case.dtype, limit)
     if call.into is not None:
         largest_error(f"{peer.name} into a given output", peer.to_numpy(case, call.into()), y, case.dtype, bound)
     return call, error
 
 
-@contextlib.contextmanager
 def fastest_copy(x, threads):
-    """A call that copies `x` as fast as can be from Python: on one thread, or on `threads` of them.
+    """The call that copies `x` fastest: on one thread or on `threads`, past the caches or not."""
+    from ._copy import can_stream, copy
 
-    memcpy does it in either, with streaming stores where the C library finds them faster.
-    """
     y = np.empty_like(x)
-    parts = [np.array_split(array.reshape(-1), threads) for array in (y, x)]
-    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        copies = partial(np.copyto, y, x), lambda: list(pool.map(np.copyto, *parts))
-        yield min(copies, key=seconds_per_call)
+    ways = itertools.product({1, threads}, {False, can_stream})
+    return min((partial(copy, y, x, *way) for way in ways), key=seconds_per_call)
 
 
 def measure(case, ours, peers, samples, tick=lambda text: None):
-    """Check the case everywhere, then time ours against each of `peers`.
+    """Check the case everywhere, and time ours against each of `peers`, one after the other.
 
     Parameters
     ----------
@@ -203,32 +227,25 @@ def measure(case, ours, peers, samples, tick=lambda text: None):
     Returns
     -------
     Result
-
-    Raises
-    ------
-    WrongResult
-        An output of ours or a peer's that is not the case's: nothing has been timed then.
+        What a library raises is in it, and leaves the others alone; nothing is timed if it was ours.
     """
-    tick("checking")
-    arrays = case.arrays()
-    expected = case.expected(arrays)
-    result = Result(case, ours.engine)
-    calls = {}
-    for peer, allowed in ((ours, PROMISED), *((peer, SAME_WORK) for peer in peers)):
-        with peer.context():
-            call, error = checked(peer, case, arrays, expected, allowed)
-        if call is not None:
-            calls[peer] = call
-            result.errors[peer.name] = error
-    del expected
-    call = calls.pop(ours)
-    with ours.context():
-        for peer, theirs in calls.items():
-            with peer.context():
-                told = partial(tick, f"vs {peer.name}")
+    result = Result(case, ours.engine, ours.threads)
+    with result.blaming(ours.name), ours.context():
+        tick("checking")
+        arrays = case.arrays()
+        expected = case.expected(arrays)
+        call, result.errors[ours.name] = checked(ours, case, arrays, expected, PROMISED)
+        for peer in peers:
+            tick(f"{'compiling' if peer.compiles else 'checking'} {peer.name}")
+            told = partial(tick, f"vs {peer.name}")
+            with result.blaming(peer.name), peer.context():
+                theirs, error = checked(peer, case, arrays, expected, SAME_WORK)
+                if theirs is None:
+                    continue
+                result.errors[peer.name] = error
                 result.fresh[peer.name] = interleave(call.fresh, theirs.fresh, samples, told)
                 if theirs.into is not None:
                     result.into[peer.name] = interleave(call.into, theirs.into, samples, told)
-        with fastest_copy(arrays.x, ours.threads) as copy:
-            result.into["copy"] = interleave(call.into, copy, samples, partial(tick, "vs copy"))
+        copy = fastest_copy(arrays.x, ours.threads)
+        result.into["copy"] = interleave(call.into, copy, samples, partial(tick, "vs copy"))
     return result

@@ -1,0 +1,53 @@
+"""JAX."""
+
+import os
+
+import numpy as np
+
+from .base import Call
+from .numpy import NumPy
+
+
+class JAX(NumPy):
+    """What people write in NumPy, in `jax.numpy` under `jax.jit`, until the result is there."""
+
+    name = "jax"
+    packages = ("jax",)
+    compiles = True
+
+    def __init__(self, threads):
+        super().__init__(threads)
+        import jax
+
+        self.jax = jax
+        self.numpy = jax.numpy
+        self.version = jax.__version__
+
+    def context(self):
+        """With float64, which JAX has only on demand."""
+        return self.jax.enable_x64(True)
+
+    def has(self, case):
+        """A process's number of threads is settled by its first call: one for each CPU that it may use."""
+        cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        return self.threads == cpus
+
+    def to_numpy(self, case, y):
+        """The values."""
+        return np.asarray(y)
+
+    def _call(self, function, *arrays):
+        jitted = self.jax.jit(function)
+        arrays = [self.numpy.array(array) for array in arrays]
+        return Call(lambda: jitted(*arrays).block_until_ready())
+
+    def _train(self, function, *arrays):
+        jitted = self.jax.jit(function)
+        x, *running = (self.numpy.array(array) for array in arrays[:3])
+        affine = [self.numpy.array(array) for array in arrays[3:]]
+
+        def call():
+            y, *running[:] = self.jax.block_until_ready(jitted(x, *running, *affine))
+            return y
+
+        return Call(call, running=lambda: [np.asarray(values).ravel() for values in running])

@@ -1,0 +1,76 @@
+"""NumPy."""
+
+from functools import partial
+
+import numpy as np
+
+from ..cases import EPS, MOMENTUM
+from .base import Call, Peer
+
+
+class NumPy(Peer):
+    """The norms as people write them in NumPy."""
+
+    name = "numpy"
+    packages = ("numpy",)
+    version = np.__version__
+    numpy = np
+
+    def _call(self, function, *arrays):
+        return Call(partial(function, *arrays))
+
+    def _train(self, function, x, mean, var, *affine):
+        def call():
+            y, mean[...], var[...] = function(x, mean, var, *affine)
+            return y
+
+        return Call(call)
+
+    def _normalize(self, x, mean, var, weight, bias):
+        return (x - mean) / self.numpy.sqrt(var + EPS) * weight + bias
+
+    def batch_norm(self, case, a):
+        """Mean and variance over all axes but the channels'."""
+        rank = a.x.ndim
+        channels = rank - 1 if case.channels_last else 1
+        axes = tuple(axis for axis in range(rank) if axis != channels)
+        vectors = [np.expand_dims(v, axes) for v in (a.running_mean, a.running_var, a.weight, a.bias)]
+        count = a.x.size // a.weight.size
+
+        def train(x, running_mean, running_var, weight, bias):
+            mean = x.mean(axis=axes, keepdims=True)
+            var = x.var(axis=axes, keepdims=True)
+            running_mean = (1 - MOMENTUM) * running_mean + MOMENTUM * mean
+            running_var = (1 - MOMENTUM) * running_var + MOMENTUM * var * count / (count - 1)
+            return self._normalize(x, mean, var, weight, bias), running_mean, running_var
+
+        if case.mode == "train":
+            return self._train(train, a.x, *vectors)
+        return self._call(self._normalize, a.x, *vectors)
+
+    def layer_norm(self, case, a):
+        """Mean and variance over the last axis."""
+
+        def layer_norm(x, weight, bias):
+            mean = x.mean(axis=-1, keepdims=True)
+            var = x.var(axis=-1, keepdims=True)
+            return self._normalize(x, mean, var, weight, bias)
+
+        return self._call(layer_norm, a.x, a.weight, a.bias)
+
+    def group_norm(self, case, a):
+        """Reshape to groups, mean and variance over each, reshape back."""
+        samples, channels, *spatial = case.layer.shape
+        size = channels // case.layer.groups
+        if case.channels_last:
+            grouped, axes, per_channel = (samples, *spatial, case.layer.groups, size), (1, 2, 4), (-1,)
+        else:
+            grouped, axes, per_channel = (samples, case.layer.groups, size, *spatial), (2, 3, 4), (1, -1, 1, 1)
+
+        def group_norm(x, weight, bias):
+            groups = x.reshape(grouped)
+            mean = groups.mean(axis=axes, keepdims=True)
+            var = groups.var(axis=axes, keepdims=True)
+            return ((groups - mean) / self.numpy.sqrt(var + EPS)).reshape(x.shape) * weight + bias
+
+        return self._call(group_norm, a.x, a.weight.reshape(per_channel), a.bias.reshape(per_channel))

@@ -1,0 +1,100 @@
+"""`cpunorm bench`'s libraries: each does the same work, and says what it doesn't have."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import fresh
+import pytest
+import tiny
+
+from cpunorm.bench import cases, peers, runner
+
+CASES = cases.expand(tiny.LAYERS, "float32")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("case", CASES, ids=tiny.NAMES)
+def test_cpunorm_and_numpy_do_the_same_work(case, dtype, engine):
+    case = replace(case, dtype=dtype)
+    a = case.arrays()
+    for peer, allowed in ((peers.CPUNorm(1, engine[0]), runner.PROMISED), (peers.NumPy(1), runner.SAME_WORK)):
+        call, error = runner.checked(peer, case, a, case.expected(a), allowed)
+        assert error <= 1.5 * allowed[dtype]
+        assert (call.into is not None) == peer.takes_out
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("case", CASES, ids=tiny.NAMES)
+def test_torch_does_the_same_work_on_the_same_memory(case, dtype):
+    torch = pytest.importorskip("torch")
+    case = replace(case, dtype=dtype)
+    a = case.arrays()
+    peer, before = peers.Torch(1), torch.get_num_threads()
+    with peer.context():
+        call, _ = runner.checked(peer, case, a, case.expected(a), runner.SAME_WORK)
+        assert torch.is_inference(call.fresh())
+        assert torch.get_num_threads() == 1
+        if case.channels_last:
+            assert call.fresh().is_contiguous(memory_format=torch.channels_last)
+    assert torch.get_num_threads() == before
+    assert not torch.is_inference_mode_enabled()
+
+
+ONNX = {"NHWC", "train"}  # what ONNX lacks
+
+
+@pytest.mark.parametrize(
+    ("name", "lacks"),
+    [
+        ("torch.compile", {"eval", "NCHW", "GroupNorm-2", "float64"}),  # it has them, but takes seconds for each
+        ("onnxruntime", ONNX),
+        ("onnxruntime-bound", ONNX),
+        ("openvino", {*ONNX, "float64"}),
+        ("jax", set()),
+    ],
+)
+def test_the_others_do_the_same_work_or_none(name, lacks):
+    """In a process of its own: they start threads, of which they or Python would warn at a later fork."""
+    if not peers.PEERS[name].installed():
+        pytest.skip(f"{name} is not installed")
+    code = f"""
+import os, tiny
+import numpy as np
+from cpunorm.bench import cases, peers, runner
+peer = peers.PEERS[{name!r}](len(os.sched_getaffinity(0)) if {name!r} == "jax" else 1)
+assert peer.version[0].isdigit()
+for case in cases.expand(tiny.LAYERS, "float32") + cases.expand(tiny.LAYERS, "float64"):
+    if peer.compiles and {lacks} & set(case.name.split("/")):
+        continue
+    a = case.arrays()
+    with peer.context():
+        call, error = runner.checked(peer, case, a, case.expected(a), runner.SAME_WORK)
+        if call is None:
+            continue
+        first = peer.to_numpy(case, call.fresh())
+        second = peer.to_numpy(case, call.fresh())
+        assert (first == second).all() and not np.shares_memory(first, second)
+        assert (call.into is not None) == peer.takes_out
+        if call.into:
+            first, second = (peer.to_numpy(case, call.into()) for _ in range(2))
+            assert np.shares_memory(first, second)
+    print(case.name)
+"""
+    path = os.pathsep.join((str(fresh.PACKAGE.parent), str(Path(__file__).parent)))
+    done = fresh.python(code, timeout=300, PYTHONPATH=path)
+    assert done.returncode == 0, done.stderr
+    every = [*tiny.NAMES, *(case.replace("float32", "float64") for case in tiny.NAMES)]
+    assert done.stdout.split() == [case for case in every if not lacks & set(case.split("/"))]
+
+
+def test_jax_has_only_the_threads_of_its_process():
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    has = [peers.PEERS["jax"].has(SimpleNamespace(threads=threads), CASES[0]) for threads in (cores, cores + 1)]
+    assert has == [True, False]
+
+
+def test_torch_compile_needs_a_compiler(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert not peers.PEERS["torch.compile"].installed()
