@@ -2,8 +2,27 @@
 # Included by _kernels.pyx, whose header says how and why.
 
 cdef struct Line:
-    # How n values of x go to y: their strides, in elements.
-    Py_ssize_t n, x_stride, y_stride
+    # How n values of x go to y: their strides, in elements; how far ahead to fetch, where that isn't AHEAD; whether y
+    # is stored past the caches.
+    Py_ssize_t n, x_stride, y_stride, ahead
+    bint streamed
+
+
+cdef inline bint past_cache(const real* x, const real* y, const Walk* w) noexcept nogil:
+    """Whether x and y together are too large to be found in cache by whoever reads y."""
+    return STREAM_BYTES > 0 and x != y and (
+        2 * <Py_ssize_t> sizeof(real) * w.samples * w.outer * w.middle * w.channels * w.inner >= STREAM_BYTES)
+
+
+cdef inline void put(real* y, const real* z, int width, int n, bint streamed) noexcept nogil:
+    """y = z, n <= width values that are in registers; `width` is a constant, and only whole widths are streamed."""
+    cdef int j
+    if streamed:
+        stream(y, z, width * <int> sizeof(real))
+    else:
+        for j in range(width):
+            if j < n:
+                y[j] = z[j]
 
 
 cdef inline void two_parts(double mean, real* high, real* low) noexcept nogil:
@@ -12,87 +31,116 @@ cdef inline void two_parts(double mean, real* high, real* low) noexcept nogil:
     low[0] = <real> (mean - high[0])
 
 
+# One step of a line: n <= width values; `width`, LANES or VECTOR, is a constant, so that the loop becomes vectors.
+
+cdef inline void step_constant(
+    const real* x, real* y, int width, int n, bint streamed, real high, real low, real scale, real bias
+) noexcept nogil:
+    cdef real z[LANES]
+    cdef int j
+    for j in range(width):
+        z[j] = ((x[j] - high) - low) * scale + bias if j < n else 0
+    put(y, &z[0], width, n, streamed)
+
+
+cdef inline void step_channels(
+    const real* x, real* y, int width, int n, bint streamed,
+    const real* high, const real* low, const real* scale, const real* bias
+) noexcept nogil:
+    cdef real z[LANES]
+    cdef int j
+    for j in range(width):
+        z[j] = ((x[j] - high[j]) - low[j]) * scale[j] + bias[j] if j < n else 0
+    put(y, &z[0], width, n, streamed)
+
+
+cdef inline void step_row(
+    const real* x, real* y, int width, int n, bint streamed,
+    real high, real low, real rstd, const real* weight, const real* bias
+) noexcept nogil:
+    cdef real z[LANES]
+    cdef int j
+    for j in range(width):
+        z[j] = ((x[j] - high) - low) * rstd * weight[j] + bias[j] if j < n else 0
+    put(y, &z[0], width, n, streamed)
+
+
 cdef inline void apply_constant(
     const real* x, real* y, Line line, real high, real low, real scale, real bias
 ) noexcept nogil:
     """y = ((x - high) - low) * scale + bias with the same four along the line: channels_first."""
-    cdef real z[LANES]
-    cdef Py_ssize_t i = 0
-    cdef int j, rest
+    cdef Py_ssize_t i = 0, n = line.n, ahead = AHEAD // <int> sizeof(real)
     if line.x_stride != 1 or line.y_stride != 1:
-        for i in range(line.n):
+        for i in range(n):
             y[i * line.y_stride] = ((x[i * line.x_stride] - high) - low) * scale + bias
         return
-    while i + LANES <= line.n:
-        will_write(y + i + AHEAD // <int> sizeof(real))
-        for j in range(LANES):
-            z[j] = ((x[i + j] - high) - low) * scale + bias
-        for j in range(LANES):
-            y[i + j] = z[j]
+    if line.streamed and <size_t> y % 64 == 0:
+        while i + LANES <= n:
+            will_read(x + i + ahead)
+            step_constant(x + i, y + i, LANES, LANES, True, high, low, scale, bias)
+            i += LANES
+    while i + LANES <= n:
+        will_write(y + i + ahead)
+        step_constant(x + i, y + i, LANES, LANES, False, high, low, scale, bias)
         i += LANES
-    rest = <int> (line.n - i)
-    if rest:
-        for j in range(LANES):
-            z[j] = ((x[i + j] - high) - low) * scale + bias if j < rest else 0
-        for j in range(LANES):
-            if j < rest:
-                y[i + j] = z[j]
+    while i + VECTOR <= n:
+        step_constant(x + i, y + i, VECTOR, VECTOR, False, high, low, scale, bias)
+        i += VECTOR
+    if i < n:
+        step_constant(x + i, y + i, VECTOR, <int> (n - i), False, high, low, scale, bias)
 
 
 cdef inline void apply_channels(
     const real* x, real* y, Line line, const real* high, const real* low, const real* scale, const real* bias
 ) noexcept nogil:
     """y = ((x - high) - low) * scale + bias with vectors along the line: channels_last."""
-    cdef real z[LANES]
-    cdef Py_ssize_t i = 0
-    cdef int j, rest
+    cdef Py_ssize_t i = 0, n = line.n, ahead = AHEAD // <int> sizeof(real)
     if line.x_stride != 1 or line.y_stride != 1:
-        for i in range(line.n):
+        for i in range(n):
             y[i * line.y_stride] = ((x[i * line.x_stride] - high[i]) - low[i]) * scale[i] + bias[i]
         return
-    while i + LANES <= line.n:
-        will_read(x + i + AHEAD // <int> sizeof(real))
-        will_write(y + i + AHEAD // <int> sizeof(real))
-        for j in range(LANES):
-            z[j] = ((x[i + j] - high[i + j]) - low[i + j]) * scale[i + j] + bias[i + j]
-        for j in range(LANES):
-            y[i + j] = z[j]
+    if line.streamed and <size_t> y % 64 == 0:
+        while i + LANES <= n:
+            will_read(x + i + ahead)
+            step_channels(x + i, y + i, LANES, LANES, True, high + i, low + i, scale + i, bias + i)
+            i += LANES
+    while i + LANES <= n:
+        will_read(x + i + ahead)
+        will_write(y + i + ahead)
+        step_channels(x + i, y + i, LANES, LANES, False, high + i, low + i, scale + i, bias + i)
         i += LANES
-    rest = <int> (line.n - i)
-    if rest:
-        for j in range(LANES):
-            z[j] = ((x[i + j] - high[i + j]) - low[i + j]) * scale[i + j] + bias[i + j] if j < rest else 0
-        for j in range(LANES):
-            if j < rest:
-                y[i + j] = z[j]
+    while i + VECTOR <= n:
+        step_channels(x + i, y + i, VECTOR, VECTOR, False, high + i, low + i, scale + i, bias + i)
+        i += VECTOR
+    if i < n:
+        step_channels(x + i, y + i, VECTOR, <int> (n - i), False, high + i, low + i, scale + i, bias + i)
 
 
 cdef inline void apply_row(
     const real* x, real* y, Line line, real high, real low, real rstd, const real* weight, const real* bias
 ) noexcept nogil:
     """y = ((x - high) - low) * rstd * weight + bias with vectors weight and bias along the line: LayerNorm."""
-    cdef real z[LANES]
-    cdef Py_ssize_t i = 0
-    cdef int j, rest
+    cdef Py_ssize_t i = 0, n = line.n
     if line.x_stride != 1 or line.y_stride != 1:
-        for i in range(line.n):
+        for i in range(n):
             y[i * line.y_stride] = ((x[i * line.x_stride] - high) - low) * rstd * weight[i] + bias[i]
         return
-    while i + LANES <= line.n:
-        will_read(x + line.n + i)  # the next row: hardware doesn't foresee it while this one is read twice
-        will_write(y + line.n + i)
-        for j in range(LANES):
-            z[j] = ((x[i + j] - high) - low) * rstd * weight[i + j] + bias[i + j]
-        for j in range(LANES):
-            y[i + j] = z[j]
+    # The next rows are fetched here: hardware doesn't foresee them while this one is read twice.
+    if line.streamed and <size_t> y % 64 == 0:
+        while i + LANES <= n:
+            will_read(x + i + line.ahead)
+            step_row(x + i, y + i, LANES, LANES, True, high, low, rstd, weight + i, bias + i)
+            i += LANES
+    while i + LANES <= n:
+        will_read(x + i + line.ahead)
+        will_write(y + i + line.ahead)
+        step_row(x + i, y + i, LANES, LANES, False, high, low, rstd, weight + i, bias + i)
         i += LANES
-    rest = <int> (line.n - i)
-    if rest:
-        for j in range(LANES):
-            z[j] = ((x[i + j] - high) - low) * rstd * weight[i + j] + bias[i + j] if j < rest else 0
-        for j in range(LANES):
-            if j < rest:
-                y[i + j] = z[j]
+    while i + VECTOR <= n:
+        step_row(x + i, y + i, VECTOR, VECTOR, False, high, low, rstd, weight + i, bias + i)
+        i += VECTOR
+    if i < n:
+        step_row(x + i, y + i, VECTOR, <int> (n - i), False, high, low, rstd, weight + i, bias + i)
 
 
 cdef struct Coefficients:
@@ -127,51 +175,51 @@ cdef inline bint channels_last(const Walk* w) noexcept nogil:
     return w.x_channel == 1 and w.channels > 1 and (w.x_inner != 1 or w.inner == 1)
 
 
+cdef inline Py_ssize_t digit(Py_ssize_t* number, Py_ssize_t base) noexcept nogil:
+    """The last digit of a number, which loses it. Most are all there is: a division costs as much as a short line."""
+    cdef Py_ssize_t last = number[0]
+    if last < base:
+        number[0] = 0
+        return last
+    number[0] = last // base
+    return last % base
+
+
 cdef void apply_first(
-    const real* x, real* y, const Walk* w, const Coefficients* c, Py_ssize_t pieces, Py_ssize_t start, Py_ssize_t stop
+    const real* x, real* y, const Walk* w, const Coefficients* c, bint streamed, Py_ssize_t pieces,
+    Py_ssize_t start, Py_ssize_t stop,
 ) noexcept nogil:
-    """The pieces start..stop of all lines (sample, outer, channel, middle), each cut into `pieces`."""
-    cdef Py_ssize_t length = (w.inner + pieces - 1) // pieces
-    cdef Py_ssize_t unit = start, rest = start // pieces, piece = start % pieces
-    cdef Py_ssize_t middle = rest % w.middle, channel = rest // w.middle % w.channels
-    cdef Py_ssize_t outer = rest // (w.middle * w.channels) % w.outer
-    cdef Py_ssize_t sample = rest // (w.middle * w.channels * w.outer), i
+    """The pieces start..stop of all lines, in the order (sample, outer, middle, piece, channel)."""
+    cdef Py_ssize_t length = w.inner if pieces == 1 else (w.inner + pieces - 1) // pieces
+    cdef Py_ssize_t unit = start, channel, last, piece, middle, outer, sample, i
     cdef const real* source
     cdef real* target
-    cdef Line line = Line(0, w.x_inner, w.y_inner)
+    cdef Line line = Line(0, w.x_inner, w.y_inner, 0, streamed)
     while unit < stop:
-        source = (x + sample * w.x_sample + outer * w.x_outer + channel * w.x_channel + middle * w.x_middle
-                  + piece * length * w.x_inner)
-        target = (y + sample * w.y_sample + outer * w.y_outer + channel * w.y_channel + middle * w.y_middle
-                  + piece * length * w.y_inner)
+        sample = unit
+        channel, piece = digit(&sample, w.channels), digit(&sample, pieces)
+        middle, outer = digit(&sample, w.middle), digit(&sample, w.outer)
+        last = min(w.channels, channel + stop - unit)
+        source = (x + sample * w.x_sample + outer * w.x_outer + middle * w.x_middle + piece * length * w.x_inner
+                  + channel * w.x_channel)
+        target = (y + sample * w.y_sample + outer * w.y_outer + middle * w.y_middle + piece * length * w.y_inner
+                  + channel * w.y_channel)
         line.n = min(length, w.inner - piece * length)
-        i = sample * w.channels + channel
-        apply_constant(source, target, line, (<real*> c.high)[i], (<real*> c.low)[i], (<real*> c.scale)[i],
-                       (<real*> c.bias)[i])
-        unit += 1
-        piece += 1
-        if piece == pieces:
-            piece = 0
-            middle += 1
-            if middle == w.middle:
-                middle = 0
-                channel += 1
-                if channel == w.channels:
-                    channel = 0
-                    outer += 1
-                    if outer == w.outer:
-                        outer = 0
-                        sample += 1
+        unit += last - channel
+        for i in range(sample * w.channels + channel, sample * w.channels + last):
+            apply_constant(source, target, line, (<real*> c.high)[i], (<real*> c.low)[i], (<real*> c.scale)[i],
+                           (<real*> c.bias)[i])
+            source += w.x_channel
+            target += w.y_channel
 
 
 cdef void apply_last(
-    const real* x, real* y, const Walk* w, const Coefficients* c, Py_ssize_t start, Py_ssize_t stop
+    const real* x, real* y, const Walk* w, const Coefficients* c, bint streamed, Py_ssize_t start, Py_ssize_t stop
 ) noexcept nogil:
     """The lines start..stop of all lines (sample, outer, middle, inner), each of all channels."""
-    cdef Py_ssize_t unit = start, inner = start % w.inner, middle = start // w.inner % w.middle
-    cdef Py_ssize_t outer = start // (w.inner * w.middle) % w.outer
-    cdef Py_ssize_t sample = start // (w.inner * w.middle * w.outer), i
-    cdef Line line = Line(w.channels, w.x_channel, w.y_channel)
+    cdef Py_ssize_t unit = start, sample = start, i
+    cdef Py_ssize_t inner = digit(&sample, w.inner), middle = digit(&sample, w.middle), outer = digit(&sample, w.outer)
+    cdef Line line = Line(w.channels, w.x_channel, w.y_channel, 0, streamed)
     while unit < stop:
         i = sample * w.channels
         apply_channels(
@@ -219,7 +267,9 @@ cdef void repeat(
                 target[(sample * times + i) * channels + channel] = source[sample * channels + channel]
 
 
-cdef void apply_all(const real* x, real* y, const Walk* w, const Coefficients* c, int threads) noexcept nogil:
+cdef void apply_all(
+    const real* x, real* y, const Walk* w, const Coefficients* c, bint streamed, int threads
+) noexcept nogil:
     """y from x with coefficients per sample and channel, the lines shared evenly by the threads."""
     cdef int thread
     cdef bint last = channels_last(w)
@@ -234,7 +284,7 @@ cdef void apply_all(const real* x, real* y, const Walk* w, const Coefficients* c
         repeat(<real*> c.bias, <real*> repeated.bias, w.samples, w.channels, fold)
         all = &repeated
         for sample in range(w.samples):
-            apply_last(x, y, w, c, sample * w.inner + fold * f.inner, (sample + 1) * w.inner)
+            apply_last(x, y, w, c, False, sample * w.inner + fold * f.inner, (sample + 1) * w.inner)
     else:
         f = w[0]
     lines = f.samples * f.outer * f.middle * (f.inner if last else f.channels)
@@ -242,19 +292,28 @@ cdef void apply_all(const real* x, real* y, const Walk* w, const Coefficients* c
         pieces = (f.inner + PIECE - 1) // PIECE
         lines *= pieces
     if threads == 1:
-        apply_lines(x, y, &f, all, last, pieces, 0, lines)
+        apply_lines(x, y, &f, all, streamed, last, pieces, 0, lines)
     else:
         for thread in prange(threads, num_threads=threads, schedule="static"):
-            apply_lines(x, y, &f, all, last, pieces, lines * thread // threads, lines * (thread + 1) // threads)
+            apply_lines(
+                x, y, &f, all, streamed, last, pieces, lines * thread // threads, lines * (thread + 1) // threads)
     if all == &repeated:
         free(repeated.high)
 
 
 cdef void apply_lines(
-    const real* x, real* y, const Walk* w, const Coefficients* c, bint last, Py_ssize_t pieces,
+    const real* x, real* y, const Walk* w, const Coefficients* c, bint streamed, bint last, Py_ssize_t pieces,
     Py_ssize_t start, Py_ssize_t stop,
 ) noexcept nogil:
-    if last:
-        apply_last(x, y, w, c, start, stop)
-    else:
-        apply_first(x, y, w, c, pieces, start, stop)
+    """The lines start..stop by one thread, from the end on: what the moments read last is still in cache."""
+    cdef Py_ssize_t length = w.channels if last else (w.inner + pieces - 1) // pieces, chunk = stop - start, first
+    if chunk * length > PART:
+        chunk = max(<Py_ssize_t> 1, PART // length)
+    while start < stop:
+        first = max(start, stop - chunk)
+        if last:
+            apply_last(x, y, w, c, streamed, first, stop)
+        else:
+            apply_first(x, y, w, c, streamed, pieces, first, stop)
+        stop = first
+    end_stream()

@@ -12,9 +12,10 @@ type: s = sum d, q = sum d^2; then mean = k + s/n and M2 = q - s^2/n, and blocks
 
 (Welford 1962; Chan, Golub and LeVeque 1983).  The shift k is the mean of earlier values, taken anew whenever their
 number has doubled; a block longer than all before it (so also the first) takes the mean of its first quarter, which
-is then read twice, from L1.  So k is always the mean of at least a quarter of the values that are summed with it, and
-what their q holds beyond their own M2 is at most a few times what the merges add to the total: no cancellation,
-whatever the data.  float32 blocks whose q left the range of float32 are done again in float64.
+is then read twice, from L1.  (In channels_last, where a channel has one lane and its sums round more, it is the first
+half.)  So k is always the mean of at least a quarter of the values that are summed with it, and what their q holds
+beyond their own M2 is at most a few times what the merges add to the total: no cancellation, whatever the data.
+float32 blocks whose q left the range of float32 are done again in float64.
 
 The mean is applied in two parts, y = ((x - mean_hi) - mean_lo) * scale + bias, so a large mean costs no digits.
 That, and the shift, die by reassociation: never build this with -ffast-math or -fassociative-math.
@@ -26,6 +27,12 @@ Vectors
 -------
 Loops over LANES with a constant trip count are what the compiler turns into vectors: accumulators live in arrays of
 LANES, and a result goes through such an array before it is stored, so that y may be x without an alias check.
+What Cython can't say of vectors is in _vectors.h.
+
+Memory
+------
+What is past the caches costs most, so x is read again while it is still in cache (backwards, domain by domain, sample by
+sample), lines are fetched a page ahead, and y, where x and y don't fit the last-level cache, is stored around it.
 """
 
 from cython.parallel cimport prange
@@ -46,36 +53,28 @@ from cpunorm._kernel_set cimport (
 
 cnp.import_array()
 
-cdef extern from *:
-    """
-    #if defined(__AVX512F__)
-    enum { LANES = 64 };
-    #elif defined(__AVX2__)
-    enum { LANES = 32 };
-    #else
-    enum { LANES = 16 };
-    #endif
-    #ifdef __GNUC__
-    #define prefetch_read(address) __builtin_prefetch(address, 0)
-    #define prefetch_write(address) __builtin_prefetch(address, 1)
-    #else
-    #define prefetch_read(address)
-    #define prefetch_write(address)
-    #endif
-    """
+cdef extern from "_vectors.h":
     enum: LANES
     void prefetch_read(const void* address) noexcept nogil
     void prefetch_write(const void* address) noexcept nogil
+    double fold_floats(const float* lanes) noexcept nogil
+    double fold_doubles(const double* lanes) noexcept nogil
+    void stream(void* y, const void* z, int bytes) noexcept nogil
+    void end_stream() noexcept nogil
+    Py_ssize_t stream_bytes() noexcept nogil
 
 cdef enum:
+    VECTOR = LANES // 4  # values of one vector register; LANES keeps four of them busy
     BLOCK = 32 * LANES  # elements that are summed in the input's type before they are merged in float64
     ROWS = 64  # the same in channels_last, where each channel has one lane
-    DIRECT = 8 * LANES  # elements from which on a segment is summed in place, not gathered with others
     AHEAD = 4096  # bytes ahead to fetch: hardware's own prefetch stops at the end of a page of this size
+    TOGETHER = 1024  # values of the short domains whose moments are taken together
+    MOST_TOGETHER = 4
     PART = 65536  # elements of a part: what one thread takes of a domain that several share
     FOLDED = 512  # values of a channels_last line, if lines of few channels can be walked as one
     PIECE = 8192  # elements of the smallest piece of a long line that is worth a thread's while
 
+cdef Py_ssize_t STREAM_BYTES = stream_bytes()
 cdef double TINY = 1e-36  # mean squares of float32 below this have lost digits to underflow
 
 ctypedef fused real:
@@ -111,7 +110,7 @@ cdef int batch_norm_inference_of(
         return -1
     for channel in range(w.channels):
         set_coefficients(&c, channel, mean[channel], 1 / sqrt(var[channel] + eps), weight, bias, channel)
-    apply_all(x, y, w, &c, threads)
+    apply_all(x, y, w, &c, past_cache(x, y, w), threads)
     free(c.high)
     return 0
 
@@ -124,7 +123,7 @@ cdef void apply_domain(
     cdef Py_ssize_t channel, outer, middle
     cdef double rstd = 1 / sqrt(moments.m2 / moments.count + eps)
     cdef real high, low, scale, shift
-    cdef Line line = Line(w.inner, w.x_inner, w.y_inner)
+    cdef Line line = Line(w.inner, w.x_inner, w.y_inner, 0, past_cache(x, y, w))
     two_parts(moments.mean, &high, &low)
     for channel in range(channels):
         scale = <real> (rstd if weight == NULL else rstd * weight[channel])
@@ -137,20 +136,32 @@ cdef void apply_domain(
                     line, high, low, scale, shift)
 
 
-cdef void whole_domain(
-    const real* x, real* y, const Walk* w, const Domain* d, Moments* parts, Py_ssize_t groups, Py_ssize_t index,
-    double* mean, double* var, const real* weight, const real* bias, double eps,
+cdef void whole_domains(
+    const real* x, real* y, const Walk* w, const Domain* d, Moments* parts, Py_ssize_t groups,
+    Py_ssize_t start, Py_ssize_t stop, double* mean, double* var, const real* weight, const real* bias, double eps,
 ) noexcept nogil:
-    """Moments and apply of the domain `index` = (sample, group), by one thread."""
-    cdef Py_ssize_t channels = w.channels // groups
-    cdef Py_ssize_t sample = index // groups, channel = index % groups * channels
-    cdef const real* source = x + sample * w.x_sample + channel * w.x_channel
-    cdef Moments moments = domain_moments(source, w, d, parts, index)
-    if mean != NULL:
-        mean[index], var[index] = moments.mean, moments.m2 / moments.count
-    apply_domain(
-        source, y + sample * w.y_sample + channel * w.y_channel, w, channels, &moments,
-        weight + channel if weight != NULL else NULL, bias + channel if bias != NULL else NULL, eps)
+    """Moments and apply of the domains start..stop, of all (sample, group), by one thread."""
+    cdef Py_ssize_t channels = w.channels // groups, index = start, channel
+    cdef const real* sources[MOST_TOGETHER]
+    cdef Moments moments[MOST_TOGETHER]
+    cdef int i, count, most = together(w, d)
+    while index < stop:
+        count = <int> min(<Py_ssize_t> max(1, most), stop - index)
+        for i in range(count):
+            sources[i] = x + (index + i) // groups * w.x_sample + (index + i) % groups * channels * w.x_channel
+        if most:
+            moments_together(sources, count, d.length, moments)
+        else:
+            moments[0] = domain_moments(sources[0], w, d, parts, index)
+        for i in range(count):
+            if mean != NULL:
+                mean[index], var[index] = moments[i].mean, moments[i].m2 / moments[i].count
+            channel = index % groups * channels
+            apply_domain(
+                sources[i], y + index // groups * w.y_sample + channel * w.y_channel, w, channels, &moments[i],
+                weight + channel if weight != NULL else NULL, bias + channel if bias != NULL else NULL, eps)
+            index += 1
+    end_stream()
 
 
 cdef int grouped_first(
@@ -164,6 +175,7 @@ cdef int grouped_first(
     cdef Moments* parts = NULL
     cdef Coefficients c
     cdef double rstd
+    cdef int thread
     if n_parts > 1:
         parts = <Moments*> malloc(domains * n_parts * sizeof(Moments))
         if parts == NULL:
@@ -186,71 +198,114 @@ cdef int grouped_first(
                 set_coefficients(
                     &c, index * channels + channel, parts[i].mean, rstd, weight, bias,
                     index % groups * channels + channel)
-        apply_all(x, y, w, &c, threads)
+        apply_all(x, y, w, &c, past_cache(x, y, w), threads)
         free(c.high)
     elif threads == 1 or domains == 1:
-        for index in range(domains):
-            whole_domain(x, y, w, &d, parts, groups, index, mean, var, weight, bias, eps)
+        whole_domains(x, y, w, &d, parts, groups, 0, domains, mean, var, weight, bias, eps)
     else:
-        for index in prange(domains, num_threads=threads, schedule="static"):
-            whole_domain(x, y, w, &d, parts, groups, index, mean, var, weight, bias, eps)
+        for thread in prange(threads, num_threads=threads, schedule="static"):
+            whole_domains(x, y, w, &d, parts, groups, domains * thread // threads, domains * (thread + 1) // threads,
+                          mean, var, weight, bias, eps)
     free(parts)
     return 0
+
+
+cdef struct Scratch:
+    # For one sample in channels_last: means and m2s (parts, channels), and the coefficients of its channels.
+    double* means
+    double* m2s
+    Coefficients coefficients
+
+
+cdef void sample_last(
+    const real* x, real* y, const Walk* w, Scratch* scratch, bint streamed, Py_ssize_t groups,
+    double* mean, double* var, const real* weight, const real* bias, double eps, int threads,
+) noexcept nogil:
+    """One sample: moments of each channel by parts of the lines, channels merged into groups, then apply."""
+    cdef Py_ssize_t fold = foldable(w, LANES), channels = w.channels // groups
+    cdef Walk f = folded(w, fold)
+    cdef Py_ssize_t lines = f.outer * f.middle * f.inner, rest = w.inner - fold * f.inner
+    cdef Py_ssize_t part_lines = lines_of_part(f.channels)
+    cdef Py_ssize_t parts = (lines + part_lines - 1) // part_lines, i, group, channel, line, column
+    cdef double rest_mean, rest_m2, rstd
+    cdef double* means = scratch.means
+    cdef double* m2s = scratch.m2s
+    cdef Moments moments
+    if threads == 1:
+        for i in range(parts):
+            lines_moments(x, &f, i * part_lines, min((i + 1) * part_lines, lines),
+                          means + i * f.channels, m2s + i * f.channels)
+    else:
+        for i in prange(parts, num_threads=threads, schedule="static"):
+            lines_moments(x, &f, i * part_lines, min((i + 1) * part_lines, lines),
+                          means + i * f.channels, m2s + i * f.channels)
+    merge_lines(means, m2s, f.channels, parts, part_lines, lines)
+    for group in range(groups):
+        moments = Moments(0, 0, 0)
+        for channel in range(group * channels, (group + 1) * channels):
+            for line in range(fold):
+                column = line * w.channels + channel
+                merge(&moments, <double> lines, means[column], m2s[column])
+            if rest:
+                exact_moments(x + (w.inner - rest) * w.x_inner + channel, w.x_inner, Block(rest, 1, 0),
+                              &rest_mean, &rest_m2)
+                merge(&moments, <double> rest, rest_mean, rest_m2)
+        if mean != NULL:
+            mean[group], var[group] = moments.mean, moments.m2 / moments.count
+        rstd = 1 / sqrt(moments.m2 / moments.count + eps)
+        for channel in range(group * channels, (group + 1) * channels):
+            set_coefficients(&scratch.coefficients, channel, moments.mean, rstd, weight, bias, channel)
+    apply_all(x, y, w, &scratch.coefficients, streamed, threads)
+
+
+cdef void samples_last(
+    const real* x, real* y, const Walk* w, Scratch* scratch, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t groups,
+    double* mean, double* var, const real* weight, const real* bias, double eps, int threads,
+) noexcept nogil:
+    """The samples start..stop, one after another, so that the second reading of each finds it in cache."""
+    cdef Py_ssize_t sample
+    cdef Walk one = w[0]
+    one.samples = 1
+    for sample in range(start, stop):
+        sample_last(x + sample * w.x_sample, y + sample * w.y_sample, &one, scratch, past_cache(x, y, w), groups,
+                    mean, var, weight, bias, eps, threads)
 
 
 cdef int grouped_last(
     const real* x, real* y, const Walk* w, Py_ssize_t groups, double* mean, double* var,
     const real* weight, const real* bias, double eps, int threads,
 ) noexcept nogil:
-    """channels_last: moments of each channel by parts of the lines, channels merged into groups, then apply."""
-    cdef Py_ssize_t fold = foldable(w, LANES), channels = w.channels // groups
-    cdef Walk f = folded(w, fold)
-    cdef Py_ssize_t lines = f.outer * f.middle * f.inner, rest = w.inner - fold * f.inner
-    cdef Py_ssize_t part_lines = max(<Py_ssize_t> ROWS, PART // f.channels // ROWS * ROWS)
-    cdef Py_ssize_t parts = (lines + part_lines - 1) // part_lines, i, sample, group, channel, line, column
-    cdef Py_ssize_t size = parts * f.channels
-    cdef double* means = <double*> malloc(2 * w.samples * size * sizeof(double))
-    cdef double* m2s = means + w.samples * size
-    cdef double rest_mean, rest_m2, rstd
-    cdef Moments moments
+    """channels_last: a thread takes whole samples, if they are many or small; else all share each sample."""
+    cdef Py_ssize_t fold = foldable(w, LANES), part_lines = lines_of_part(w.channels * fold)
+    cdef Py_ssize_t size = w.outer * w.middle * w.inner // fold // part_lines * w.channels * fold + w.channels * fold
+    cdef int teams = 1, thread
+    cdef Scratch* scratch
+    if threads > 1 and w.samples >= threads and (w.samples % threads == 0 or w.samples >= 4 * threads):
+        teams = threads
+    scratch = <Scratch*> malloc(teams * sizeof(Scratch))
+    if scratch == NULL:
+        return -1
+    cdef double* means = <double*> malloc(2 * teams * size * sizeof(double))
     cdef Coefficients c
-    if means == NULL:
-        return -1
-    if not allocate(<real> 0, &c, w.samples * w.channels):
+    if means == NULL or not allocate(<real> 0, &c, teams * w.channels):
         free(means)
+        free(scratch)
         return -1
-    if threads == 1:
-        for i in range(w.samples * parts):
-            lines_moments(
-                x + i // parts * w.x_sample, &f, i % parts * part_lines, min((i % parts + 1) * part_lines, lines),
-                means + i * f.channels, m2s + i * f.channels)
+    for thread in range(teams):
+        scratch[thread].means = means + 2 * thread * size
+        scratch[thread].m2s = means + (2 * thread + 1) * size
+        scratch[thread].coefficients = Coefficients(
+            <real*> c.high + thread * w.channels, <real*> c.low + thread * w.channels,
+            <real*> c.scale + thread * w.channels, <real*> c.bias + thread * w.channels)
+    if teams == 1:
+        samples_last(x, y, w, scratch, 0, w.samples, groups, mean, var, weight, bias, eps, threads)
     else:
-        for i in prange(w.samples * parts, num_threads=threads, schedule="static"):
-            lines_moments(
-                x + i // parts * w.x_sample, &f, i % parts * part_lines, min((i % parts + 1) * part_lines, lines),
-                means + i * f.channels, m2s + i * f.channels)
-    for sample in range(w.samples):
-        i = sample * size
-        merge_lines(means + i, m2s + i, f.channels, parts, part_lines, lines)
-        for group in range(groups):
-            moments = Moments(0, 0, 0)
-            for channel in range(group * channels, (group + 1) * channels):
-                for line in range(fold):
-                    column = i + line * w.channels + channel
-                    merge(&moments, <double> lines, means[column], m2s[column])
-                if rest:
-                    exact_moments(x + sample * w.x_sample + (w.inner - rest) * w.x_inner + channel, w.x_inner, rest,
-                                  &rest_mean, &rest_m2)
-                    merge(&moments, <double> rest, rest_mean, rest_m2)
-            if mean != NULL:
-                mean[sample * groups + group] = moments.mean
-                var[sample * groups + group] = moments.m2 / moments.count
-            rstd = 1 / sqrt(moments.m2 / moments.count + eps)
-            for channel in range(group * channels, (group + 1) * channels):
-                set_coefficients(&c, sample * w.channels + channel, moments.mean, rstd, weight, bias, channel)
-    free(means)
-    apply_all(x, y, w, &c, threads)
+        for thread in prange(threads, num_threads=threads, schedule="static"):
+            samples_last(x, y, w, &scratch[thread], w.samples * thread // threads, w.samples * (thread + 1) // threads,
+                         groups, mean, var, weight, bias, eps, 1)
     free(c.high)
+    free(means)
+    free(scratch)
     return 0
 
 
@@ -276,22 +331,41 @@ cdef inline void apply_width(
         apply_row(x, y, line, high, low, rstd, weight, bias)
 
 
-cdef void whole_row(
-    const real* x, real* y, const Walk* w, const Domain* d, Moments* parts, Py_ssize_t index,
+cdef void whole_rows(
+    const real* x, real* y, const Walk* w, const Domain* d, Moments* parts, Py_ssize_t start, Py_ssize_t stop,
     const real* weight, const real* bias, double eps,
 ) noexcept nogil:
-    cdef const real* source = x + index // w.middle * w.x_sample + index % w.middle * w.x_middle
-    cdef real* target = y + index // w.middle * w.y_sample + index % w.middle * w.y_middle
-    cdef Moments moments = domain_moments(source, w, d, parts, index)
-    apply_width(source, target, Line(w.inner, w.x_inner, w.y_inner), &moments, weight, bias, eps)
+    """Moments and apply of the rows start..stop, by one thread."""
+    cdef Py_ssize_t index = start
+    cdef const real* sources[MOST_TOGETHER]
+    cdef Moments moments[MOST_TOGETHER]
+    cdef Line line = Line(w.inner, w.x_inner, w.y_inner, w.inner, past_cache(x, y, w))
+    cdef int i, count, most = together(w, d)
+    line.ahead *= max(1, most)
+    while index < stop:
+        count = <int> min(<Py_ssize_t> max(1, most), stop - index)
+        for i in range(count):
+            sources[i] = x + (index + i) // w.middle * w.x_sample + (index + i) % w.middle * w.x_middle
+        if most:
+            moments_together(sources, count, d.length, moments)
+        else:
+            moments[0] = domain_moments(sources[0], w, d, parts, index)
+        for i in range(count):
+            apply_width(
+                sources[i], y + index // w.middle * w.y_sample + index % w.middle * w.y_middle, line, &moments[i],
+                weight, bias, eps)
+            index += 1
+    end_stream()
 
 
 cdef int layer_norm_of(
     const real* x, real* y, const Walk* w, const real* weight, const real* bias, double eps, int threads
 ) noexcept nogil:
     """A thread takes whole rows; where they are few and long, parts of them."""
-    cdef Py_ssize_t rows = w.samples * w.middle, index, i, at
-    cdef Domain d = Domain(1, w.inner, 1, 1, (w.inner + PART - 1) // PART, 1, 0)
+    cdef Py_ssize_t rows = w.samples * w.middle, index, i, at, ahead = AHEAD // <int> sizeof(real)
+    cdef bint streamed = past_cache(x, y, w)
+    cdef int thread
+    cdef Domain d = Domain(1, w.inner, 1, 0, 1, (w.inner + PART - 1) // PART, 1, 0)
     cdef real* constant = NULL
     cdef Moments* parts = NULL
     d.part_length = (d.length + d.along - 1) // d.along
@@ -323,14 +397,13 @@ cdef int layer_norm_of(
             apply_width(
                 x + index // w.middle * w.x_sample + index % w.middle * w.x_middle + at * w.x_inner,
                 y + index // w.middle * w.y_sample + index % w.middle * w.y_middle + at * w.y_inner,
-                Line(min(d.part_length, d.length - at), w.x_inner, w.y_inner), &parts[index * d.along],
+                Line(min(d.part_length, d.length - at), w.x_inner, w.y_inner, ahead, streamed), &parts[index * d.along],
                 weight + at if weight != NULL else NULL, bias + at if bias != NULL else NULL, eps)
     elif threads == 1 or rows == 1:
-        for index in range(rows):
-            whole_row(x, y, w, &d, parts, index, weight, bias, eps)
+        whole_rows(x, y, w, &d, parts, 0, rows, weight, bias, eps)
     else:
-        for index in prange(rows, num_threads=threads, schedule="static"):
-            whole_row(x, y, w, &d, parts, index, weight, bias, eps)
+        for thread in prange(threads, num_threads=threads, schedule="static"):
+            whole_rows(x, y, w, &d, parts, rows * thread // threads, rows * (thread + 1) // threads, weight, bias, eps)
     free(parts)
     free(constant)
     return 0

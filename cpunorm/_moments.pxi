@@ -33,65 +33,67 @@ cdef void merge_tree(Moments* parts, Py_ssize_t count) noexcept nogil:
         step *= 2
 
 
-cdef inline double fold(real* lanes) noexcept nogil:
+cdef inline double fold(const real* lanes) noexcept nogil:
     """The sum of LANES lanes, pairwise."""
-    cdef int j
-    if LANES == 64:
-        for j in range(32):
-            lanes[j] += lanes[j + 32]
-    if LANES >= 32:
-        for j in range(16):
-            lanes[j] += lanes[j + 16]
-    for j in range(8):
-        lanes[j] += lanes[j + 8]
-    for j in range(4):
-        lanes[j] += lanes[j + 4]
-    return (<double> lanes[0] + <double> lanes[1]) + (<double> lanes[2] + <double> lanes[3])
+    if real is float:
+        return fold_floats(lanes)
+    else:
+        return fold_doubles(lanes)
 
 
-cdef inline double shifted_sum(const real* x, Py_ssize_t n, real shift) noexcept nogil:
-    """sum (x - shift) over n contiguous values."""
+cdef struct Block:
+    # `rows` runs of n contiguous values, `pitch` elements from one to the next.
+    Py_ssize_t n, rows, pitch
+
+
+cdef inline double shifted_sum(const real* x, Block b, real shift) noexcept nogil:
+    """sum (x - shift) over a block."""
     cdef real s[LANES]
-    cdef Py_ssize_t i = 0
-    cdef int j, rest
+    cdef Py_ssize_t i, row, whole = b.n // LANES * LANES
+    cdef int j, rest = <int> (b.n - whole)
     for j in range(LANES):
         s[j] = 0
-    while i + LANES <= n:
-        for j in range(LANES):
-            s[j] += x[i + j] - shift
-        i += LANES
-    rest = <int> (n - i)
-    if rest:
-        for j in range(LANES):
-            s[j] += x[i + j] - shift if j < rest else 0
+    for row in range(b.rows):
+        i = 0
+        while i < whole:
+            for j in range(LANES):
+                s[j] += x[i + j] - shift
+            i += LANES
+        if rest:
+            for j in range(LANES):
+                s[j] += x[i + j] - shift if j < rest else 0
+        x += b.pitch
     return fold(s)
 
 
-cdef inline void shifted_squares(
-    const real* x, Py_ssize_t n, real shift, double* total, double* squares
-) noexcept nogil:
-    """total = sum d and squares = sum d^2 with d = x - shift, over n contiguous values."""
+cdef inline void shifted_squares(const real* x, Block b, real shift, double* total, double* squares) noexcept nogil:
+    """total = sum d and squares = sum d^2 with d = x - shift, over a block."""
     cdef real s[LANES]
     cdef real q[LANES]
     cdef real d
-    cdef Py_ssize_t i = 0
-    cdef int j, rest
+    cdef Py_ssize_t i, row, whole = b.n // LANES * LANES, ahead = AHEAD // <Py_ssize_t> sizeof(real)
+    cdef int j, rest = <int> (b.n - whole)
+    if b.rows > 1:
+        ahead = (ahead + b.n - 1) // b.n * b.pitch
     for j in range(LANES):
         s[j] = 0
         q[j] = 0
-    while i + LANES <= n:
-        will_read(x + i + AHEAD // <int> sizeof(real))
-        for j in range(LANES):
-            d = x[i + j] - shift
-            s[j] += d
-            q[j] += d * d
-        i += LANES
-    rest = <int> (n - i)
-    if rest:
-        for j in range(LANES):
-            d = x[i + j] - shift if j < rest else 0
-            s[j] += d
-            q[j] += d * d
+    for row in range(b.rows):
+        i = 0
+        while i < whole:
+            will_read(x + i + ahead)
+            for j in range(LANES):
+                d = x[i + j] - shift
+                s[j] += d
+                q[j] += d * d
+            i += LANES
+        if rest:
+            will_read(x + i + ahead)
+            for j in range(LANES):
+                d = x[i + j] - shift if j < rest else 0
+                s[j] += d
+                q[j] += d * d
+        x += b.pitch
     total[0] = fold(s)
     squares[0] = fold(q)
 
@@ -104,23 +106,48 @@ cdef inline bint out_of_range(real tag, double squares, double n) noexcept nogil
         return not (squares <= DBL_MAX)
 
 
-cdef void exact_moments(const real* x, Py_ssize_t stride, Py_ssize_t n, double* mean, double* m2) noexcept nogil:
-    """Two passes in float64 over n values `stride` apart; constant values, the usual reason to be here, in one."""
-    cdef Py_ssize_t i, different = 0
+cdef void exact_moments(const real* x, Py_ssize_t stride, Block b, double* mean, double* m2) noexcept nogil:
+    """Two passes in float64 over values `stride` apart; constant values, the usual reason to be here, in one."""
+    cdef Py_ssize_t i, row, different = 0
     cdef double total = 0, squares = 0, d
-    for i in range(n):
-        different += x[i * stride] != x[0]
+    for row in range(b.rows):
+        for i in range(b.n):
+            different += x[row * b.pitch + i * stride] != x[0]
     if different == 0:
         mean[0] = x[0]
         m2[0] = x[0] - x[0]  # NaN for Inf
         return
-    for i in range(n):
-        total += x[i * stride]
-    mean[0] = total / n
-    for i in range(n):
-        d = x[i * stride] - mean[0]
-        squares += d * d
+    for row in range(b.rows):
+        for i in range(b.n):
+            total += x[row * b.pitch + i * stride]
+    mean[0] = total / (b.rows * b.n)
+    for row in range(b.rows):
+        for i in range(b.n):
+            d = x[row * b.pitch + i * stride] - mean[0]
+            squares += d * d
     m2[0] = squares
+
+
+cdef inline real first_shift(const real* x, Block b) noexcept nogil:
+    """About the mean of the first quarter of a block."""
+    cdef Block quarter = b
+    if b.rows >= 4:
+        quarter.rows = (b.rows + 3) // 4
+    else:
+        quarter.n = min(b.n, max(<Py_ssize_t> LANES, b.rows * b.n // 4 // LANES * LANES))
+        quarter.rows = 1
+    return x[0] + <real> (shifted_sum(x, quarter, x[0]) / (quarter.rows * quarter.n))
+
+
+cdef inline Moments block_moments(const real* x, Block b, real shift, double total, double squares) noexcept nogil:
+    """Moments of a block from its `shifted_squares`."""
+    cdef Moments moments = Moments(b.rows * b.n, 0, 0)
+    if out_of_range(shift, squares, moments.count):
+        exact_moments(x, 1, b, &moments.mean, &moments.m2)
+    else:
+        moments.mean = shift + total / moments.count
+        moments.m2 = max(squares - total * (total / moments.count), 0.0)
+    return moments
 
 
 cdef struct Stream:
@@ -129,31 +156,24 @@ cdef struct Stream:
     double shift, due
 
 
-cdef void add_block(Stream* stream, const real* x, Py_ssize_t n) noexcept nogil:
-    """stream += n <= BLOCK contiguous values."""
+cdef inline void add_block(Stream* stream, const real* x, Block b) noexcept nogil:
+    """stream += a block of up to BLOCK values."""
     cdef Moments* moments = &stream.moments
-    cdef double total, squares, mean, m2
-    cdef Py_ssize_t sample
+    cdef Moments block
+    cdef double total, squares
     cdef real shift
-    if moments.count < n:
-        sample = min(n, max(<Py_ssize_t> LANES, n // 4 // LANES * LANES))
-        shift = x[0] + <real> (shifted_sum(x, sample, x[0]) / sample)
+    if moments.count < b.rows * b.n:
+        shift = first_shift(x, b)
     else:
         if moments.count >= stream.due:
             stream.shift, stream.due = moments.mean, 2 * moments.count
         shift = <real> stream.shift
-    shifted_squares(x, n, shift, &total, &squares)
-    if out_of_range(shift, squares, n):
-        exact_moments(x, 1, n, &mean, &m2)
-    else:
-        mean = shift + total / n
-        m2 = squares - total * (total / n)
-        if m2 < 0:
-            m2 = 0
+    shifted_squares(x, b, shift, &total, &squares)
+    block = block_moments(x, b, shift, total, squares)
     if moments.count == 0:
-        moments[0] = Moments(n, mean, m2)
+        moments[0] = block
     else:
-        merge(moments, n, mean, m2)
+        merge(moments, block.count, block.mean, block.m2)
 
 
 # channels_first moments: a domain is `segments` runs of `length` values each.
@@ -161,6 +181,7 @@ cdef void add_block(Stream* stream, const real* x, Py_ssize_t n) noexcept nogil:
 cdef struct Domain:
     Py_ssize_t channels, length  # channels of the domain; values of one segment
     Py_ssize_t segments  # outer * channels * middle
+    Py_ssize_t pitch  # from one segment to the next; 0 if that is not the same for all
     # How a domain is cut: `across` parts of `part_segments` segments, times `along` parts of `part_length` values.
     Py_ssize_t across, along, part_segments, part_length
 
@@ -171,6 +192,12 @@ cdef Domain cut_domain(const Walk* w, Py_ssize_t channels) noexcept nogil:
     if w.outer == 1 and w.middle == 1 and w.x_channel == w.inner * w.x_inner:
         d.channels, d.length = 1, channels * w.inner  # the channels of a group follow each other: one run
     d.segments = w.outer * d.channels * w.middle
+    if d.segments == w.outer:
+        d.pitch = w.x_outer
+    elif d.segments == d.channels:
+        d.pitch = w.x_channel
+    else:
+        d.pitch = w.x_middle if d.segments == w.middle else 0
     d.along = (d.length + PART - 1) // PART
     d.part_length = (d.length + d.along - 1) // d.along
     d.part_segments = max(1, PART // d.length) if d.along == 1 else 1
@@ -179,31 +206,46 @@ cdef Domain cut_domain(const Walk* w, Py_ssize_t channels) noexcept nogil:
 
 
 cdef Moments part_moments(const real* x, const Walk* w, const Domain* d, Py_ssize_t part) noexcept nogil:
-    """Moments of one part of the domain that starts at x; short or strided segments are gathered into a block."""
+    """Moments of one part of the domain that starts at x: blocks of as many segments as fit, or of pieces of one."""
     cdef Stream stream = Stream(Moments(0, 0, 0), 0, 0)
-    cdef real gathered[BLOCK]
     cdef Py_ssize_t segment = part // d.along * d.part_segments
     cdef Py_ssize_t stop = min(segment + d.part_segments, d.segments)
     cdef Py_ssize_t first = part % d.along * d.part_length
-    cdef Py_ssize_t length = min(d.part_length, d.length - first)
+    cdef Py_ssize_t length = min(d.part_length, d.length - first), i
+    cdef Block b = Block(0, 1, d.pitch)
+    if w.x_inner != 1 or (d.pitch == 0 and d.segments > 1):
+        return gathered_moments(x + first * w.x_inner, w, d, segment, stop, length)
+    while segment < stop:
+        b.rows = min(max(<Py_ssize_t> 1, BLOCK // length), stop - segment)
+        i = 0
+        while i < length:
+            b.n = min(<Py_ssize_t> BLOCK, length - i)
+            add_block(&stream, x + first + segment * d.pitch + i, b)
+            i += b.n
+        segment += b.rows
+    return stream.moments
+
+
+cdef Moments gathered_moments(
+    const real* x, const Walk* w, const Domain* d, Py_ssize_t segment, Py_ssize_t stop, Py_ssize_t length
+) noexcept nogil:
+    """Moments of the first `length` values of the segments up to `stop`, of any strides, gathered into blocks."""
+    cdef Stream stream = Stream(Moments(0, 0, 0), 0, 0)
+    cdef real gathered[BLOCK]
     cdef Py_ssize_t middle = segment % w.middle, channel = segment // w.middle % d.channels
-    cdef Py_ssize_t outer = segment // (w.middle * d.channels), i, n, filled = 0
+    cdef Py_ssize_t outer = segment // (w.middle * d.channels), i, j, n, filled = 0
     cdef const real* source
     while segment < stop:
-        source = x + outer * w.x_outer + channel * w.x_channel + middle * w.x_middle + first * w.x_inner
+        source = x + outer * w.x_outer + channel * w.x_channel + middle * w.x_middle
         i = 0
-        if w.x_inner == 1 and (length >= DIRECT or d.segments == 1):
-            while i < length:
-                n = min(<Py_ssize_t> BLOCK, length - i)
-                add_block(&stream, source + i, n)
-                i += n
         while i < length:
             n = min(BLOCK - filled, length - i)
-            gather(source + i * w.x_inner, w.x_inner, &gathered[filled], n)
+            for j in range(n):
+                gathered[filled + j] = source[(i + j) * w.x_inner]
             filled += n
             i += n
             if filled == BLOCK:
-                add_block(&stream, &gathered[0], filled)
+                add_block(&stream, &gathered[0], Block(filled, 1, 0))
                 filled = 0
         segment += 1
         middle += 1
@@ -214,7 +256,7 @@ cdef Moments part_moments(const real* x, const Walk* w, const Domain* d, Py_ssiz
                 channel = 0
                 outer += 1
     if filled:
-        add_block(&stream, &gathered[0], filled)
+        add_block(&stream, &gathered[0], Block(filled, 1, 0))
     return stream.moments
 
 
@@ -232,14 +274,26 @@ cdef inline Moments domain_moments(
     return parts[0]
 
 
-cdef inline void gather(const real* x, Py_ssize_t stride, real* target, Py_ssize_t n) noexcept nogil:
-    cdef Py_ssize_t i
-    if stride == 1:
-        for i in range(n):
-            target[i] = x[i]
-    else:
-        for i in range(n):
-            target[i] = x[i * stride]
+cdef inline int together(const Walk* w, const Domain* d) noexcept nogil:
+    """How many domains have their moments taken at once; 0 if a domain is more than one contiguous block."""
+    if d.segments > 1 or w.x_inner != 1 or d.length > BLOCK:
+        return 0
+    return <int> max(<Py_ssize_t> 1, min(<Py_ssize_t> MOST_TOGETHER, TOGETHER // d.length))
+
+
+cdef inline void moments_together(const real* const* starts, int count, Py_ssize_t n, Moments* moments) noexcept nogil:
+    """Moments of up to MOST_TOGETHER domains of n contiguous values: the long latencies at their ends overlap."""
+    cdef Block b = Block(n, 1, 0)
+    cdef real shifts[MOST_TOGETHER]
+    cdef double totals[MOST_TOGETHER]
+    cdef double squares[MOST_TOGETHER]
+    cdef int i
+    for i in range(count):
+        shifts[i] = first_shift(starts[i], b)
+    for i in range(count):
+        shifted_squares(starts[i], b, shifts[i], &totals[i], &squares[i])
+    for i in range(count):
+        moments[i] = block_moments(starts[i], b, shifts[i], totals[i], squares[i])
 
 
 # channels_last moments: each channel has a lane of its own, ROWS lines make a block.
@@ -255,7 +309,7 @@ cdef inline void tile_moments(
     cdef double block_mean[LANES]
     cdef double block_m2[LANES]
     cdef double share = n / (count + n), between = count * share, delta
-    cdef Py_ssize_t r
+    cdef Py_ssize_t r, half = (n + 1) // 2
     cdef int j, lanes = <int> width, redo = 0
     cdef const real* x
     for j in range(LANES):
@@ -266,17 +320,17 @@ cdef inline void tile_moments(
         for j in range(lanes):
             k[j] = lines[0][j]
         if lanes == LANES:
-            for r in range(n):
+            for r in range(half):
                 x = lines[r]
                 for j in range(LANES):
                     s[j] += x[j] - k[j]
         else:
-            for r in range(n):
+            for r in range(half):
                 x = lines[r]
                 for j in range(lanes):
                     s[j] += x[j] - k[j]
         for j in range(LANES):
-            k[j] += s[j] / n
+            k[j] += s[j] / half
             s[j] = 0
     else:
         for j in range(lanes):
@@ -318,7 +372,11 @@ cdef void exact_column(
     column[0] = lines[0][lane]
     for r in range(1, n):
         column[r] = lines[r][lane]
-    exact_moments(&column[0], 1, n, mean, m2)
+    exact_moments(&column[0], 1, Block(n, 1, 0), mean, m2)
+
+
+cdef inline Py_ssize_t lines_of_part(Py_ssize_t channels) noexcept nogil:
+    return max(<Py_ssize_t> ROWS, PART // channels // ROWS * ROWS)
 
 
 cdef void lines_moments(
