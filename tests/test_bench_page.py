@@ -175,6 +175,13 @@ def test_what_a_library_lacks_looks_like_no_figure(full):
     assert torch == ("n/a", {"class": "none"})
 
 
+def test_what_quartiles_leave_open_is_slanted():
+    against = {"a": 1.02, "b": 0.98, "c": 1.2, "d": 0.8}
+    result = EVAL | {"as_called": bench_run.calls(1e-3, against, spread=0.1)}
+    row = Parsed(page(bench_run.run([result]))).row(EVAL["case"])
+    assert [cell[1]["class"] for cell in row[3:7]] == ["gain unsure", "loss unsure", "gain", "loss"]
+
+
 def test_a_speed_up_tells_its_quartiles_and_the_peers_time(full):
     titles = [attributes.get("title") for _, attributes in full.row(EVAL["case"])]
     assert titles[4] == "torch: 1.50ms ±1%; quartiles 1.49 to 1.51"
@@ -190,7 +197,7 @@ def test_the_peers_time_is_the_median_of_the_turns_means():
 
 def colour(cell):
     """Class and strength, in percent, of a cell's colour."""
-    return cell[1].get("class"), float(re.fullmatch(r"--t:(\d+)%", cell[1]["style"])[1])
+    return cell[1]["class"].removesuffix(" unsure"), float(re.fullmatch(r"--t:(\d+)%", cell[1]["style"])[1])
 
 
 def test_colours_are_logarithmic_and_losses_as_strong_as_gains():
@@ -272,7 +279,7 @@ def test_caches_are_marked_where_they_are_in_sight():
 
 # What a run may lack
 
-SIZES, ROOF = "From kilobytes to hundreds of megabytes", "Under the roof of memory"
+SIZES, ROOF = "From small to large", "Under the roof of memory"
 EVERY = ["Speed-up, case by case", "Losses", "Other settings", SIZES, "Threads", ROOF, "Accuracy beside speed"]
 EVERY += ["Failures", "How it was measured"]
 TWICE = [EVAL, on_one_thread(EVAL, 1.6)]

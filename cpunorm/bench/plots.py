@@ -168,7 +168,9 @@ class Plot:
 
 def plain(value, _=None):
     """A number as an axis shows it: 0.5, 200, 1e6."""
-    return f"{value:g}" if value == 0 or 1e-3 < value < 1e4 else f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
+    if value == 0 or 1e-3 < value < 1e4:
+        return f"{value:.3g}"
+    return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
 
 
 def sweep(name, description, results, looks, caches):

@@ -19,11 +19,21 @@ STRONGEST = 16  # the factor, or its inverse, that has the strongest colour
 
 
 class Cell(NamedTuple):
-    """A table's cell; `tint` is its colour, from -1 (our loss) over 0 to 1 (our gain), None for none."""
+    """A table's cell.
+
+    Attributes
+    ----------
+    text, title : str
+    tint : float, optional
+        Its colour, from -1 (our loss) over 0 to 1 (our gain).
+    unsure : bool
+        Whether the quartiles don't say if it is a loss or a gain.
+    """
 
     text: str
     tint: float | None = None
     title: str = ""
+    unsure: bool = False
 
 
 NOT_AVAILABLE = Cell("n/a")
@@ -52,10 +62,10 @@ def error(value):
     return Cell(report.error(value).plain, -min(1, decades / 6))
 
 
-def factor(value, title=""):
+def factor(value, title="", unsure=False):
     """The cell of a speed-up; the root makes 10 % visible beside a factor of ten."""
     tint = math.sqrt(min(1, abs(math.log(value, STRONGEST)))) if round(value, 2) != 1 else 0.0
-    return Cell(report.times(value).plain, math.copysign(tint, value - 1), title)
+    return Cell(report.times(value).plain, math.copysign(tint, value - 1), title, unsure)
 
 
 def quartiles(summary):
@@ -146,7 +156,8 @@ def heatmap(results):
                     yield NOT_AVAILABLE
                 else:
                     theirs = report.timing(seconds(result, memory, peer)).plain
-                    yield factor(summary.median, f"{peer}: {theirs}; {quartiles(summary)}")
+                    title = f"{peer}: {theirs}; {quartiles(summary)}"
+                    yield factor(summary.median, title, summary.q1 < 1 < summary.q3)
         copy = speedup(result, "out", COPY)
         yield share(copy.median) if copy else NOT_AVAILABLE
         yield Cell(report.error(result["max_error"][OURS]).plain)
