@@ -5,7 +5,7 @@ a run that was stopped goes on where it was when it is started again.
 """
 
 import json
-import subprocess
+import os
 import sys
 from pathlib import Path
 
@@ -24,4 +24,4 @@ if __name__ == "__main__":
     machine = json.loads(MACHINE.read_text())
     introduce(machine)
     run = ["asv", "run", "--machine", machine["machine"], "--skip-existing", *(sys.argv[1:] or ["HEAD^!"])]
-    sys.exit(subprocess.call([sys.executable, "-m", *run]))
+    os.execv(sys.executable, [sys.executable, "-m", *run])

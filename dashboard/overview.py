@@ -18,7 +18,7 @@ from asv.results import iter_results
 from asv.step_detect import detect_steps
 from asv.util import human_value, is_nan
 
-LEVEL = 1.05  # a speed-up nearer to 1 than this factor is neither ahead nor behind
+LEVEL = 1.05  # nearer than this factor to 1 a speed-up is neither ahead nor behind, and to another value no change
 SIDES = {1: ("ahead", "▲"), 0: ("level", "●"), -1: ("behind", "▼")}
 RATIO = "ours/"
 
@@ -59,11 +59,17 @@ class Series:
         """A value in its unit."""
         if self.is_ratio:
             return f"{value:.3g}\N{MULTIPLICATION SIGN}"
-        return human_value(value, self.unit) if self.unit in ("seconds", "bytes") else f"{value:.2g}"
+        if self.unit in ("seconds", "bytes"):
+            return human_value(value, self.unit)
+        return f"{value:.2g}" if value < 100 else f"{value:,.0f}"
 
     def levels(self):
-        """The (first revision, level) of each stretch between significant changes, as asv finds them."""
-        return [(self.points[left][0], level) for left, _, level, _, _ in detect_steps([v for _, v in self.points])]
+        """The (first revision, level) of each stretch between significant changes: asv's steps that exceed LEVEL."""
+        found = []
+        for left, _, level, _, _ in detect_steps([value for _, value in self.points]):
+            if not found or abs(level - found[-1][1]) > (LEVEL - 1) * min(level, found[-1][1]):
+                found.append((self.points[left][0], level))
+        return found
 
 
 class History:
@@ -103,22 +109,23 @@ class History:
         return f'<code title="{date} {escape(subject)}">{commit[:7]}</code>'
 
     def curve(self, series, width=120, height=30):
-        """The values on a logarithmic scale, the commits evenly spaced, and the line of equal speed."""
-        points = [(revision, value) for revision, value in series.points if value > 0]
-        logs = [math.log(value) for _, value in points] + [0.0] * series.is_ratio
-        if not points:
-            return ""
-        middle, spread = (max(logs) + min(logs)) / 2, max(max(logs) - min(logs), math.log(2))
+        """The values on a logarithmic scale (a linear one if there are zeros), and the line of equal speed."""
+        scale = math.log if min(value for _, value in series.points) > 0 else float
+        heights = [scale(value) for _, value in series.points] + [0.0] * series.is_ratio
+        middle, spread = (max(heights) + min(heights)) / 2, max(max(heights) - min(heights), math.log(2))
 
         def y(value):
-            return round(height / 2 - (height - 6) * (math.log(value) - middle) / spread, 1)
+            return round(height / 2 - (height - 6) * (scale(value) - middle) / spread, 1)
 
-        xs = [round(3 + (width - 6) * self.place[revision] / max(1, len(self.place) - 1), 1) for revision, _ in points]
-        path = " ".join(f"{x},{y(value)}" for x, (_, value) in zip(xs, points, strict=True))
+        xs = [
+            round(3 + (width - 6) * self.place[revision] / max(1, len(self.place) - 1), 1)
+            for revision, _ in series.points
+        ]
+        path = " ".join(f"{x},{y(value)}" for x, (_, value) in zip(xs, series.points, strict=True))
         marks = [f'<svg width="{width}" height="{height}"><polyline points="{path}"/>']
         if series.is_ratio:
             marks.append(f'<line x2="{width}" y1="{y(1)}" y2="{y(1)}"/>')
-        for x, (revision, value) in zip(xs, points, strict=True):
+        for x, (revision, value) in zip(xs, series.points, strict=True):
             commit, date, subject = self.commits[revision]
             text = escape(f"{series.shown(value)} at {commit[:7]} ({date}) {subject}")
             marks.append(f'<circle cx="{x}" cy="{y(value)}" r="1.7"><title>{text}</title></circle>')
@@ -130,7 +137,7 @@ class History:
             return '<td class="level">n/a'
         if series.newest is None:
             text = '<b class="behind">failed</b>' if series.failed else '<b class="level">n/a</b>'
-            return f"<td>{text}{self.curve(series, **size)}"
+            return f"<td>{text}{self.curve(series, **size) if series.points else ''}"
         name, notes, levels = "", [note] if note else [], series.levels()
         if series.is_ratio:
             name, sign = SIDES[side(series.newest)]

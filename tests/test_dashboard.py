@@ -39,6 +39,7 @@ RATIO = benchmark(
 )
 ERROR = benchmark("accuracy.Errors.track_largest", "max |error|", implementation=("cython", "torch"))
 SIZE = benchmark("cold_start.Installed.track_size", "bytes")
+FAULTS = benchmark("memory.Large.track_page_faults", "page faults")
 HISTORY = {  # by benchmark, commit by commit, combination by combination
     RATIO["name"]: (
         [1.25, 0.5, 0.2, 2.0, NA, 0.5],
@@ -50,6 +51,7 @@ HISTORY = {  # by benchmark, commit by commit, combination by combination
     ),
     ERROR["name"]: ([4e-7, 1e-3], None, *([[4e-7, 1e-3]] * 4)),
     SIZE["name"]: ([1_300_000], None, *([[1_300_000]] * 4)),
+    FAULTS["name"]: ([32_000], None, [32_000], [32_000], [0], [0]),
 }
 
 
@@ -77,7 +79,7 @@ def project(tmp_path_factory):
     results = folder / json.loads((folder / "asv.conf.json").read_text())["results_dir"]
     (results / "reference").mkdir(parents=True)
     (results / "reference" / "machine.json").write_text(json.dumps({**machine, "version": 1}))
-    benchmarks = {one["name"]: one for one in (RATIO, ERROR, SIZE)}
+    benchmarks = {one["name"]: one for one in (RATIO, ERROR, SIZE, FAULTS)}
     (results / "benchmarks.json").write_text(json.dumps({**benchmarks, "version": 2}))
     for place, commit in enumerate(commits):
         result = {
@@ -145,8 +147,9 @@ def test_summary(project):
 
 
 def test_other_lines(project):
-    _, page, _ = project
+    _, page, commits = project
     assert all(text in page for text in ("max |error|", ">4e-07<", ">0.001<", ">1.3M<"))
+    assert re.search(rf"32,000 → 0 at <code[^>]*>{commits['quicker'][:7]}<", page)
 
 
 def test_commits(project):
@@ -155,7 +158,7 @@ def test_commits(project):
     places = [table.index(commits[subject][:10]) for subject in reversed(SUBJECTS)]
     assert places == sorted(places), "newest first"
     assert re.search("not built<td>[^\n]*did not build", table)
-    assert re.search("&lt;newest&gt; &amp; best<td>7 values[^\n]*>1 failed<", table)
+    assert re.search("&lt;newest&gt; &amp; best<td>8 values[^\n]*>1 failed<", table)
     assert "<newest>" not in page
 
 
