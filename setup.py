@@ -65,12 +65,13 @@ def extensions():
         "extra_link_args": [*link_openmp, *strip],
         "depends": [f"cpunorm/{name}" for name in ("_kernels.pyx", "_vectors.h", "_moments.pxi", "_apply.pxi", "_kernel_set.pxd")],
     }
-    modules = {"_cpu": [], "_memory": [], "_running": [], "_express": [], "_kernels": []}
+    modules = {"_cpu": [], "_memory": [], "_running": [], "_express": [], "_kernels": [], "bench._copy": []}
     if X86_64 and not MSVC:
         modules |= LEVELS
     for name, flags in modules.items():
         arguments = [*OPTIMIZE, *compile_openmp, *flags]
-        yield Extension(f"cpunorm.{name}", [f"cpunorm/{name}.pyx"], extra_compile_args=arguments, **common)
+        source = f"cpunorm/{name.replace('.', '/')}.pyx"
+        yield Extension(f"cpunorm.{name}", [source], extra_compile_args=arguments, **common)
 
 
 setup(ext_modules=cythonize(list(extensions()), nthreads=0, language_level=3))
