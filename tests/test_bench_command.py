@@ -439,7 +439,7 @@ def test_on_a_terminal_there_is_a_bar_and_the_table_fits():
     assert process.returncode == 0
     text = shown.decode()
     assert "━" in text  # the bar
-    assert "LayerNorm 1x768 vs numpy" in text  # what is being run
+    assert "vs numpy LayerNorm 1x768" in text  # what is being run
     lines = re.sub(r"\x1b\[[\d;?]*[A-Za-z]|.*\r(?!\n)", "", text).splitlines()
     assert any(re.match(r"1x768 +[\d.]+(ns|µs) ±", line) for line in lines)
     assert all(len(line) <= 80 for line in lines)

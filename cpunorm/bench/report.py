@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column as TableColumn
 from rich.text import Text
 
 from .cases import SWEEP
@@ -206,10 +207,9 @@ class Report:
         self.redrawn = 0.0
         self.progress = Progress(
             BarColumn(bar_width=20),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.description}"),
+            TimeRemainingColumn(table_column=TableColumn(min_width=7)),
+            TextColumn("left:"),
+            TextColumn("{task.description}", table_column=TableColumn(no_wrap=True)),
             console=self.console,
             auto_refresh=False,
             transient=True,
@@ -259,7 +259,7 @@ class Report:
 
     def tick(self, case, doing):
         """Tell what is being run; between the timed blocks."""
-        description = " ".join(filter(None, (case.module, case.shape, _variant(case), doing)))
+        description = " ".join(filter(None, (doing, case.module, case.shape, _variant(case))))
         if description != self.doing or time.monotonic() - self.redrawn > REDRAW_SECONDS:
             self.doing = description
             self.progress.update(self.task, description=description, refresh=True)

@@ -2,7 +2,8 @@
 
 Times on shared machines wander by tens of percent, ratios of neighbours hardly: a turn is a block of at least 2 ms of
 ours, two of theirs, one of ours, and its ratio is that of the sums. Not call by call: two thread pools would spin
-against each other.
+against each other. Idle OpenMP threads do so for some 5 ms after a call, onnxruntime's for 30: they and we are let
+settle before the other has its block.
 """
 
 import contextlib
@@ -137,15 +138,29 @@ def seconds_per_call(call):
     return min(block(call, number) for _ in range(3)) / number
 
 
-def interleave(ours, theirs, samples, tick):
-    """`samples` turns of the two calls; `tick` is called after each, outside the timed blocks."""
+def interleave(ours, theirs, samples, tick, settle=0.0):
+    """`samples` turns of the two calls; `tick` is called after each, outside the timed blocks.
+
+    Seconds to `settle` are let pass at each change of sides, and a call, so that what is timed is awake.
+    """
     n, m = calls_per_block(ours), calls_per_block(theirs)
+
+    def change_to(call):
+        if settle:
+            time.sleep(settle)
+            call()
+
     turns = []
     collecting = gc.isenabled()
     gc.disable()
     try:
+        change_to(ours)
         for _ in range(samples):
-            a, b, c, d = block(ours, n), block(theirs, m), block(theirs, m), block(ours, n)
+            a = block(ours, n)
+            change_to(theirs)
+            b, c = block(theirs, m), block(theirs, m)
+            change_to(ours)
+            d = block(ours, n)
             turns.append(Turn((a / n, d / n), (b / m, c / m)))
             tick()
     finally:
@@ -238,14 +253,15 @@ def measure(case, ours, peers, samples, tick=lambda text: None):
         for peer in peers:
             tick(f"{'compiling' if peer.compiles else 'checking'} {peer.name}")
             told = partial(tick, f"vs {peer.name}")
+            settle = peer.settle if peer.threads > 1 else 0.0
             with result.blaming(peer.name), peer.context():
                 theirs, error = checked(peer, case, arrays, expected, SAME_WORK)
                 if theirs is None:
                     continue
                 result.errors[peer.name] = error
-                result.fresh[peer.name] = interleave(call.fresh, theirs.fresh, samples, told)
+                result.fresh[peer.name] = interleave(call.fresh, theirs.fresh, samples, told, settle)
                 if theirs.into is not None:
-                    result.into[peer.name] = interleave(call.into, theirs.into, samples, told)
+                    result.into[peer.name] = interleave(call.into, theirs.into, samples, told, settle)
         copy = fastest_copy(arrays.x, ours.threads)
         result.into["copy"] = interleave(call.into, copy, samples, partial(tick, "vs copy"))
     return result

@@ -28,11 +28,15 @@ class Peer:
         Whether some of its calls have an `into`.
     compiles : bool
         Whether its first call of a case takes seconds.
+    settle : float
+        Seconds until its idle threads, or our OpenMP ones, have ceased to spin on the other's cores; 0 if it has none
+        but those of our OpenMP.
     """
 
     name = version = ""
     packages = ()
     takes_out = compiles = False
+    settle = 0.0
 
     def __init__(self, threads):
         self.threads = threads

@@ -13,6 +13,7 @@ class JAX(NumPy):
 
     name = "jax"
     packages = ("jax",)
+    settle = 0.01
     compiles = True
 
     def __init__(self, threads):

@@ -11,6 +11,7 @@ class ONNXRuntime(ONNXPeer):
 
     name = "onnxruntime"
     packages = ("onnxruntime", "onnx")
+    settle = 0.04
 
     def __init__(self, threads):
         super().__init__(threads)

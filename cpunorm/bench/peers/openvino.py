@@ -11,6 +11,7 @@ class OpenVINO(ONNXPeer):
 
     name = "openvino"
     packages = ("openvino", "onnx")
+    settle = 0.01
     takes_out = True
 
     def __init__(self, threads):
