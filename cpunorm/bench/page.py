@@ -9,7 +9,7 @@ from . import plots, tables
 from .cases import CALL_BOUND, NEW_PAGES
 from .figures import OURS, counted, libraries, seconds, standing, variant
 from .report import NOISY, REGIONS, three_digits
-from .tables import FASTEST, NORMS, versus
+from .tables import FASTEST, versus
 
 TEMPLATE = Path(__file__).with_name("page.jinja")
 
@@ -29,7 +29,7 @@ def rooflines(view, caches):
     kinds = {}
     for number, result in enumerate(view.results, 1):
         if seconds(result, "out", OURS):
-            kind = " ".join(filter(None, (NORMS[result["norm"]], result["mode"])))
+            kind = " ".join(filter(None, (tables.title(result["norm"]), result["mode"])))
             kinds.setdefault(kind, {})[number] = result
     for i, (kind, numbered) in enumerate(kinds.items()):
         description = f"{kind}: bytes per second of each case over its bytes, under the speed of a plain copy"

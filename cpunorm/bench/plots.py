@@ -168,7 +168,7 @@ class Plot:
 
 def plain(value, _=None):
     """A number as an axis shows it: 0.5, 200, 1e6."""
-    if value == 0 or 1e-3 < value < 1e4:
+    if value == 0 or 1e-3 < value < 1e3:
         return f"{value:.3g}"
     return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
 
@@ -176,7 +176,6 @@ def plain(value, _=None):
 def sweep(name, description, results, looks, caches):
     """Bytes per second over bytes, ours and the peers', of one norm in several sizes."""
     with Plot(name, description) as plot:
-        results = sorted(results, key=lambda result: result["bytes"])
         sizes = [result["bytes"] for result in results]
 
         def speeds(memory, library):
@@ -220,7 +219,7 @@ def roofline(name, description, numbered, roof, caches):
 
 
 def scaling(name, description, threads, by_case, means, looks):
-    """Speed over that of one thread, over threads.
+    """Speed over that on the fewest threads, over threads.
 
     Parameters
     ----------
@@ -232,7 +231,7 @@ def scaling(name, description, threads, by_case, means, looks):
     """
     with Plot(name, description) as plot:
         axes = plot.axes
-        axes.plot(threads, threads, **LIMIT)
+        axes.plot(threads, [number / threads[0] for number in threads], **LIMIT)
         for speeds in by_case:
             axes.plot(threads, speeds, color=INK, linewidth=0.5, alpha=0.35)
         for library, speeds in reversed(means.items()):
@@ -240,7 +239,7 @@ def scaling(name, description, threads, by_case, means, looks):
         axes.set_xscale("log", base=2)
         axes.set_yscale("log", base=2)
         axes.set_xlabel("threads")
-        axes.set_ylabel("times as fast as on one")
+        axes.set_ylabel(f"times as fast as on {threads[0]}")
         axes.xaxis.set_major_locator(FixedLocator(threads))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FuncFormatter(plain))

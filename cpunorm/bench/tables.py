@@ -10,11 +10,11 @@ from itertools import groupby
 from typing import NamedTuple
 
 from . import report
+from .cases import SWEEP
 from .figures import COPY, MEMORIES, OURS, channels_last, counted, libraries, seconds, speedup, standing
 from .runner import PROMISED
 
 FASTEST = "the fastest of them"
-NORMS = {"batch_norm": "BatchNorm", "layer_norm": "LayerNorm", "group_norm": "GroupNorm"}
 STRONGEST = 16  # the factor, or its inverse, that has the strongest colour
 
 
@@ -68,6 +68,11 @@ def factor(value, title="", unsure=False):
     return Cell(report.times(value).plain, math.copysign(tint, value - 1), title, unsure)
 
 
+def title(norm):
+    """The name of a norm as in its module: BatchNorm."""
+    return norm.title().replace("_", "")
+
+
 def quartiles(summary):
     """The quartiles of a speed-up as text."""
     return f"quartiles {report.three_digits(summary.q1)} to {report.three_digits(summary.q3)}"
@@ -91,8 +96,8 @@ def views(run):
         View(
             *key,
             threads,
-            sorted((result for result in results if result["source"] != "sweep"), key=place),
-            sorted((result for result in results if result["source"] == "sweep"), key=lambda result: result["bytes"]),
+            sorted((result for result in results if result["source"] != SWEEP), key=place),
+            sorted((result for result in results if result["source"] == SWEEP), key=lambda result: result["bytes"]),
         )
         for key, by_threads in every.items()
         for threads, results in sorted(by_threads.items(), reverse=True)
@@ -124,10 +129,10 @@ def glance(results):
         known = list(zip(summaries, results, strict=True))
         by_region = ([summary for summary, result in known if result["region"] == region] for region in regions)
         every, *_ = stands = [standing(some) for some in (summaries, *by_region)]
-        cells = [s and cell(s.mean, f"geometric mean of {counted(s.cases, 'case')}") for s in stands]
+        cells = [cell(s.mean, f"mean of {counted(s.cases, 'case')}") if s else NOT_AVAILABLE for s in stands]
         slower = f"{every.losses} of {every.cases}" if every.losses else "none"
         losses = Cell(slower, -math.sqrt(every.losses / every.cases)) if cell is factor else Cell("")
-        return name, [*(cell or NOT_AVAILABLE for cell in cells), losses]
+        return name, [*cells, losses]
 
     blocks = {MEMORIES[memory]: [row(*item) for item in versus(results, memory).items()] for memory in MEMORIES}
     copies = [speedup(result, "out", COPY) for result in results]
@@ -238,7 +243,7 @@ def accuracy(run, results):
     names = dict.fromkeys(library for rows in kinds.values() for _, errors in rows for library in errors)
 
     def kind(norm, layout, rows):
-        name = " ".join(filter(None, (NORMS[norm], "train" if norm == "batch_norm" else None, layout)))
+        name = " ".join(filter(None, (title(norm), "train" if norm == "batch_norm" else None, layout)))
         of_kind = norm, layout == "NHWC"
         same = [r for r in results if (r["norm"], channels_last(r)) == of_kind and r["mode"] != "eval"]
         standings = {peer: standing(summaries) for peer, summaries in versus(same, "as_called").items()}
