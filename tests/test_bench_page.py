@@ -253,6 +253,16 @@ def test_threads_are_compared_case_by_case(full):
     assert len(rows) == 4  # all but LARGE, which torch lacks
 
 
+def test_any_number_of_threads_may_be_the_fewest():
+    results = [EVAL | {"threads": 4}, on_one_thread(EVAL, 1.8) | {"threads": 2}, TRAIN]  # TRAIN on 2 alone
+    text = page(bench_run.run(results))
+    assert "4 threads against 2, case by case" in text
+    assert "times as fast as on 2" in plotted(text, "speed over threads")
+    parsed = Parsed(text)
+    assert [cell[0] for cell in parsed.rows[-1]][1:] == ["1.80x", "1.80x", "1.80x"]
+    assert not [row for row in parsed.rows if row[0][1].get("title") == TRAIN["case"]]
+
+
 # Plots
 
 
