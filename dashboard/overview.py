@@ -21,6 +21,7 @@ from asv.util import human_value, is_nan
 LEVEL = 1.05  # nearer than this factor to 1 a speed-up is neither ahead nor behind, and to another value no change
 SIDES = {1: ("ahead", "▲"), 0: ("level", "●"), -1: ("behind", "▼")}
 RATIO = "ours/"
+QUOTE = "'"  # asv keeps the repr of parameters
 
 
 def side(speed_up):
@@ -54,6 +55,12 @@ class Series:
     def module(self):
         """Where asv found it: the norm, for most."""
         return self.benchmark.partition(".")[0].replace("_", " ")
+
+    @property
+    def link(self):
+        """To asv's graph of it."""
+        query = urlencode({f"p-{name}": text for name, text in self.parameters.items()})
+        return escape(f"index.html#{self.benchmark or '/'}{'?' * bool(query)}{query}")
 
     def shown(self, value):
         """A value in its unit."""
@@ -149,17 +156,15 @@ class History:
             notes.append(f"{series.shown(before)} → {series.shown(after)} at {self.named(revision)}")
         if series.last_run != max(self.results):
             notes.append(f"measured at {self.named(series.last_run)}")
-        query = urlencode({f"p-{parameter}": text for parameter, text in series.parameters.items()})
-        link = escape(f"index.html#{series.benchmark or '/'}{'?' * bool(query)}{query}")
         value = f'<b class="{name}">{series.shown(series.newest)}</b>{self.curve(series, **size)}'
-        return f'<td><a href="{link}">{value}</a><small>{"<br>".join(notes)}</small>'
+        return f'<td><a href="{series.link}">{value}</a><small>{"<br>".join(notes)}</small>'
 
 
 def table(history, title, every):
     """A row per combination of parameters, a column per library or implementation."""
     rows, columns = defaultdict(dict), {}
     for series in every:
-        row = {name: text.strip("'") for name, text in series.parameters.items()}
+        row = {name: text.strip(QUOTE) for name, text in series.parameters.items()}
         method = series.benchmark.rpartition(".")[2].partition("_")[2].replace("_", " ")
         column = row.pop("implementation", method)
         columns[column] = series.unit
@@ -180,7 +185,7 @@ def summary(history, ratios):
     """A row per norm and number of threads, a column per library: geometric mean, and how many cases on which side."""
     groups = defaultdict(list)
     for series in ratios:
-        threads = series.parameters.get("threads", "").strip("'")
+        threads = series.parameters.get("threads", "").strip(QUOTE)
         for norm in (series.module, "all"):
             groups[f"{norm}, threads: {threads}" if threads else norm, series.unit].append(series)
     units = list(dict.fromkeys(series.unit for series in ratios))
@@ -203,8 +208,9 @@ def losses(ratios):
     """Where another library is faster, the worst first."""
     behind = sorted((s for s in ratios if s.newest is not None and side(s.newest) < 0), key=lambda s: s.newest)
     items = (
-        f'<li><b class="behind">{s.shown(s.newest)}</b>{s.unit.removeprefix(RATIO)}: {s.module} '
-        + escape(" ".join(text.strip("'") for text in s.parameters.values()))
+        f'<li><b class="behind">{s.shown(s.newest)}</b>{s.unit.removeprefix(RATIO)}: <a href="{s.link}">{s.module}, '
+        + escape(", ".join(f"{name} {text.strip(QUOTE)}" for name, text in s.parameters.items()))
+        + "</a>"
         for s in behind
     )
     return f"<details open><summary>Behind in {len(behind)}</summary><ul>{''.join(items)}</ul></details>"

@@ -118,7 +118,7 @@ def test_a_loss_is_as_visible_as_a_gain(project):
     assert row(page, "NHWC") == f"0.5x ▼ behind since {since} 2x → 0.5x at {since}"
     losses = re.search(r"<details open>.*?</details>", page, re.DOTALL)[0]
     assert "Behind in 1" in losses
-    assert "torch: batch norm all NHWC" in losses
+    assert re.search("torch: <a [^>]*>batch norm, threads all, layout NHWC</a>", losses)
 
 
 def test_what_never_changed_holds_since_the_first_commit(project):
