@@ -3,11 +3,16 @@
 asv imports the cpunorm of the commit that it measures; the cases must not change with it.
 """
 
+import abc
 import contextlib
 import functools
 import importlib.util
+import os
 import sys
 from pathlib import Path
+
+from asv_runner.benchmarks.mark import SkipNotImplemented
+from asv_runner.benchmarks.time import TimeBenchmark
 
 if importlib.util.find_spec("torch"):
     import torch  # noqa: F401 - before cpunorm, so that both use one OpenMP runtime
@@ -15,63 +20,98 @@ if importlib.util.find_spec("torch"):
 import cpunorm
 
 
-def _load_registry():
+def _load_registry(*names):
     folder = Path(__file__).parents[1] / "cpunorm" / "bench"
     spec = importlib.util.spec_from_file_location(
         "cpunorm_bench", folder / "__init__.py", submodule_search_locations=[str(folder)]
     )
     sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    return (importlib.import_module(f"cpunorm_bench.{name}") for name in ("cases", "peers", "runner"))
+    return [importlib.import_module(f"cpunorm_bench.{name}") for name in names]
 
 
-cases, peers, runner = _load_registry()
+cases, errors, peers, runner = _load_registry("cases", "accuracy", "peers", "runner")
 
-CASES = {case.name: case for case in cases.expand(cases.LAYERS, "float32")}
-ENGINES = ("cython",)
-IMPLEMENTATIONS = (*ENGINES, *peers.PEERS)
-THREADS = cpunorm.get_num_threads()
-contexts = contextlib.ExitStack()
+# With a `setup` asv_runner 0.3 would time single calls, as is right where a call spoils its input; ours only prepares.
+TimeBenchmark._setup_isolates_timed_calls = False
+
+ALL = os.environ.get("CPUNORM_BENCHMARKS") == "all"
+ROUNDS = 2  # processes that a ratio is taken in: one process's luck with memory must not look like a change
+TURNS = 8  # of each of them
+TIMEOUT = 300  # seconds: Numba compiles for ten of them, large cases are checked in float64
+ENGINES = ("cython", "numba")
+COMPETITORS = ("numpy", "torch")
+THREADS = cpunorm.get_num_threads()  # of the process that asv forks: the fork itself starts with one
+_contexts = contextlib.ExitStack()
 
 
 def available(implementation):
-    """Whether the cpunorm of this commit has that engine, or this environment that library."""
-    if implementation in peers.PEERS:
+    """Whether the cpunorm of this commit has that engine, or this environment that library.
+
+    Nothing is imported to find out: what Numba starts before a fork is lost to the child.
+    """
+    if implementation in COMPETITORS:
         return peers.PEERS[implementation].installed()
-    try:
-        with cpunorm.engine(implementation):
-            return True
-    except (ValueError, RuntimeError):
-        return False
+    known = implementation in cpunorm.show_config(mode="dicts")["engines"]
+    return known and (implementation != "numba" or importlib.util.find_spec("numba") is not None)
 
 
-def names(norm):
-    """The names of the norm's cases."""
-    return [name for name, case in CASES.items() if case.norm == norm]
+def peer(implementation, threads=THREADS):
+    """The implementation on that number of threads; one that is not available is n/a.
 
-
-def missing(norm):
-    """The parameters of a benchmark of `norm` that can't be run here: asv shows them as n/a."""
-    absent = [implementation for implementation in IMPLEMENTATIONS if not available(implementation)]
-    return [(implementation, name) for implementation in absent for name in names(norm)]
+    Raises
+    ------
+    SkipNotImplemented
+        It is not available: asv shows n/a.
+    """
+    if not available(implementation):
+        raise SkipNotImplemented(f"{implementation} is not available")
+    if implementation in COMPETITORS:
+        return peers.PEERS[implementation](threads)
+    return peers.CPUNorm(threads, implementation)
 
 
 @functools.cache
-def prepared(implementation, name):
-    """The checked `Call` of a case. Its engine, threads and modes stay on: asv gives every parameter its own process.
+def work(case):
+    """A case's arrays and what they give in float64."""
+    arrays = case.arrays()
+    return arrays, case.expected(arrays)
 
-    Cached instead of made in a `setup`, because with one asv_runner 0.3 times single calls. For the first call, which
-    is slow, not to end asv's choice of the number of calls, `warmup_time` must be longer than it.
+
+@functools.cache
+def prepared(implementation, case, threads=THREADS):
+    """The checked `Call` of a case. Its engine, threads and modes stay on: asv gives every combination its own process.
 
     Raises
     ------
     WrongResult
         Its output is not the case's.
     """
-    case = CASES[name]
-    if implementation in peers.PEERS:
-        peer, allowed = peers.PEERS[implementation](THREADS), runner.SAME_WORK
-    else:
-        peer, allowed = peers.CPUNorm(THREADS, implementation), runner.PROMISED
-    contexts.enter_context(peer.context())
-    arrays = case.arrays()
-    return runner.checked(peer, case, arrays, case.expected(arrays), allowed)[0]
+    who = peer(implementation, threads)
+    allowed = runner.SAME_WORK if implementation in COMPETITORS else runner.PROMISED
+    _contexts.enter_context(who.context())
+    return runner.checked(who, case, *work(case), allowed)[0]
+
+
+def ratio(ours, theirs):
+    """Samples of the time of `ours` as a share of that of `theirs`, turn by turn."""
+    turns = runner.interleave(ours, theirs, TURNS, lambda: None)
+    return {"samples": [1 / turn.speedup for turn in turns], "number": 1}
+
+
+class AsCalled(abc.ABC):
+    """Absolute times, output made by the call: curves to look at, not to compare machines or days with."""
+
+    version = "1"
+    timeout = TIMEOUT
+    rounds = 1
+
+    @property
+    @abc.abstractmethod
+    def cases(self):
+        """Those that are timed, by the parameters after the implementation."""
+
+    def setup(self, implementation, *axes):
+        self.call = prepared(implementation, self.cases[axes]).fresh
+
+    def time_as_called(self, *_):
+        self.call()

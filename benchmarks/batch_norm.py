@@ -1,16 +1,13 @@
-from asv_runner.benchmarks.mark import skip_for_params
-
-from . import IMPLEMENTATIONS, missing, names, prepared
+from .norms import Ratio, Time
 
 
-class TimeBatchNorm:
-    """Absolute times, output made by the call: curves to look at, not to compare machines or days with."""
+class TimeBatchNorm(Time):
+    norm = "batch_norm"
+    shapes = ("1x8x4x4", "1x64x56x56", "32x64x56x56")
+    float64_shapes = ("1x64x56x56",)
 
-    params = (IMPLEMENTATIONS, names("batch_norm"))
-    param_names = ("implementation", "case")
-    version = "1"
-    warmup_time = 1.0
 
-    @skip_for_params(missing("batch_norm"))
-    def time_as_called(self, implementation, case):
-        prepared(implementation, case).fresh()
+class RatioBatchNorm(Ratio):
+    norm = "batch_norm"
+    shapes = (*TimeBatchNorm.shapes, "256x1024", "8x256x28x28", "32x64x112x112")
+    float64_shapes = TimeBatchNorm.float64_shapes

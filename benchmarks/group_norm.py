@@ -1,16 +1,12 @@
-from asv_runner.benchmarks.mark import skip_for_params
-
-from . import IMPLEMENTATIONS, missing, names, prepared
+from .norms import Ratio, Time
 
 
-class TimeGroupNorm:
-    """Absolute times, output made by the call: curves to look at, not to compare machines or days with."""
+class TimeGroupNorm(Time):
+    norm = "group_norm"
+    shapes = ("2x320x64x64/32",)
+    float64_shapes = shapes
 
-    params = (IMPLEMENTATIONS, names("group_norm"))
-    param_names = ("implementation", "case")
-    version = "1"
-    warmup_time = 1.0
 
-    @skip_for_params(missing("group_norm"))
-    def time_as_called(self, implementation, case):
-        prepared(implementation, case).fresh()
+class RatioGroupNorm(Ratio):
+    norm = "group_norm"
+    shapes = float64_shapes = TimeGroupNorm.shapes

@@ -1,16 +1,13 @@
-from asv_runner.benchmarks.mark import skip_for_params
-
-from . import IMPLEMENTATIONS, missing, names, prepared
+from .norms import Ratio, Time
 
 
-class TimeLayerNorm:
-    """Absolute times, output made by the call: curves to look at, not to compare machines or days with."""
+class TimeLayerNorm(Time):
+    norm = "layer_norm"
+    shapes = ("1x768", "128x768", "4096x768")
+    float64_shapes = ("128x768",)
 
-    params = (IMPLEMENTATIONS, names("layer_norm"))
-    param_names = ("implementation", "case")
-    version = "1"
-    warmup_time = 1.0
 
-    @skip_for_params(missing("layer_norm"))
-    def time_as_called(self, implementation, case):
-        prepared(implementation, case).fresh()
+class RatioLayerNorm(Ratio):
+    norm = "layer_norm"
+    shapes = TimeLayerNorm.shapes
+    float64_shapes = TimeLayerNorm.float64_shapes
