@@ -1,5 +1,7 @@
-"""Three tiny layers in place of `cpunorm bench`'s."""
+"""`cpunorm bench` on three tiny layers in place of its own."""
 
+from cpunorm.bench import cases, peers, runner
+from cpunorm.bench.__main__ import main
 from cpunorm.bench.cases import Layer
 
 LAYERS = (
@@ -12,3 +14,17 @@ NAMES = [
     "net/LayerNorm/6x8/float32",
     *(f"net/GroupNorm-2/2x4x3x3/{layout}/float32" for layout in ("NCHW", "NHWC")),
 ]
+
+
+def shrink(monkeypatch):
+    """The command line sees those layers, NumPy, and blocks that are over at once."""
+    monkeypatch.setattr(cases, "LAYERS", LAYERS)
+    monkeypatch.setattr(cases, "accuracy_cases", list)
+    monkeypatch.setattr(peers, "PEERS", {"numpy": peers.NumPy})
+    monkeypatch.setattr("cpunorm.bench.__main__.PEERS", peers.PEERS)
+    monkeypatch.setattr(runner, "BLOCK_SECONDS", 1e-5)
+
+
+def bench(*arguments):
+    """The exit code of a run on one thread with as few samples as can be."""
+    return main(["bench", "--samples", "7", "--threads", "1", *arguments])

@@ -3,6 +3,7 @@
 cases    what is measured: layers of well-known networks, as data
 peers    who is measured: one registry of libraries, cpunorm among them
 runner   how: outputs are checked against float64, then timed turn by turn
+accuracy how far from float64 everyone is when values are far from 0
 report   what is shown: a progress bar and tables on a terminal, plain lines elsewhere
 record   what is kept: the run as JSON
 figures  what a kept run says, for those that read it:

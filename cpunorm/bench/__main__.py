@@ -5,7 +5,6 @@ import importlib.util
 import json
 import math
 import os
-import statistics
 import sys
 from functools import partial
 from pathlib import Path
@@ -216,22 +215,17 @@ def _after(run, options):
         from .page import page
 
         options.html.write_text(page(run), encoding="utf-8")
-    code = 0
-    for peer, mean in _means(run).items():
-        if mean < (options.fail_under or 0):
+    if options.fail_under is None:
+        return 0
+    from .figures import libraries, speedup, standing
+
+    code, results = 0, [result for result in run["results"] if result["source"] != registry.SWEEP]
+    for peer in libraries(results, ["as_called"]):
+        mean = standing([speedup(result, "as_called", peer) for result in results]).mean
+        if mean < options.fail_under:
             print(f"against {peer}: {mean:.3g}x in the geometric mean, under {options.fail_under:g}", file=sys.stderr)
             code = 1
     return code
-
-
-def _means(run):
-    """The geometric mean of the speed-ups over each peer as called; a sweep's, one layer many times, don't count."""
-    medians = {}
-    for result in run["results"]:
-        if result["source"] != registry.SWEEP:
-            for peer, against in result["as_called"]["against"].items():
-                medians.setdefault(peer, []).append(against["speedup"]["median"])
-    return {peer: statistics.geometric_mean(some) for peer, some in medians.items()}
 
 
 if __name__ == "__main__":
