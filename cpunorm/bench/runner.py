@@ -19,9 +19,10 @@ import numpy as np
 
 BLOCK_SECONDS = 2e-3
 
-# Largest |error| of ours, for weight 1 (the project's promise), and of a peer that still does the same work.
+# Largest |error| of ours, for weight 1 (the project's promise), and of a peer that still does the same work: sums of 4
+# million float32 values one after the other, as in channels_last, cost NumPy 8e-3 and torch 3e-3.
 PROMISED = {"float32": 2e-6, "float64": 64 * 2.0**-53}
-SAME_WORK = {"float32": 1e-3, "float64": 1e-10}
+SAME_WORK = {"float32": 2e-2, "float64": 1e-10}
 
 
 class WrongResult(Exception):  # noqa: N818
