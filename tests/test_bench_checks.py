@@ -58,6 +58,18 @@ def test_nothing_is_timed_of_what_is_wrong(monkeypatch):
     assert list(result.fresh) == ["numpy"]
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_only_pools_of_their_own_settle_and_only_if_they_have_threads(monkeypatch, threads):
+    class Pool(peers.NumPy):
+        name, settle = "pool", 0.04
+
+    settled = []
+    monkeypatch.setattr(runner, "interleave", lambda *arguments: settled.append(arguments[4:]) or [])
+    (case,) = cases.matching(cases.expand(tiny.LAYERS, "float32"), "layernorm")
+    runner.measure(case, peers.CPUNorm(threads, "reference"), [peers.NumPy(threads), Pool(threads)], 7)
+    assert settled == [(0,), (0.04 if threads > 1 else 0,), ()]  # the last one is the copy
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

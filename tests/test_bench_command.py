@@ -70,10 +70,13 @@ def test_a_run_from_end_to_end(capsys, tmp_path):
 
 
 def test_accuracy_is_part_of_a_full_run(monkeypatch, capsys, tmp_path):
+    threads = set()
+
     class Infinite(peers.NumPy):
         name = "infinite"
 
         def layer_norm(self, case, a):
+            threads.add(self.threads)
             return peers.Call(lambda: np.full_like(a.x, np.inf) if case.offset else a.x)
 
         group_norm = None
@@ -96,6 +99,7 @@ def test_accuracy_is_part_of_a_full_run(monkeypatch, capsys, tmp_path):
         assert row["errors"].keys() == {"cpunorm", "numpy", "infinite"}
         assert row["errors"]["cpunorm"] < 2e-6
     assert run["accuracy"][1]["errors"]["infinite"] is None
+    assert threads == {2}  # jax has no fewer
 
     assert bench("--quick", "--cases", "layernorm", "--json", str(tmp_path / "run.json")) == 0
     assert json.loads((tmp_path / "run.json").read_text())["accuracy"] == []
@@ -133,9 +137,9 @@ def test_one_and_all_threads_are_the_default_and_all_with_quick(capsys, tmp_path
 def test_a_sweep_is_in_no_mean(monkeypatch, capsys):
     monkeypatch.setattr(cases, "LAYERS", (*tiny.LAYERS[1:2], cases.Layer(cases.SWEEP, "layer_norm", (3, 5))))
     assert bench() == 0
-    assert "(smallest) of 1 cases" in capsys.readouterr().out
+    assert "(smallest), cases: 1\n" in capsys.readouterr().out
     assert bench("--cases", "sweep") == 0
-    assert "(smallest) of 1 cases" in capsys.readouterr().out
+    assert "(smallest), cases: 1\n" in capsys.readouterr().out
 
 
 @pytest.fixture
@@ -154,6 +158,12 @@ def test_fail_under(kept, capsys, limit, code):
     assert [re.sub(r"[\d.]+x", "#", line) for line in said] == 2 * code * [
         "against numpy: # in the geometric mean, under 1e+06"
     ]
+
+
+def test_a_kept_run_is_read_for_something(kept, capsys):
+    with pytest.raises(SystemExit):
+        bench("--from", str(kept[0]))
+    assert "argument --from: what for? --html or --fail-under" in capsys.readouterr().err
 
 
 def test_a_page_is_written_of_a_run_and_of_a_kept_one(monkeypatch, kept, tmp_path):
@@ -289,7 +299,7 @@ def test_an_interrupt_keeps_what_is_done(monkeypatch, capsys, tmp_path):
     assert bench("--json", str(tmp_path / "run.json")) == 130
     shown = capsys.readouterr().out
     assert len([line for line in shown.splitlines() if line.startswith("net ")]) == 2
-    assert "geometric mean (smallest) of 2 cases" in shown
+    assert "geometric mean (smallest), cases: 2" in shown
     assert "Interrupted" in shown
     run = json.loads((tmp_path / "run.json").read_text())
     assert run["interrupted"]

@@ -162,6 +162,8 @@ def main(arguments=None):
 
         return int(compare(*options.compare))
     if options.kept:
+        if options.html is None and options.fail_under is None:
+            bench.error("argument --from: what for? --html or --fail-under")
         return _after(options.kept, options)
     layers = [layer for layer in registry.LAYERS if layer.quick or not options.quick]
     cases = [case for dtype in dict.fromkeys(options.dtype) for case in registry.expand(layers, dtype)]

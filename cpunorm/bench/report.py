@@ -319,7 +319,7 @@ class Report:
         ]
         width = max(map(len, (setting, *(text for text, *_ in measured))))
         table = [
-            Column(f"geometric mean (smallest) of {len(grid(results))} cases", setting, width, 0, None, left=True),
+            Column(f"geometric mean (smallest), cases: {len(grid(results))}", setting, width, 0, None, left=True),
             *(Column("", region, 13, 0, None) for region in REGIONS),
             Column("", "all", 6, 0, None),
         ]
