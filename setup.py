@@ -63,7 +63,10 @@ def extensions():
         "include_dirs": [np.get_include(), "cpunorm"],
         "define_macros": [("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
         "extra_link_args": [*link_openmp, *strip],
-        "depends": [f"cpunorm/{name}" for name in ("_kernels.pyx", "_vectors.h", "_moments.pxi", "_apply.pxi", "_kernel_set.pxd")],
+        "depends": [
+            f"cpunorm/{name}"
+            for name in ("_kernels.pyx", "_moments.pxi", "_apply.pxi", "_vectors.h", "_team.h", "_kernel_set.pxd")
+        ],
     }
     modules = {"_cpu": [], "_memory": [], "_running": [], "_express": [], "_kernels": [], "bench._copy": []}
     if X86_64 and not MSVC:

@@ -271,7 +271,8 @@ cdef void apply_all(
     const real* x, real* y, const Walk* w, const Coefficients* c, bint streamed, int threads
 ) noexcept nogil:
     """y from x with coefficients per sample and channel, the lines shared evenly by the threads."""
-    cdef int thread
+    cdef int thread = 0, size = 1
+    cdef Team team
     cdef bint last = channels_last(w)
     cdef Py_ssize_t fold = foldable(w, FOLDED) if last else 1, pieces = 1, lines, sample
     cdef Walk f = folded(w, fold)
@@ -294,9 +295,12 @@ cdef void apply_all(
     if threads == 1:
         apply_lines(x, y, &f, all, streamed, last, pieces, 0, lines)
     else:
-        for thread in prange(threads, num_threads=threads, schedule="static"):
+        start_team(&team)
+        with parallel(num_threads=threads):
+            thread, size = join_team(&team), team_size()
             apply_lines(
-                x, y, &f, all, streamed, last, pieces, lines * thread // threads, lines * (thread + 1) // threads)
+                x, y, &f, all, streamed, last, pieces, lines * thread // size, lines * (thread + 1) // size)
+            leave_team(&team)
     if all == &repeated:
         free(repeated.high)
 

@@ -31,11 +31,11 @@ What Cython can't say of vectors is in _vectors.h.
 
 Memory
 ------
-What is past the caches costs most, so x is read again while it is still in cache (backwards, domain by domain, sample by
-sample), lines are fetched a page ahead, and y, where x and y don't fit the last-level cache, is stored around it.
+What is past the caches costs most, so x is read again while it is still in cache (backwards, domain by domain, sample
+by sample), lines are fetched a page ahead, and y, where x and y don't fit the last-level cache, is stored around it.
 """
 
-from cython.parallel cimport prange
+from cython.parallel cimport parallel
 from cpython.pycapsule cimport PyCapsule_New
 from libc.float cimport DBL_MAX, FLT_MAX
 from libc.math cimport sqrt
@@ -62,6 +62,14 @@ cdef extern from "_vectors.h":
     void stream(void* y, const void* z, int bytes) noexcept nogil
     void end_stream() noexcept nogil
     Py_ssize_t stream_bytes() noexcept nogil
+
+cdef extern from "_team.h":
+    ctypedef struct Team:
+        pass
+    void start_team(Team* team) noexcept nogil
+    int join_team(Team* team) noexcept nogil
+    int team_size() noexcept nogil
+    void leave_team(Team* team) noexcept nogil
 
 cdef enum:
     VECTOR = LANES // 4  # values of one vector register; LANES keeps four of them busy
@@ -164,6 +172,17 @@ cdef void whole_domains(
     end_stream()
 
 
+cdef void parts_of_domains(
+    const real* x, const Walk* w, const Domain* d, Moments* parts, Py_ssize_t groups, Py_ssize_t start, Py_ssize_t stop
+) noexcept nogil:
+    """Moments of the parts start..stop, of all (sample, group, part)."""
+    cdef Py_ssize_t count = d.across * d.along, channels = w.channels // groups, i, domain
+    for i in range(start, stop):
+        domain = i // count
+        parts[i] = part_moments(
+            x + domain // groups * w.x_sample + domain % groups * channels * w.x_channel, w, d, i % count)
+
+
 cdef int grouped_first(
     const real* x, real* y, const Walk* w, Py_ssize_t groups, double* mean, double* var,
     const real* weight, const real* bias, double eps, int threads,
@@ -175,7 +194,8 @@ cdef int grouped_first(
     cdef Moments* parts = NULL
     cdef Coefficients c
     cdef double rstd
-    cdef int thread
+    cdef int thread = 0, size = 1
+    cdef Team team
     if n_parts > 1:
         parts = <Moments*> malloc(domains * n_parts * sizeof(Moments))
         if parts == NULL:
@@ -184,10 +204,12 @@ cdef int grouped_first(
         if not allocate(<real> 0, &c, w.samples * w.channels):
             free(parts)
             return -1
-        for i in prange(domains * n_parts, num_threads=threads, schedule="static"):
-            parts[i] = part_moments(
-                x + i // n_parts // groups * w.x_sample + i // n_parts % groups * channels * w.x_channel,
-                w, &d, i % n_parts)
+        start_team(&team)
+        with parallel(num_threads=threads):
+            thread, size = join_team(&team), team_size()
+            parts_of_domains(x, w, &d, parts, groups, domains * n_parts * thread // size,
+                             domains * n_parts * (thread + 1) // size)
+            leave_team(&team)
         for index in range(domains):
             i = index * n_parts
             merge_tree(&parts[i], n_parts)
@@ -203,9 +225,12 @@ cdef int grouped_first(
     elif threads == 1 or domains == 1:
         whole_domains(x, y, w, &d, parts, groups, 0, domains, mean, var, weight, bias, eps)
     else:
-        for thread in prange(threads, num_threads=threads, schedule="static"):
-            whole_domains(x, y, w, &d, parts, groups, domains * thread // threads, domains * (thread + 1) // threads,
+        start_team(&team)
+        with parallel(num_threads=threads):
+            thread, size = join_team(&team), team_size()
+            whole_domains(x, y, w, &d, parts, groups, domains * thread // size, domains * (thread + 1) // size,
                           mean, var, weight, bias, eps)
+            leave_team(&team)
     free(parts)
     return 0
 
@@ -217,6 +242,16 @@ cdef struct Scratch:
     Coefficients coefficients
 
 
+cdef void parts_of_lines(
+    const real* x, const Walk* w, Py_ssize_t part_lines, Py_ssize_t start, Py_ssize_t stop, double* means, double* m2s
+) noexcept nogil:
+    """Moments of each channel over the parts start..stop of the lines of one sample."""
+    cdef Py_ssize_t lines = w.outer * w.middle * w.inner, i
+    for i in range(start, stop):
+        lines_moments(x, w, i * part_lines, min((i + 1) * part_lines, lines),
+                      means + i * w.channels, m2s + i * w.channels)
+
+
 cdef void sample_last(
     const real* x, real* y, const Walk* w, Scratch* scratch, bint streamed, Py_ssize_t groups,
     double* mean, double* var, const real* weight, const real* bias, double eps, int threads,
@@ -226,19 +261,21 @@ cdef void sample_last(
     cdef Walk f = folded(w, fold)
     cdef Py_ssize_t lines = f.outer * f.middle * f.inner, rest = w.inner - fold * f.inner
     cdef Py_ssize_t part_lines = lines_of_part(f.channels)
-    cdef Py_ssize_t parts = (lines + part_lines - 1) // part_lines, i, group, channel, line, column
+    cdef Py_ssize_t parts = (lines + part_lines - 1) // part_lines, group, channel, line, column
     cdef double rest_mean, rest_m2, rstd
     cdef double* means = scratch.means
     cdef double* m2s = scratch.m2s
     cdef Moments moments
+    cdef int thread = 0, size = 1
+    cdef Team team
     if threads == 1:
-        for i in range(parts):
-            lines_moments(x, &f, i * part_lines, min((i + 1) * part_lines, lines),
-                          means + i * f.channels, m2s + i * f.channels)
+        parts_of_lines(x, &f, part_lines, 0, parts, means, m2s)
     else:
-        for i in prange(parts, num_threads=threads, schedule="static"):
-            lines_moments(x, &f, i * part_lines, min((i + 1) * part_lines, lines),
-                          means + i * f.channels, m2s + i * f.channels)
+        start_team(&team)
+        with parallel(num_threads=threads):
+            thread, size = join_team(&team), team_size()
+            parts_of_lines(x, &f, part_lines, parts * thread // size, parts * (thread + 1) // size, means, m2s)
+            leave_team(&team)
     merge_lines(means, m2s, f.channels, parts, part_lines, lines)
     for group in range(groups):
         moments = Moments(0, 0, 0)
@@ -277,32 +314,36 @@ cdef int grouped_last(
 ) noexcept nogil:
     """channels_last: a thread takes whole samples, if they are many or small; else all share each sample."""
     cdef Py_ssize_t fold = foldable(w, LANES), part_lines = lines_of_part(w.channels * fold)
-    cdef Py_ssize_t size = w.outer * w.middle * w.inner // fold // part_lines * w.channels * fold + w.channels * fold
-    cdef int teams = 1, thread
+    cdef Py_ssize_t room = w.outer * w.middle * w.inner // fold // part_lines * w.channels * fold + w.channels * fold
+    cdef int teams = 1, thread = 0, size = 1
+    cdef Team team
     cdef Scratch* scratch
     if threads > 1 and w.samples >= threads and (w.samples % threads == 0 or w.samples >= 4 * threads):
         teams = threads
     scratch = <Scratch*> malloc(teams * sizeof(Scratch))
     if scratch == NULL:
         return -1
-    cdef double* means = <double*> malloc(2 * teams * size * sizeof(double))
+    cdef double* means = <double*> malloc(2 * teams * room * sizeof(double))
     cdef Coefficients c
     if means == NULL or not allocate(<real> 0, &c, teams * w.channels):
         free(means)
         free(scratch)
         return -1
     for thread in range(teams):
-        scratch[thread].means = means + 2 * thread * size
-        scratch[thread].m2s = means + (2 * thread + 1) * size
+        scratch[thread].means = means + 2 * thread * room
+        scratch[thread].m2s = means + (2 * thread + 1) * room
         scratch[thread].coefficients = Coefficients(
             <real*> c.high + thread * w.channels, <real*> c.low + thread * w.channels,
             <real*> c.scale + thread * w.channels, <real*> c.bias + thread * w.channels)
     if teams == 1:
         samples_last(x, y, w, scratch, 0, w.samples, groups, mean, var, weight, bias, eps, threads)
     else:
-        for thread in prange(threads, num_threads=threads, schedule="static"):
-            samples_last(x, y, w, &scratch[thread], w.samples * thread // threads, w.samples * (thread + 1) // threads,
+        start_team(&team)
+        with parallel(num_threads=threads):
+            thread, size = join_team(&team), team_size()
+            samples_last(x, y, w, &scratch[thread], w.samples * thread // size, w.samples * (thread + 1) // size,
                          groups, mean, var, weight, bias, eps, 1)
+            leave_team(&team)
     free(c.high)
     free(means)
     free(scratch)
@@ -358,14 +399,34 @@ cdef void whole_rows(
     end_stream()
 
 
+cdef void parts_of_rows(
+    const real* x, real* y, const Walk* w, const Domain* d, const Moments* parts, Py_ssize_t start, Py_ssize_t stop,
+    const real* weight, const real* bias, double eps,
+) noexcept nogil:
+    """Apply of the parts start..stop, of all (row, part); the moments of a row stand in its first part."""
+    cdef Py_ssize_t i, row, at
+    cdef Line line = Line(0, w.x_inner, w.y_inner, AHEAD // <int> sizeof(real), past_cache(x, y, w))
+    for i in range(start, stop):
+        row, at = i // d.along, i % d.along * d.part_length
+        line.n = min(d.part_length, d.length - at)
+        apply_width(
+            x + row // w.middle * w.x_sample + row % w.middle * w.x_middle + at * w.x_inner,
+            y + row // w.middle * w.y_sample + row % w.middle * w.y_middle + at * w.y_inner,
+            line, &parts[row * d.along], weight + at if weight != NULL else NULL, bias + at if bias != NULL else NULL,
+            eps)
+    end_stream()
+
+
 cdef int layer_norm_of(
     const real* x, real* y, const Walk* w, const real* weight, const real* bias, double eps, int threads
 ) noexcept nogil:
     """A thread takes whole rows; where they are few and long, parts of them."""
-    cdef Py_ssize_t rows = w.samples * w.middle, index, i, at, ahead = AHEAD // <int> sizeof(real)
-    cdef bint streamed = past_cache(x, y, w)
-    cdef int thread
+    cdef Py_ssize_t rows = w.samples * w.middle, index, i, count
+    cdef int thread = 0, size = 1
+    cdef Team team
     cdef Domain d = Domain(1, w.inner, 1, 0, 1, (w.inner + PART - 1) // PART, 1, 0)
+    cdef Walk v = w[0]  # the rows of a sample seen as its channels
+    v.middle, v.channels, v.x_channel = 1, w.middle, w.x_middle
     cdef real* constant = NULL
     cdef Moments* parts = NULL
     d.part_length = (d.length + d.along - 1) // d.along
@@ -385,25 +446,28 @@ cdef int layer_norm_of(
             free(constant)
             return -1
     if d.along > 1 and threads > 1 and rows < 4 * threads:
-        for i in prange(rows * d.along, num_threads=threads, schedule="static"):
-            index = i // d.along
-            parts[i] = part_moments(
-                x + index // w.middle * w.x_sample + index % w.middle * w.x_middle, w, &d, i % d.along)
+        count = rows * d.along
+        start_team(&team)
+        with parallel(num_threads=threads):
+            thread, size = join_team(&team), team_size()
+            parts_of_domains(x, &v, &d, parts, w.middle, count * thread // size, count * (thread + 1) // size)
+            leave_team(&team)
         for index in range(rows):
             merge_tree(&parts[index * d.along], d.along)
-        for i in prange(rows * d.along, num_threads=threads, schedule="static"):
-            index = i // d.along
-            at = i % d.along * d.part_length
-            apply_width(
-                x + index // w.middle * w.x_sample + index % w.middle * w.x_middle + at * w.x_inner,
-                y + index // w.middle * w.y_sample + index % w.middle * w.y_middle + at * w.y_inner,
-                Line(min(d.part_length, d.length - at), w.x_inner, w.y_inner, ahead, streamed), &parts[index * d.along],
-                weight + at if weight != NULL else NULL, bias + at if bias != NULL else NULL, eps)
+        start_team(&team)
+        with parallel(num_threads=threads):
+            thread, size = join_team(&team), team_size()
+            parts_of_rows(x, y, w, &d, parts, count * thread // size, count * (thread + 1) // size,
+                          weight, bias, eps)
+            leave_team(&team)
     elif threads == 1 or rows == 1:
         whole_rows(x, y, w, &d, parts, 0, rows, weight, bias, eps)
     else:
-        for thread in prange(threads, num_threads=threads, schedule="static"):
-            whole_rows(x, y, w, &d, parts, rows * thread // threads, rows * (thread + 1) // threads, weight, bias, eps)
+        start_team(&team)
+        with parallel(num_threads=threads):
+            thread, size = join_team(&team), team_size()
+            whole_rows(x, y, w, &d, parts, rows * thread // size, rows * (thread + 1) // size, weight, bias, eps)
+            leave_team(&team)
     free(parts)
     free(constant)
     return 0
