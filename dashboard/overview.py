@@ -239,6 +239,8 @@ class Overview(OutputPublisher):
     @classmethod
     def publish(cls, conf, repo, benchmarks, graphs, revisions):
         """Write the page, and lead visitors to it."""
+        for name in [name for name in benchmarks if not graphs.get_graph_group(name)]:
+            del benchmarks[name]  # never measured: asv's pages would ask for a graph that isn't there
         if not len(graphs):
             return
         history = History(conf, benchmarks, revisions)

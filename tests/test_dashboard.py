@@ -40,6 +40,7 @@ RATIO = benchmark(
 ERROR = benchmark("accuracy.Errors.track_largest", "max |error|", implementation=("cython", "torch"))
 SIZE = benchmark("cold_start.Installed.track_size", "bytes")
 FAULTS = benchmark("memory.Large.track_page_faults", "page faults")
+UNMEASURED = benchmark("memory.Large.track_peak", "bytes")
 HISTORY = {  # by benchmark, commit by commit, combination by combination
     RATIO["name"]: (
         [1.25, 0.5, 0.2, 2.0, NA, 0.5],
@@ -79,7 +80,7 @@ def project(tmp_path_factory):
     results = folder / json.loads((folder / "asv.conf.json").read_text())["results_dir"]
     (results / "reference").mkdir(parents=True)
     (results / "reference" / "machine.json").write_text(json.dumps({**machine, "version": 1}))
-    benchmarks = {one["name"]: one for one in (RATIO, ERROR, SIZE, FAULTS)}
+    benchmarks = {one["name"]: one for one in (RATIO, ERROR, SIZE, FAULTS, UNMEASURED)}
     (results / "benchmarks.json").write_text(json.dumps({**benchmarks, "version": 2}))
     for place, commit in enumerate(commits):
         result = {
@@ -174,6 +175,13 @@ def test_links_lead_into_the_graphs(project):
     index = (site / "index.html").read_text(encoding="utf-8")
     assert 'location.replace("overview.html")' in index
     assert '<li><a href="overview.html">Overview</a></li><li id="nav-li-"' in index
+
+
+def test_asv_asks_for_no_graph_that_is_not_there(project):
+    site, _, _ = project
+    names = json.loads((site / "index.json").read_text())["benchmarks"].keys()
+    assert names == HISTORY.keys()
+    assert all((site / "graphs" / "summary" / f"{name}.json").exists() for name in names)
 
 
 def test_offline(project):
