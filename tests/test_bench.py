@@ -12,7 +12,7 @@ import tiny
 
 pytest.importorskip("rich")
 
-from cpunorm.bench import _copy, accuracy, cases, peers, report, runner
+from cpunorm.bench import _copy, accuracy, cases, environment, peers, report, runner
 from cpunorm.bench.cases import Case, Layer
 from cpunorm.bench.runner import Result, Turn
 
@@ -224,6 +224,16 @@ def test_regions(monkeypatch, shape, dtype, region):
     monkeypatch.setattr(cases, "cache_bytes", lambda: (None, None))
     assert case.region == region
     assert case.bytes == 2 * case.arrays().x.nbytes
+
+
+def test_cache_sizes_are_linux_or_unknown(tmp_path):
+    for index, (level, size) in enumerate([(1, "48K"), (1, "64K"), (3, "32M"), (2, "2048K")]):
+        folder = tmp_path / "cache" / f"index{index}"
+        folder.mkdir(parents=True)
+        (folder / "level").write_text(f"{level}\n")
+        (folder / "size").write_text(f"{size}\n")
+    assert environment.cache_bytes(tmp_path / "cache") == (2 * 2**20, 32 * 2**20)
+    assert environment.cache_bytes(tmp_path / "none") == (None, None)
 
 
 def test_what_leaves_the_last_cache_is_memory_bound(monkeypatch):

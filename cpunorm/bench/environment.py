@@ -21,12 +21,12 @@ def _cpu_model():
 
 
 @functools.cache
-def cache_bytes():
+def cache_bytes(folder="/sys/devices/system/cpu/cpu0/cache"):
     """Bytes of the level 2 and of the last-level cache of the first CPU, as Linux tells them; None where unknown."""
     sizes = {}
-    for cache in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
-        size = (cache / "size").read_text().strip()  # such as 2048K
-        sizes[int((cache / "level").read_text())] = int(size[:-1]) << {"K": 10, "M": 20, "G": 30}[size[-1]]
+    for file in Path(folder).glob("index*/size"):
+        size = file.read_text().strip()  # such as 2048K
+        sizes[int((file.parent / "level").read_text())] = int(size[:-1]) << {"K": 10, "M": 20, "G": 30}[size[-1]]
     return sizes.get(2), sizes[max(sizes)] if sizes else None
 
 

@@ -77,7 +77,7 @@ LEGEND = """\
 time: median of a call, ± half the distance of the quartiles; as called: output made by the call; out=: output given
 vs: so many times faster is cpunorm (▼: slower), median of the ratios of {samples} interleaved turns
 GB/s: input and output counted once; copy: share of the speed of the fastest copy of the same bytes
-error: largest, against float64
+error: largest, against float64; thr: threads of each library
 """
 
 
