@@ -5,6 +5,7 @@ asv imports the cpunorm of the commit that it measures; the cases must not chang
 
 import abc
 import contextlib
+import dataclasses
 import functools
 import importlib.util
 import os
@@ -35,8 +36,10 @@ cases, errors, peers, runner = _load_registry("cases", "accuracy", "peers", "run
 TimeBenchmark._setup_isolates_timed_calls = False
 
 ALL = os.environ.get("CPUNORM_BENCHMARKS") == "all"
-ROUNDS = 2  # processes that a ratio is taken in: one process's luck with memory must not look like a change
-TURNS = 8  # of each of them
+# Where an input lies in memory changes a ratio by some percent: this luck must not look like a change of the code.
+ROUNDS = 2  # processes that a ratio is taken in
+COPIES = 4  # of the input in each process
+TURNS = 2  # with each copy
 TIMEOUT = 300  # seconds: Numba compiles for ten of them, large cases are checked in float64
 ENGINES = ("cython", "numba")
 COMPETITORS = ("numpy", "torch")
@@ -92,9 +95,18 @@ def prepared(implementation, case, threads=THREADS):
     return runner.checked(who, case, *work(case), allowed)[0]
 
 
-def ratio(ours, theirs):
-    """Samples of the time of `ours` as a share of that of `theirs`, turn by turn."""
-    turns = runner.interleave(ours, theirs, TURNS, lambda: None)
+def copies(case, *peers):
+    """Calls of each of `peers` on one copy of the case's input after the other; none gives its memory to the next."""
+    arrays, _ = work(case)
+    kept = []
+    for _ in range(COPIES):
+        kept.append(dataclasses.replace(arrays, x=arrays.x.copy()))
+        yield [runner.prepared(peer, case, kept[-1].with_own_statistics()).fresh for peer in peers]
+
+
+def ratio(pairs):
+    """Samples of the time of ours as a share of that of theirs, turn by turn with each pair of calls."""
+    turns = [turn for ours, theirs in pairs for turn in runner.interleave(ours, theirs, TURNS, lambda: None)]
     return {"samples": [1 / turn.speedup for turn in turns], "number": 1}
 
 

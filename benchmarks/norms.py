@@ -6,7 +6,21 @@ The classes here are abstract, so that asv lists their subclasses alone.
 import abc
 import itertools
 
-from . import ALL, COMPETITORS, ENGINES, ROUNDS, THREADS, TIMEOUT, AsCalled, available, cases, prepared, ratio
+from . import (
+    ALL,
+    COMPETITORS,
+    ENGINES,
+    ROUNDS,
+    THREADS,
+    TIMEOUT,
+    AsCalled,
+    available,
+    cases,
+    copies,
+    peer,
+    prepared,
+    ratio,
+)
 
 AXES = ("shape", "layout", "mode", "dtype")
 
@@ -88,7 +102,10 @@ class Ratio(Norm):
 
     def against(self, competitor, threads, axes):
         threads = THREADS if threads == "all" else 1
-        return ratio(*(prepared(who, self.cases[axes], threads).fresh for who in ("cython", competitor)))
+        both = "cython", competitor
+        for implementation in both:
+            prepared(implementation, self.cases[axes], threads)
+        return ratio(copies(self.cases[axes], *(peer(implementation, threads) for implementation in both)))
 
     track_vs_numpy.unit, track_vs_torch.unit = "ours/numpy", "ours/torch"
     track_vs_numpy.rounds = track_vs_torch.rounds = ROUNDS  # asv looks for a track's at the function alone

@@ -2,7 +2,7 @@
 
 import cpunorm
 
-from . import ALL, ROUNDS, THREADS, TIMEOUT, AsCalled, cases, prepared, ratio
+from . import ALL, ROUNDS, THREADS, TIMEOUT, AsCalled, cases, copies, peer, prepared, ratio
 
 EVERY = {case: f"{case.module} {case.mode or ''}".strip() for case in cases.expand(cases.LAYERS, "float32")}
 LARGE = {
@@ -26,16 +26,16 @@ class RatioThreads:
     timeout = TIMEOUT
 
     def track_vs_one_thread(self, layer, threads):
-        call = prepared("cython", LARGE[layer]).fresh
-
-        def on(threads):
+        def on(number, call):
             def timed():
-                cpunorm.set_num_threads(threads)
+                cpunorm.set_num_threads(number)
                 call()
 
             return timed
 
-        return ratio(on(threads), on(1))
+        prepared("cython", LARGE[layer])
+        calls = copies(LARGE[layer], peer("cython"))
+        return ratio((on(threads, call), on(1, call)) for (call,) in calls)
 
     track_vs_one_thread.unit = "n threads/1 thread"
     track_vs_one_thread.rounds = ROUNDS

@@ -55,7 +55,7 @@ def suite(tmp_path_factory):
     package = importlib.import_module("benchmarks")
     package.cases.expand = small_cases(package.cases)
     package.runner.BLOCK_SECONDS = 1e-5
-    package.TURNS = 2
+    package.TURNS = package.COPIES = 2
     cold_start = importlib.import_module("benchmarks.cold_start")
     cold_start.SAMPLES = 1
     cache = tmp_path_factory.mktemp("numba")
@@ -138,12 +138,13 @@ def test_benchmarks_keep_their_history_when_they_are_edited(benchmarks):
     assert all(re.fullmatch(r"\d+", benchmark.version) for benchmark in benchmarks.values())
 
 
-def test_ratios_are_taken_in_several_processes_and_fifteen_turns(suite, benchmarks):
+def test_ratios_are_taken_in_fifteen_turns(suite, benchmarks):
     source = (SUITE / "__init__.py").read_text()
-    (turns,) = re.findall(r"^TURNS = (\d+)", source, re.MULTILINE)
+    samples = math.prod(int(number) for number in re.findall(r"^(?:ROUNDS|COPIES|TURNS) = (\d+)", source, re.MULTILINE))
     ratios = [benchmark for name, benchmark in benchmarks.items() if ".Ratio" in name]
     assert len(ratios) == 7
-    assert all(benchmark.rounds > 1 and benchmark.rounds * int(turns) >= 15 for benchmark in ratios)
+    assert samples >= 15
+    assert {benchmark.rounds for benchmark in ratios} == {suite.ROUNDS}
     assert {benchmark.unit for benchmark in ratios} == {"ours/numpy", "ours/torch", "n threads/1 thread"}
 
 
@@ -160,8 +161,20 @@ def test_short_calls_are_not_timed_one_by_one(benchmarks):
 
 
 def test_a_ratio_under_one_is_faster(suite):
-    samples = suite.ratio(lambda: None, lambda: sum(range(1000)))["samples"]
+    samples = suite.ratio([(lambda: None, lambda: sum(range(1000)))] * 3)["samples"]
+    assert len(samples) == 3 * suite.TURNS
     assert all(0 < sample < 1 for sample in samples)
+
+
+def test_every_copy_of_an_input_lies_elsewhere(suite):
+    class Addresses(suite.peers.Peer):
+        def layer_norm(self, case, arrays):
+            return suite.peers.Call(lambda: arrays.x)
+
+    layer = suite.cases.Layer("net", "layer_norm", (512, 512))
+    (case,) = suite.cases.expand([layer], "float32")
+    addresses = {call().ctypes.data for (call,) in suite.copies(case, Addresses(1))}
+    assert len(addresses) == suite.COPIES
 
 
 def test_growth_is_of_one_call(suite, benchmarks):
