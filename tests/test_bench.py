@@ -100,12 +100,14 @@ def test_turns_are_ours_theirs_theirs_ours_in_blocks_of_at_least_2_ms(monkeypatc
     assert theirs * 0.0035 >= 0.002
 
 
-def test_threads_settle_at_each_change_of_sides_and_are_woken(monkeypatch):
+@pytest.mark.parametrize(("number", "wakes"), [(1, 0), (3, 2)])
+def test_threads_settle_at_each_change_of_sides_and_are_woken(monkeypatch, number, wakes):
     order = []
-    monkeypatch.setattr(runner, "BLOCK_SECONDS", 0)
+    monkeypatch.setattr(runner, "calls_per_block", lambda call: number)
     monkeypatch.setattr(time, "sleep", lambda seconds: order.append(f"{seconds:g}"))
     runner.interleave(lambda: order.append("o"), lambda: order.append("t"), 2, lambda: None, 0.04)
-    assert "".join(order[4:]) == "0.04o" + 2 * ("o" + "0.04t" + "tt" + "0.04o" + "o")
+    ours, theirs = (f"0.04{wakes * side}{number * side}" for side in "ot")
+    assert "".join(order) == ours + theirs + number * "t" + ours + number * "o" + theirs + number * "t" + ours
 
 
 def test_garbage_collection_is_off_while_timing_and_on_again_after():

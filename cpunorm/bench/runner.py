@@ -142,25 +142,26 @@ def seconds_per_call(call):
 def interleave(ours, theirs, samples, tick, settle=0.0):
     """`samples` turns of the two calls; `tick` is called after each, outside the timed blocks.
 
-    Seconds to `settle` are let pass at each change of sides, and a call, so that what is timed is awake.
+    At each change of sides seconds to `settle` are let pass, then two calls if they are short: they wake the threads.
     """
     n, m = calls_per_block(ours), calls_per_block(theirs)
 
-    def change_to(call):
+    def change_to(call, number):
         if settle:
             time.sleep(settle)
-            call()
+        if number > 1:
+            block(call, 2)
 
     turns = []
     collecting = gc.isenabled()
     gc.disable()
     try:
-        change_to(ours)
+        change_to(ours, n)
         for _ in range(samples):
             a = block(ours, n)
-            change_to(theirs)
+            change_to(theirs, m)
             b, c = block(theirs, m), block(theirs, m)
-            change_to(ours)
+            change_to(ours, n)
             d = block(ours, n)
             turns.append(Turn((a / n, d / n), (b / m, c / m)))
             tick()
