@@ -3,7 +3,9 @@
 import os
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import fresh
 import numpy as np
@@ -11,6 +13,8 @@ import pytest
 from norms import NORMS, values
 
 import cpunorm
+from cpunorm import _express
+from cpunorm.functional import batch_norm
 
 MOST = max(256, os.cpu_count())
 BAD = [
@@ -259,3 +263,34 @@ def test_kernels_release_the_gil(engine, name):
     finally:
         sys.setswitchinterval(before)
     pytest.fail("no other thread ran during any of 50 calls")
+
+
+def allowed_cpus():
+    """The CPUs that each thread of this process may run on."""
+    return {
+        line
+        for task in Path("/proc/self/task").iterdir()
+        for line in (task / "status").read_text().splitlines()
+        if line.startswith("Cpus_allowed:")
+    }
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="reads Linux's /proc")
+def test_a_team_that_starts_cold_keeps_its_cpus():
+    x = np.zeros((1, 64, 256, 256), np.float32)
+    before = allowed_cpus()
+    for _ in range(20):
+        time.sleep(0.03)  # the team falls asleep, and is woken on the CPU of the caller, which it leaves
+        batch_norm(x, None, None, training=True)
+        assert allowed_cpus() == before
+
+
+def test_small_work_waits_for_a_team_that_is_awake():
+    cpunorm.set_num_threads(2)
+    time.sleep(0.05)
+    assert _express.threads_for(1 << 16, 1) == 1
+    # A busy machine may let 2 ms pass between two calls, but hardly between any two.
+    assert any(_express.threads_for(1 << 16, 1) == 2 for _ in range(100))
+    time.sleep(0.05)
+    assert _express.threads_for(1 << 22, 1) == 2
+    assert _express.threads_for(1 << 14, 1) == 1

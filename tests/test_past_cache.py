@@ -1,0 +1,78 @@
+"""Outputs too large for the caches are stored around them (in place they never are): the same bits either way."""
+
+import numpy as np
+import pytest
+
+import cpunorm
+from cpunorm import _engine
+from cpunorm.functional import batch_norm, group_norm, layer_norm
+
+VALUES = 13 << 20  # of float32: input and output are 104 MiB, over any share of a cache that is counted on
+
+
+def channel_vectors(channels, dtype):
+    return (np.linspace(start, 1.5, channels, dtype=dtype) for start in (-0.5, 0.5, 0.25, -1))
+
+
+def batch_norm_inference(x, **options):
+    mean, var, weight, bias = channel_vectors(x.shape[1 if "data_format" not in options else -1], x.dtype)
+    return batch_norm(x, mean, var, weight, bias, **options)
+
+
+def batch_norm_training(x, **options):
+    return batch_norm(x, None, None, training=True, **options)
+
+
+def layer_norm_of_rows(x, **options):
+    _, _, weight, bias = channel_vectors(x.shape[-1], x.dtype)
+    return layer_norm(x, x.shape[-1:], weight, bias, **options)
+
+
+def group_norm_of_channels(x, **options):
+    return group_norm(x, 4, **options)
+
+
+LAST = {"data_format": "channels_last"}
+
+# Lines that end and start on a cache line, and lines that don't.
+CASES = {
+    "batch_norm inference": (batch_norm_inference, (8, 16, 112, 64), {}),
+    "batch_norm inference, odd lines": (batch_norm_inference, (8, 16, 113, 61), {}),
+    "batch_norm inference, short lines": (batch_norm_inference, (16, 512, 7, 7), {}),
+    "batch_norm inference, channels_last": (batch_norm_inference, (8, 28, 28, 64), LAST),
+    "batch_norm inference, channels_last, odd lines": (batch_norm_inference, (8, 28, 28, 67), LAST),
+    "batch_norm training": (batch_norm_training, (8, 16, 112, 64), {}),
+    "batch_norm training, odd lines": (batch_norm_training, (8, 16, 113, 61), {}),
+    "batch_norm training, channels_last": (batch_norm_training, (8, 28, 28, 64), LAST),
+    "batch_norm training of few channels": (batch_norm_training, (1, 3, 1024, 64), {}),
+    "group_norm": (group_norm_of_channels, (2, 16, 112, 64), {}),
+    "group_norm, channels_last": (group_norm_of_channels, (2, 28, 28, 64), LAST),
+    "layer_norm": (layer_norm_of_rows, (64, 1024), {}),
+    "layer_norm, odd rows": (layer_norm_of_rows, (64, 1001), {}),
+    "layer_norm of few rows": (layer_norm_of_rows, (2, 70001), {}),
+}
+
+
+@pytest.fixture(scope="module")
+def large():
+    return np.random.default_rng(0).standard_normal(VALUES, np.float32)
+
+
+def enlarged(shape, axis, large):
+    """An array of `shape`, but for as much more along `axis` as it takes."""
+    shape = list(shape)
+    shape[axis] *= -(-VALUES // int(np.prod(shape)))
+    return np.resize(large, shape)
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("engine", [("cython", isa) for isa in _engine.isa_levels()], indirect=True, ids="-".join)
+@pytest.mark.parametrize("name", CASES)
+def test_has_the_bits_of_the_result_in_place(name, large):
+    run, shape, options = CASES[name]
+    x = enlarged(shape, axis=-1 if "few" in name else 0, large=large)
+    with cpunorm.num_threads(3):
+        run(x, **options).fill(np.nan)  # the next output takes this one's memory: what isn't stored shows
+        y = run(x, **options)
+        assert run(x, out=x, **options) is x
+    np.testing.assert_array_equal(y, x)
