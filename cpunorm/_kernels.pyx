@@ -380,9 +380,9 @@ cdef void whole_rows(
     cdef Py_ssize_t index = start
     cdef const real* sources[MOST_TOGETHER]
     cdef Moments moments[MOST_TOGETHER]
-    cdef Line line = Line(w.inner, w.x_inner, w.y_inner, w.inner, past_cache(x, y, w))
+    cdef Line line = Line(w.inner, w.x_inner, w.y_inner, 0, past_cache(x, y, w))
     cdef int i, count, most = together(w, d)
-    line.ahead *= max(1, most)
+    line.ahead = w.inner * most if most else AHEAD // <int> sizeof(real)
     while index < stop:
         count = <int> min(<Py_ssize_t> max(1, most), stop - index)
         for i in range(count):

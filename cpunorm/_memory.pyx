@@ -196,7 +196,7 @@ def strided(cnp.ndarray array not None, tuple lengths not None, tuple strides no
 def set_cache_limit(limit):
     """Keep at most so many bytes of memory for outputs to come; 0 keeps none.
 
-    At first it is the environment variable ``CPUNORM_CACHE_BYTES``, else 256 MiB or a sixteenth of the machine's
+    At first it is the environment variable ``CPUNORM_CACHE_BYTES``, else 512 MiB or a sixteenth of the machine's
     memory, whichever is less.
 
     Raises
@@ -243,7 +243,7 @@ def _initial_limit():
     given = os.environ.get("CPUNORM_CACHE_BYTES")
     if given is None:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**32
-        return min(2**28, memory // 16)
+        return min(2**29, memory // 16)
     try:
         return int(given)
     except ValueError:

@@ -248,7 +248,7 @@ def test_the_environment_variable():
     code = "import cpunorm; print(cpunorm.get_cache_limit())"
     assert fresh.output(code, CPUNORM_CACHE_BYTES="12345") == "12345"
     assert fresh.output(code, CPUNORM_CACHE_BYTES="0") == "0"
-    assert 0 < int(fresh.output(code)) <= 256 * MIB
+    assert 0 < int(fresh.output(code)) <= 512 * MIB
     assert fresh.error(code, CPUNORM_CACHE_BYTES="much").startswith(
         "TypeError: CPUNORM_CACHE_BYTES must be an int, got 'much'"
     )
