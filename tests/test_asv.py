@@ -168,6 +168,7 @@ def test_a_ratio_under_one_is_faster(suite):
 
 def test_every_copy_of_an_input_lies_elsewhere(suite, monkeypatch):
     monkeypatch.setattr(suite, "COPIES", 4)
+
     class Addresses(suite.peers.Peer):
         def layer_norm(self, case, arrays):
             return suite.peers.Call(lambda: arrays.x)
