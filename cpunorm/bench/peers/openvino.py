@@ -31,6 +31,7 @@ class OpenVINO(ONNXPeer):
             "INFERENCE_NUM_THREADS": self.threads,
             "INFERENCE_PRECISION_HINT": "f32",  # not the bfloat16 that it prefers where the CPU has it
             "PERFORMANCE_HINT": "LATENCY",
+            "ENABLE_CPU_PINNING": False,  # it pins the calling thread too, to a CPU that others' threads then share
         }
         compiled = core.compile_model(core.read_model(model), "CPU", settings)
         request = compiled.create_infer_request()
