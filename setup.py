@@ -64,8 +64,7 @@ def extensions():
         "define_macros": [("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
         "extra_link_args": [*link_openmp, *strip],
         "depends": [
-            f"cpunorm/{name}"
-            for name in ("_kernels.pyx", "_moments.pxi", "_apply.pxi", "_vectors.h", "_team.h", "_kernel_set.pxd")
+            str(path) for files in ("_kernels.pyx", "*.pxi", "*.pxd", "*.h") for path in Path("cpunorm").glob(files)
         ],
     }
     modules = {"_cpu": [], "_memory": [], "_running": [], "_express": [], "_kernels": [], "bench._copy": []}
