@@ -38,7 +38,7 @@ print(seconds)
 
 def seconds(code, samples, **variables):
     """The seconds that `code` prints, in processes of its own."""
-    command = [sys.executable, "-c", code]
+    command = [sys.executable, "-P", "-c", code]  # -P: not the sources that may lie in the working directory
     ran = (
         subprocess.run(command, env={**os.environ, **variables}, check=True, stdout=subprocess.PIPE, text=True)
         for _ in range(samples)
