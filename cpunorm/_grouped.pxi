@@ -190,7 +190,7 @@ cdef int grouped_last(
     const real* x, real* y, const Walk* w, Py_ssize_t groups, double* mean, double* var,
     const real* weight, const real* bias, double eps, int threads,
 ) noexcept nogil:
-    """channels_last: a thread takes whole samples, if they are many or small; else all share each sample."""
+    """channels_last: a thread takes whole samples, if they share out evenly or are many; else all share each sample."""
     cdef Py_ssize_t fold = foldable(w, LANES), part_lines = lines_of_part(w.channels * fold)
     cdef Py_ssize_t room = w.outer * w.middle * w.inner // fold // part_lines * w.channels * fold + w.channels * fold
     cdef int teams = 1, thread = 0, size = 1
