@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import importlib.util
 import os
+import statistics
 import sys
 from pathlib import Path
 
@@ -36,10 +37,10 @@ cases, errors, peers, runner = _load_registry("cases", "accuracy", "peers", "run
 TimeBenchmark._setup_isolates_timed_calls = False
 
 ALL = os.environ.get("CPUNORM_BENCHMARKS") == "all"
-# Where an input lies in memory changes a ratio by some percent: this luck must not look like a change of the code.
-ROUNDS = 2  # processes that a ratio is taken in
-COPIES = 4  # of the input in each process
-TURNS = 2  # with each copy
+# Where its arrays lie changes a process's ratios, all alike, by up to tens of percent. asv's test takes samples for
+# independent, so that a process gives one: two processes with eight each would look like sixteen that agree.
+ROUNDS = 16  # processes, and samples, of a ratio
+COPIES = 2  # of the input in each process, a turn with each
 TIMEOUT = 300  # seconds: Numba compiles for ten of them, large cases are checked in float64
 ENGINES = ("cython", "numba")
 COMPETITORS = ("numpy", "torch")
@@ -105,9 +106,9 @@ def copies(case, *peers):
 
 
 def ratio(pairs):
-    """Samples of the time of ours as a share of that of theirs, turn by turn with each pair of calls."""
-    turns = [turn for ours, theirs in pairs for turn in runner.interleave(ours, theirs, TURNS, lambda: None)]
-    return {"samples": [1 / turn.speedup for turn in turns], "number": 1}
+    """This process's sample: the time of ours as a share of that of theirs, the median of a turn with each pair."""
+    turns = [runner.interleave(ours, theirs, 1, lambda: None)[0] for ours, theirs in pairs]
+    return {"samples": [statistics.median(1 / turn.speedup for turn in turns)], "number": 1}
 
 
 class AsCalled(abc.ABC):
