@@ -1,4 +1,4 @@
-"""Adds commits to the history in `results/`: `asv run` under the history's machine name, without what is there already.
+"""Adds commits to the history in `results/`: `asv run` on the machine that it comes from, without what is there already.
 
 The arguments are those of `asv run`; without any, the newest commit is measured. Results are written commit by commit:
 a run that was stopped goes on where it was when it is started again.
@@ -9,7 +9,22 @@ import os
 import sys
 from pathlib import Path
 
-MACHINE = Path(__file__).parent / "results" / "reference-2cpu" / "machine.json"
+from asv.machine import Machine
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def reference():
+    """The machine of the history in `results/` that this one is; the program ends where it is none of them."""
+    here = Machine.get_defaults()
+    for path in sorted(RESULTS.glob("*/machine.json")):
+        machine = json.loads(path.read_text())
+        if all(machine[key] == here[key] for key in ("arch", "cpu", "num_cpu")):
+            return machine
+    sys.exit(
+        f"No history in {RESULTS} comes from {here['num_cpu']} CPUs of {here['cpu']} ({here['arch']}). "
+        "Another machine's results would look like a change of the code; `asv run` keeps them by themselves."
+    )
 
 
 def introduce(machine):
@@ -21,7 +36,7 @@ def introduce(machine):
 
 
 if __name__ == "__main__":
-    machine = json.loads(MACHINE.read_text())
+    machine = reference()
     introduce(machine)
     run = ["asv", "run", "--machine", machine["machine"], "--skip-existing", *(sys.argv[1:] or ["HEAD^!"])]
     os.execv(sys.executable, [sys.executable, "-m", *run])

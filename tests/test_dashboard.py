@@ -13,6 +13,8 @@ import pytest
 
 pytest.importorskip("asv")
 
+from asv.machine import Machine
+
 ROOT = Path(__file__).parents[1]
 SUBJECTS = ("first", "not built", "slow", "quick", "quicker", "<newest> & best")
 NA, TIMES = float("nan"), "\N{MULTIPLICATION SIGN}"
@@ -200,17 +202,47 @@ def test_offline(project):
     assert all((site / path).read_text() == path for path in offline.FILES.values())
 
 
-def test_track_introduces_the_machine(tmp_path):
+@pytest.fixture
+def track(tmp_path):
+    """Runs `track.py --help` with a history of one machine; asv knows another already."""
+    (tmp_path / "results" / "reference").mkdir(parents=True)
+    (tmp_path / ".asv-machine.json").write_text(json.dumps({"mine": {"machine": "mine"}, "version": 1}))
+    shutil.copy(ROOT / "benchmarks" / "track.py", tmp_path)
+
+    def start(machine):
+        file = tmp_path / "results" / "reference" / "machine.json"
+        file.write_text(json.dumps({**machine, "machine": "reference", "version": 1}))
+        environment = {**os.environ, "HOME": str(tmp_path)}
+        return subprocess.run(
+            [sys.executable, tmp_path / "track.py", "--help"], env=environment, capture_output=True, text=True
+        )
+
+    return start
+
+
+def test_track_introduces_the_machine(track, tmp_path):
     """Asv knows the history's machine then, and those that it knew before; the arguments are `asv run`'s."""
-    file = tmp_path / ".asv-machine.json"
-    file.write_text(json.dumps({"mine": {"machine": "mine"}, "version": 1}))
-    command = [sys.executable, ROOT / "benchmarks" / "track.py", "--help"]
-    done = subprocess.run(command, env={**os.environ, "HOME": str(tmp_path)}, capture_output=True, text=True)
+    done = track(Machine.get_defaults() | {"ram": "as it was described by hand"})
     assert done.returncode == 0, done.stderr
     assert "usage: asv run" in done.stdout.lower()
-    known = json.loads(file.read_text())
+    known = json.loads((tmp_path / ".asv-machine.json").read_text())
     assert known.pop("version") == 1
-    assert {name: machine["machine"] for name, machine in known.items()} == {
-        "mine": "mine",
-        "reference-2cpu": "reference-2cpu",
-    }
+    assert {name: machine["machine"] for name, machine in known.items()} == {"mine": "mine", "reference": "reference"}
+
+
+@pytest.mark.parametrize("key", ["arch", "cpu", "num_cpu"])
+def test_track_adds_nothing_from_another_machine(track, tmp_path, key):
+    here = Machine.get_defaults()
+    done = track({**here, key: "another"})
+    assert done.returncode != 0
+    assert here[key] in done.stderr
+    assert "reference" not in json.loads((tmp_path / ".asv-machine.json").read_text())
+
+
+def test_a_history_is_of_one_machine():
+    for path in (ROOT / "benchmarks" / "results").glob("*/machine.json"):
+        machine = json.loads(path.read_text())
+        del machine["version"]
+        for file in path.parent.glob("*-*.json"):
+            params = json.loads(file.read_text())["params"]
+            assert params | machine == params, file.name
