@@ -1,4 +1,6 @@
-"""Adds commits to the history in `results/`: `asv run` on the machine that it comes from, without what is there already.
+"""Adds commits to this machine's history in `results/`: `asv run` under its name, without what is there already.
+
+Another machine's results would look like a change of the code, so that each has a history of its own.
 
 The arguments are those of `asv run`; without any, the newest commit is measured. Results are written commit by commit:
 a run that was stopped goes on where it was when it is started again.
@@ -6,6 +8,7 @@ a run that was stopped goes on where it was when it is started again.
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -14,17 +17,15 @@ from asv.machine import Machine
 RESULTS = Path(__file__).parent / "results"
 
 
-def reference():
-    """The machine of the history in `results/` that this one is; the program ends where it is none of them."""
+def history():
+    """The machine of the history that comes from this one; a new one where there is none, named after its CPUs."""
     here = Machine.get_defaults()
     for path in sorted(RESULTS.glob("*/machine.json")):
         machine = json.loads(path.read_text())
         if all(machine[key] == here[key] for key in ("arch", "cpu", "num_cpu")):
             return machine
-    sys.exit(
-        f"No history in {RESULTS} comes from {here['num_cpu']} CPUs of {here['cpu']} ({here['arch']}). "
-        "Another machine's results would look like a change of the code; `asv run` keeps them by themselves."
-    )
+    name = re.sub("[^a-z0-9]+", "-", f"{here['cpu']} {here['num_cpu']}cpu".lower())
+    return {**here, "machine": name.strip("-")}
 
 
 def introduce(machine):
@@ -36,7 +37,7 @@ def introduce(machine):
 
 
 if __name__ == "__main__":
-    machine = reference()
+    machine = history()
     introduce(machine)
     run = ["asv", "run", "--machine", machine["machine"], "--skip-existing", *(sys.argv[1:] or ["HEAD^!"])]
     os.execv(sys.executable, [sys.executable, "-m", *run])
