@@ -32,7 +32,8 @@ What Cython can't say of vectors is in _vectors.h.
 Memory
 ------
 What is past the caches costs most, so x is read again while it is still in cache (backwards, domain by domain, sample
-by sample), lines are fetched a page ahead, and y, where x and y don't fit the last-level cache, is stored around it.
+by sample), lines are fetched a page ahead (for the moments of channels_last, a tile ahead), and y, where x and y don't
+fit the last-level cache, is stored around it.
 """
 
 from cython.parallel cimport parallel
