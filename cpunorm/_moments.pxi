@@ -298,71 +298,82 @@ cdef inline void moments_together(const real* const* starts, int count, Py_ssize
 
 # channels_last moments: each channel has a lane of its own, ROWS lines make a block.
 
-cdef inline void tile_moments(
-    const real* const* lines, Py_ssize_t n, Py_ssize_t width, Py_ssize_t next, bint first, double count,
-    double* mean, double* m2,
+cdef inline void sum_columns(
+    const real* const* lines, Py_ssize_t n, int columns, Py_ssize_t next, const real* k, real* s, real* q
 ) noexcept nogil:
-    """mean and m2 of `width` <= LANES channels, known for `count` lines, with n <= ROWS more lines.
+    """s = sum d and q = sum d^2 with d = x - k, each of `columns` over n lines.
 
     What lies `next` values on, in the tile to come, is fetched meanwhile: up to 1.3 times as fast past L2.
     """
+    cdef real total[LANES]
+    cdef real squares[LANES]
+    cdef real d
+    cdef const real* x
+    cdef Py_ssize_t r
+    cdef int j
+    for j in range(columns):
+        total[j] = 0
+        squares[j] = 0
+    for r in range(n):
+        x = lines[r]
+        will_read(x + next)
+        for j in range(columns):
+            d = x[j] - k[j]
+            total[j] += d
+            squares[j] += d * d
+    for j in range(columns):
+        s[j] = total[j]
+        q[j] = squares[j]
+
+
+cdef inline void sum_tile(
+    const real* const* lines, Py_ssize_t n, int columns, Py_ssize_t next, const real* k, real* s, real* q
+) noexcept nogil:
+    """`sum_columns`, for whole vectors with a constant in the place of `columns`, which keeps them in registers."""
+    if columns == LANES:
+        sum_columns(lines, n, LANES, next, k, s, q)
+    elif columns == 3 * VECTOR:
+        sum_columns(lines, n, 3 * VECTOR, next, k, s, q)
+    elif columns == 2 * VECTOR:
+        sum_columns(lines, n, 2 * VECTOR, next, k, s, q)
+    elif columns == VECTOR:
+        sum_columns(lines, n, VECTOR, next, k, s, q)
+    else:
+        sum_columns(lines, n, columns, next, k, s, q)
+
+
+cdef inline void tile_moments(
+    const real* const* lines, Py_ssize_t n, int columns, Py_ssize_t next, bint first, double count,
+    double* mean, double* m2,
+) noexcept nogil:
+    """mean and m2 of the channels of a tile, known for `count` lines, with n <= ROWS more lines."""
     cdef real k[LANES]
     cdef real s[LANES]
     cdef real q[LANES]
-    cdef real d
     cdef double block_mean[LANES]
     cdef double block_m2[LANES]
     cdef double share = n / (count + n), between = count * share, delta
-    cdef Py_ssize_t r, half = (n + 1) // 2
-    cdef int j, lanes = <int> width, redo = 0
-    cdef const real* x
-    for j in range(LANES):
-        k[j] = 0
-        s[j] = 0
-        q[j] = 0
+    cdef Py_ssize_t half = (n + 1) // 2
+    cdef int j, redo = 0
     if first:
-        for j in range(lanes):
+        for j in range(columns):
             k[j] = lines[0][j]
-        if lanes == LANES:
-            for r in range(half):
-                x = lines[r]
-                for j in range(LANES):
-                    s[j] += x[j] - k[j]
-        else:
-            for r in range(half):
-                x = lines[r]
-                for j in range(lanes):
-                    s[j] += x[j] - k[j]
-        for j in range(LANES):
+        sum_tile(lines, half, columns, next, k, s, q)
+        for j in range(columns):
             k[j] += s[j] / half
-            s[j] = 0
     else:
-        for j in range(lanes):
+        for j in range(columns):
             k[j] = <real> mean[j]
-    if lanes == LANES:
-        for r in range(n):
-            x = lines[r]
-            will_read(x + next)
-            for j in range(LANES):
-                d = x[j] - k[j]
-                s[j] += d
-                q[j] += d * d
-    else:
-        for r in range(n):
-            x = lines[r]
-            for j in range(lanes):
-                d = x[j] - k[j]
-                s[j] += d
-                q[j] += d * d
-    for j in range(lanes):
+    sum_tile(lines, n, columns, next, k, s, q)
+    for j in range(columns):
         block_mean[j] = k[j] + <double> s[j] / n
         block_m2[j] = max(q[j] - <double> s[j] * s[j] / n, 0.0)
         redo += out_of_range(k[j], q[j], n)
     if redo:
-        for j in range(lanes):
+        for j in range(columns):
             if out_of_range(k[j], q[j], n):
                 exact_column(lines, j, n, &block_mean[j], &block_m2[j])
-    for j in range(lanes):
+    for j in range(columns):
         delta = block_mean[j] - mean[j]
         mean[j] = moved(mean[j], block_mean[j], delta * share)
         m2[j] += block_m2[j] + delta * delta * between
@@ -391,6 +402,7 @@ cdef void lines_moments(
     cdef const real* lines[ROWS]
     cdef Py_ssize_t inner = start % w.inner, middle = start // w.inner % w.middle
     cdef Py_ssize_t outer = start // (w.inner * w.middle), line = start, n, channel, next, r
+    cdef int width
     for channel in range(w.channels):
         mean[channel] = 0
         m2[channel] = 0
@@ -407,13 +419,12 @@ cdef void lines_moments(
                     outer += 1
         channel = 0
         while channel < w.channels:
-            next = LANES if channel + LANES < w.channels else ROWS * w.x_inner - channel
-            tile_moments(
-                lines, n, min(<Py_ssize_t> LANES, w.channels - channel), next, line == start,
-                <double> (line - start), mean + channel, m2 + channel)
+            width = <int> min(<Py_ssize_t> LANES, w.channels - channel)
+            next = width if channel + width < w.channels else ROWS * w.x_inner - channel
+            tile_moments(lines, n, width, next, line == start, <double> (line - start), mean + channel, m2 + channel)
             for r in range(n):
-                lines[r] += LANES
-            channel += LANES
+                lines[r] += width
+            channel += width
         line += n
 
 
