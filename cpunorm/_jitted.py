@@ -43,6 +43,7 @@ OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": CONTRACT}
 jit = functools.partial(numba.njit, **OPTIONS, no_cpython_wrapper=True, no_cfunc_wrapper=True)  # not called by Python
 inlined = functools.partial(jit, forceinline=True)  # what a short line would spend more time to call than to run
 
+VECTORS = 64  # values that LLVM takes at once, at most
 BLOCK = 2048  # values that are summed in their own type before they are merged in float64
 ROWS = 64  # the same in channels_last, where each channel is summed by itself
 PART = 65536  # values of a part: what one thread takes of a domain that several share
@@ -255,7 +256,11 @@ def add_block(moments, x):
     if moments[0] < n:  # the mean of fewer values is no good estimate
         sample = x[: min(x.size, max(64, x.size // 256 * 64))]  # a quarter
         shift = x[0] + kind(shifted_sum(sample, x[0]) / sample.size)
-    total, squares = shifted_squares(x, shift)
+    whole = x.size // VECTORS * VECTORS
+    total, squares = shifted_squares(x[:whole], shift)
+    # The rest by itself: LLVM adds it value by value, which to the sum of a whole block costs one rounding each.
+    rest_total, rest_squares = shifted_squares(x[whole:], shift)
+    total, squares = float(total) + rest_total, float(squares) + rest_squares
     if x.itemsize == 4 and out_of_range(squares, n):
         return merge(moments, exact_moments(x))
     mean, m2 = total / n, squares - total * (total / n)
