@@ -12,13 +12,13 @@ import re
 import sys
 from pathlib import Path
 
-from asv.machine import Machine
-
 RESULTS = Path(__file__).parent / "results"
 
 
 def history():
     """The machine of the history that comes from this one; a new one where there is none, named after its CPUs."""
+    from asv.machine import Machine  # here: asv imports all that lies in this folder where it is not installed itself
+
     here = Machine.get_defaults()
     for path in sorted(RESULTS.glob("*/machine.json")):
         machine = json.loads(path.read_text())

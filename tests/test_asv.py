@@ -156,6 +156,21 @@ def test_short_calls_are_not_timed_one_by_one(benchmarks):
     assert benchmark.do_run()["number"] > 100
 
 
+def test_the_suite_does_not_need_asv():
+    """asv imports every module in an environment of its own, where there is only asv_runner."""
+    code = f"""
+import sys
+sys.modules["asv"] = None
+from asv_runner._aux import update_sys_path
+from asv_runner.discovery import disc_benchmarks
+update_sys_path({str(SUITE)!r})
+print(len(list(disc_benchmarks({str(SUITE)!r}))))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 0
+
+
 # Ours against theirs, the right way up
 
 
