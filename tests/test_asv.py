@@ -166,7 +166,7 @@ from asv_runner.discovery import disc_benchmarks
 update_sys_path({str(SUITE)!r})
 print(len(list(disc_benchmarks({str(SUITE)!r}))))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 0
 
