@@ -142,8 +142,9 @@ def test_fifteen_processes_give_a_sample_of_a_ratio_each(suite, benchmarks, tmp_
     assert len(ratios) == 7
     assert all(benchmark.rounds >= 15 for benchmark in ratios)
     for benchmark in ratios:
-        assert len(result(benchmark, live(benchmark)[0], tmp_path)["samples"]) == 1
-        forget(suite)
+        if suite.peers.Torch.installed() or "torch" not in benchmark.name:
+            assert len(result(benchmark, live(benchmark)[0], tmp_path)["samples"]) == 1
+            forget(suite)
     assert {benchmark.unit for benchmark in ratios} == {"ours/numpy", "ours/torch", "n threads/1 thread"}
 
 
