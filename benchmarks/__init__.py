@@ -37,7 +37,7 @@ cases, errors, peers, runner = _load_registry("cases", "accuracy", "peers", "run
 TimeBenchmark._setup_isolates_timed_calls = False
 
 ALL = os.environ.get("CPUNORM_BENCHMARKS") == "all"
-# Where its arrays lie changes a process's ratios, all alike, by up to tens of percent. asv's test takes samples for
+# The ratios of one process are alike, those of two differ by up to tens of percent. asv's test takes samples for
 # independent, so that a process gives one: two processes with eight each would look like sixteen that agree.
 ROUNDS = 16  # processes, and samples, of a ratio
 COPIES = 2  # of the input in each process, a turn with each

@@ -254,7 +254,7 @@ def add_block(moments, x):
     kind, n = x.dtype.type, float(x.size)
     shift = kind(moments[1])
     if moments[0] < n:  # the mean of fewer values is no good estimate
-        sample = x[: min(x.size, max(64, x.size // 256 * 64))]  # a quarter
+        sample = x[: min(x.size, max(VECTORS, x.size // 4 // VECTORS * VECTORS))]  # a quarter
         shift = x[0] + kind(shifted_sum(sample, x[0]) / sample.size)
     whole = x.size // VECTORS * VECTORS
     total, squares = shifted_squares(x[:whole], shift)
