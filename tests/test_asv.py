@@ -266,6 +266,7 @@ def asv(tmp_path):
         pytest.skip("asv needs a git repository")
     settings = json.loads((ROOT / "asv.conf.json").read_text())
     settings |= {"repo": str(ROOT), "benchmark_dir": str(SUITE), "results_dir": "results", "plugins": []}
+    settings["branches"] = ["HEAD"]  # a clone may have no main
     (tmp_path / "asv.conf.json").write_text(json.dumps(settings))
     package = Path(cpunorm.__file__).parents[1]  # what is tested here, wherever it is imported from
     environment = {**os.environ, "HOME": str(tmp_path), "ASV_PYTHONPATH": str(package)}
