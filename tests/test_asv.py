@@ -98,7 +98,16 @@ def live(benchmark):
 
 
 @pytest.mark.parametrize(
-    "module", ["accuracy", "batch_norm", "cold_start", "group_norm", "layer_norm", "memory", "scaling"]
+    "module",
+    [
+        "accuracy",
+        "batch_norm",
+        pytest.param("cold_start", marks=pytest.mark.slow),
+        "group_norm",
+        "layer_norm",
+        "memory",
+        "scaling",
+    ],
 )
 def test_every_combination_runs(module, suite, benchmarks, tmp_path):
     of_module = [benchmark for name, benchmark in benchmarks.items() if name.startswith(f"{module}.")]
