@@ -64,10 +64,10 @@ def extensions():
         "define_macros": [("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
         "extra_link_args": [*link_openmp, *strip],
         "depends": [
-            str(path) for files in ("_kernels.pyx", "*.pxi", "*.pxd", "*.h") for path in Path("cpunorm").glob(files)
+            str(path) for files in ("_kernels.pyx", "*.pxd", "kernels/*") for path in Path("cpunorm").glob(files)
         ],
     }
-    modules = {"_cpu": [], "_memory": [], "_running": [], "_express": [], "_kernels": [], "bench._copy": []}
+    modules = {"_cpu": [], "_memory": [], "_running": [], "_call": [], "_kernels": [], "bench._copy": []}
     if X86_64 and not MSVC:
         modules |= LEVELS
     for name, flags in modules.items():

@@ -11,7 +11,7 @@ import sys
 
 import numpy as np
 
-from cpunorm import _cpu, _express, _memory
+from cpunorm import _cpu, _call, _memory
 from cpunorm._version import __version__
 
 __all__ = [
@@ -77,7 +77,7 @@ def select(engine, isa=None):
     else:
         isa, module = None, f"_kernels_{engine}"
     kernels, _engine, _isa = importlib.import_module(f"cpunorm.{module}"), engine, isa
-    _express.use_kernels(kernels if engine == "cython" else None)
+    _call.use_kernels(kernels)
 
 
 def set_engine(name):
@@ -194,7 +194,7 @@ def _checked_threads(number, what="num_threads"):
 def _use_threads(threads, why):
     global _num_threads, _why_threads
     _num_threads, _why_threads = threads, why
-    _express.use_threads(threads)
+    _call.use_threads(threads)
 
 
 def set_num_threads(number):

@@ -3,6 +3,7 @@
 import numpy as np
 
 from cpunorm import functional
+from cpunorm._arguments import as_normalized_shape
 from cpunorm.modules._module import Module, parameter_dtype
 
 __all__ = ["LayerNorm"]
@@ -42,7 +43,7 @@ class LayerNorm(Module):
     def __init__(self, normalized_shape, eps=1e-5, elementwise_affine=True, bias=True, device=None, dtype=None):
         super().__init__()
         dtype = parameter_dtype(device, dtype)
-        self.normalized_shape = functional.as_normalized_shape(normalized_shape)
+        self.normalized_shape = as_normalized_shape(normalized_shape)
         self.eps = eps
         self.elementwise_affine = elementwise_affine
         self.weight = np.ones(self.normalized_shape, dtype) if elementwise_affine else None
