@@ -274,7 +274,7 @@ cdef object run(Norm* n, View view, int axis, object x, object out, object dtype
     elif dtype is not None or not is_plain(out):
         y = new_like(x)
     if not place(n, view, x, y, axis):
-        x = x.copy(order="K")
+        x = x.copy("C" if view == ROWS else "K")  # rows are walked in logical order, others in that of memory
         y = new_like(x)
         if out is None and dtype is None:
             result = y
