@@ -225,15 +225,19 @@ cdef bint place_batch(Norm* n, object x, object y, int axis) noexcept:
     return place_positions(n, axes, see(axes, x, y, 0, cnp.PyArray_NDIM(x), axis, True))
 
 
-cdef bint place_samples(Norm* n, object x, object y, int axis) noexcept:
-    """GroupNorm's view: the first axis is the samples'."""
+cdef bint place_samples(Norm* n, object x, object y, int axis, bint dense) noexcept:
+    """GroupNorm's view: the first axis is the samples'.
+
+    The outer place is for dense arrays whose samples or channels lie between positions: others become dense first, lest
+    their bits were different from those of the dense array with the same order of axes.
+    """
     cdef Axis axes[MOST_AXES]
     cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(x)
     cdef int count = see(axes, x, y, 1, cnp.PyArray_NDIM(x), axis, True)
     place_channels(n, x, y, axis)
     n.samples = cnp.PyArray_DIM(x, 0)
     n.x.sample, n.y.sample = cnp.PyArray_STRIDE(x, 0) // size, cnp.PyArray_STRIDE(y, 0) // size
-    return count < 3 and place_positions(n, axes, count)
+    return count < (4 if dense else 3) and place_positions(n, axes, count)
 
 
 cdef bint place_rows(Norm* n, object x, object y, int leading) noexcept:
@@ -253,13 +257,13 @@ cdef enum View:
     BATCH, SAMPLES, ROWS
 
 
-cdef inline bint place(Norm* n, View view, object x, object y, int axis) noexcept:
+cdef inline bint place(Norm* n, View view, object x, object y, int axis, bint dense) noexcept:
     n.samples = n.channels = 1
     n.x.sample = n.x.channel = n.y.sample = n.y.channel = 0
     if view == BATCH:
         return place_batch(n, x, y, axis)
     if view == SAMPLES:
-        return place_samples(n, x, y, axis)
+        return place_samples(n, x, y, axis, dense)
     return place_rows(n, x, y, axis)
 
 
@@ -273,12 +277,10 @@ cdef object run(Norm* n, View view, int axis, object x, object out, object dtype
         result = y if dtype is None else None
     elif dtype is not None or not is_plain(out):
         y = new_like(x)
-    if not place(n, view, x, y, axis):
+    if not place(n, view, x, y, axis, False):
         x = x.copy("C" if view == ROWS else "K")  # rows are walked in logical order, others in that of memory
         y = new_like(x)
-        if out is None and dtype is None:
-            result = y
-        place(n, view, x, y, axis)
+        place(n, view, x, y, axis, True)
     n.x.data, n.y.data = cnp.PyArray_DATA(x), cnp.PyArray_DATA(y)
     n.element = 0 if cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32 else 1
     if python_forward is not None:
@@ -332,7 +334,8 @@ cdef inline void* data(object array) noexcept:
 def batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps, data_format, out):
     """`functional.batch_norm`."""
     cdef Norm n
-    cdef object x = input, dtype = None
+    cdef object x = input, dtype = None, w = weight, b = bias
+    cdef bint usual = True
     if not is_plain(input):
         x, dtype = _arguments.as_input("batch_norm", input, out)
     cdef int axis = channel_axis("batch_norm", x, data_format)
@@ -351,18 +354,18 @@ def batch_norm(input, running_mean, running_var, weight, bias, training, momentu
             and (not train or running_mean is None or cnp.PyArray_ISWRITEABLE(running_mean)
                  and cnp.PyArray_ISWRITEABLE(running_var))
             and dtype is None):
-        weight, bias = _arguments.batch_norm_vectors(
+        usual = False
+        w, b = _arguments.batch_norm_vectors(
             x, input.dtype, channels, train, running_mean, running_var, weight, bias)
-    if out is not None and not (dtype is None and is_plain_out(out, x) and separate(out, weight) and separate(out, bias)
-                                and is_vector(running_mean, x, channels) and separate(out, running_mean)
-                                and is_vector(running_var, x, channels) and separate(out, running_var)):
+    if out is not None and not (usual and is_plain_out(out, x) and separate(out, weight) and separate(out, bias)
+                                and separate(out, running_mean) and separate(out, running_var)):
         _arguments.as_out("batch_norm", out, input, x.dtype if dtype is None else dtype, weight=weight, bias=bias,
                           running_mean=running_mean, running_var=running_var)
     if size == 0:
         return _arguments.empty(input, dtype, out)
 
     n.statistic, n.along = CENTRED if train else GIVEN, False
-    n.weight, n.bias = data(weight), data(bias)
+    n.weight, n.bias = data(w), data(b)
     n.mean = <double*> malloc(2 * channels * sizeof(double))
     if n.mean == NULL:
         raise MemoryError(f"batch_norm: no memory for the moments of {channels} channels")
@@ -383,7 +386,8 @@ def batch_norm(input, running_mean, running_var, weight, bias, training, momentu
 def group_norm(input, num_groups, weight, bias, eps, data_format, out):
     """`functional.group_norm`."""
     cdef Norm n
-    cdef object x = input, dtype = None
+    cdef object x = input, dtype = None, w = weight, b = bias
+    cdef bint usual = True
     if not is_plain(input):
         x, dtype = _arguments.as_input("group_norm", input, out)
     cdef int axis = channel_axis("group_norm", x, data_format)
@@ -395,15 +399,15 @@ def group_norm(input, num_groups, weight, bias, eps, data_format, out):
     cdef Py_ssize_t groups = num_groups
     n.eps = eps_of("group_norm", eps, True)
     if not (is_vector(weight, x, channels) and is_vector(bias, x, channels) and dtype is None):
-        weight, bias = _arguments.as_parameters("group_norm", x, input.dtype, (channels,), weight=weight, bias=bias)
-    if out is not None and not (dtype is None and is_plain_out(out, x) and separate(out, weight)
-                                and separate(out, bias)):
+        usual = False
+        w, b = _arguments.as_parameters("group_norm", x, input.dtype, (channels,), weight=weight, bias=bias)
+    if out is not None and not (usual and is_plain_out(out, x) and separate(out, weight) and separate(out, bias)):
         _arguments.as_out("group_norm", out, input, x.dtype if dtype is None else dtype, weight=weight, bias=bias)
     if size == 0:
         return _arguments.empty(input, dtype, out)
 
     n.statistic, n.along, n.groups = CENTRED, False, groups
-    n.weight, n.bias, n.mean, n.var = data(weight), data(bias), NULL, NULL
+    n.weight, n.bias, n.mean, n.var = data(w), data(b), NULL, NULL
     return run(&n, SAMPLES, axis, x, out, dtype)
 
 
@@ -426,7 +430,8 @@ cdef inline int trailing(object x, object normalized_shape) noexcept:
 def layer_norm(input, normalized_shape, weight, bias, eps, out):
     """`functional.layer_norm`."""
     cdef Norm n
-    cdef object x = input, dtype = None
+    cdef object x = input, dtype = None, w = weight, b = bias
+    cdef bint usual = True
     if not is_plain(input):
         x, dtype = _arguments.as_input("layer_norm", input, out)
     cdef int ndim = trailing(x, normalized_shape)
@@ -434,14 +439,14 @@ def layer_norm(input, normalized_shape, weight, bias, eps, out):
         ndim = _arguments.trailing_axes("layer_norm", x, normalized_shape)
     n.eps = eps_of("layer_norm", eps, True)
     if not (fits(weight, x, ndim) and fits(bias, x, ndim) and dtype is None):
-        weight, bias = _arguments.as_parameters(
+        usual = False
+        w, b = _arguments.as_parameters(
             "layer_norm", x, input.dtype, x.shape[x.ndim - ndim:], weight=weight, bias=bias)
-    if out is not None and not (dtype is None and is_plain_out(out, x) and separate(out, weight)
-                                and separate(out, bias)):
+    if out is not None and not (usual and is_plain_out(out, x) and separate(out, weight) and separate(out, bias)):
         _arguments.as_out("layer_norm", out, input, x.dtype if dtype is None else dtype, weight=weight, bias=bias)
     if cnp.PyArray_SIZE(x) == 0:
         return _arguments.empty(input, dtype, out)
 
     n.statistic, n.along = CENTRED, True
-    n.weight, n.bias, n.mean, n.var = data(weight), data(bias), NULL, NULL
+    n.weight, n.bias, n.mean, n.var = data(w), data(b), NULL, NULL
     return run(&n, ROWS, cnp.PyArray_NDIM(x) - ndim, x, out, dtype)

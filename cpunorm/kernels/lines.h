@@ -440,7 +440,8 @@ static void NAME(channel_coefficients)(ptrdiff_t n, const double *mean, const do
         const double rstd = 1 / sqrt(var[i] + eps), s = w ? rstd * w[i] : rstd, low = mean[i] - h;
         high[i] = h;
         scale[i] = (R) s;
-        shift[i] = (R) ((b ? (double) b[i] : 0.0) - (low == low ? low : 0.0) * s);  /* Inf has no low part */
+        /* Inf has no low part, and none at all is not to meet an infinite scale. */
+        shift[i] = (R) ((b ? (double) b[i] : 0.0) - (low == low && low != 0 ? low * s : 0.0));
     }
 }
 
