@@ -16,65 +16,25 @@ from libc.stdlib cimport free, malloc
 
 cimport numpy as cnp
 
+from cpunorm._cpu cimport threads_for
 from cpunorm._kernel_set cimport KernelSet, Walk
 from cpunorm._memory cimport new_like
 from cpunorm._running cimport blend, read
 
 cnp.import_array()
 
-cdef extern from *:
-    """
-    #include <time.h>
-    static long long nanoseconds(void) {
-        struct timespec now;
-    #ifdef CLOCK_MONOTONIC
-        clock_gettime(CLOCK_MONOTONIC, &now);
-    #else
-        timespec_get(&now, TIME_UTC);
-    #endif
-        return now.tv_sec * 1000000000LL + now.tv_nsec;
-    }
-    """
-    long long nanoseconds()
-
 cdef enum:
     FIRST = 1  # channels_first, contiguous
     LAST = 2  # channels_last, contiguous
     FIRST_AS_LAST = 3  # channels_first, the memory of channels_last
 
-# Values read, from which on several threads are faster than one: measured on two cores, where a second thread costs
-# 1 us if it is awake, and some 200 us if it sleeps.
-cdef Py_ssize_t parallel_from = 1 << 15
-cdef Py_ssize_t parallel_asleep_from = 1 << 22
-cdef long long AWAKE = 2_000_000  # nanoseconds after a call in which the team is surely awake
-cdef long long last_worthy = 0  # when a call last was large enough for a team
 cdef KernelSet* kernels = NULL
-cdef int num_threads = 1
 
 
 def use_kernels(module):
     """Send plain calls to the kernels of this compiled module; with None, decline every call."""
     global kernels
     kernels = NULL if module is None else <KernelSet*> PyCapsule_GetPointer(module.KERNEL_SET, "cpunorm.KernelSet")
-
-
-def use_threads(int threads):
-    """Let a call use up to `threads` threads."""
-    global num_threads
-    num_threads = threads
-
-
-cpdef int threads_for(Py_ssize_t size, int reads) noexcept:
-    """How many threads a kernel gets that reads `size` values `reads` times: a team must save more than it costs.
-
-    That depends on whether the team is awake: its threads wait busily for some milliseconds after a call, then sleep.
-    """
-    global last_worthy
-    cdef long long now, before = last_worthy
-    if reads * size < parallel_from or num_threads == 1:
-        return 1
-    now = last_worthy = nanoseconds()
-    return num_threads if now - before < AWAKE or reads * size >= parallel_asleep_from else 1
 
 
 cdef inline bint is_plain(object array) noexcept:

@@ -16,7 +16,7 @@ import math
 
 import numpy as np
 
-from cpunorm import _engine, _express, _memory, _running
+from cpunorm import _cpu, _engine, _express, _memory, _running
 from cpunorm._arguments import (
     as_input,
     as_out,
@@ -47,7 +47,7 @@ def _run(kernel, view, x, out, dtype, reads=2):
         x = np.ascontiguousarray(x)
         y = np.empty_like(x)
         views = view(x, y)
-    kernel(*views, _express.threads_for(x.size, reads))
+    kernel(*views, _cpu.threads_for(x.size, reads))
     if not np.may_share_memory(y, out):
         with np.errstate(over="ignore"):  # beyond the range of half precision is infinite, as in torch
             np.copyto(out, y, casting="unsafe")

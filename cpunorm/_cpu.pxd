@@ -1,0 +1,1 @@
+cpdef int threads_for(Py_ssize_t size, int reads) noexcept
