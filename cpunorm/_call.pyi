@@ -4,7 +4,6 @@ from typing import Any
 from numpy.typing import NDArray
 
 def use_kernels(module: ModuleType) -> None: ...
-def use_threads(threads: int) -> None: ...
 
 # Whatever a caller wrote comes in here.
 def batch_norm(

@@ -20,6 +20,7 @@ import numpy as np
 
 cimport numpy as cnp
 
+from cpunorm._cpu cimport call_ends, threads_for
 from cpunorm._memory cimport new_like
 from cpunorm._norm cimport CENTRED, GIVEN, KernelSet, Norm, Operand
 from cpunorm._running cimport blend, read
@@ -28,27 +29,8 @@ from cpunorm import _arguments, _memory
 
 cnp.import_array()
 
-cdef extern from *:
-    """
-    #include <time.h>
-    static long long nanoseconds(void) {
-        struct timespec now;
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        return now.tv_sec * 1000000000LL + now.tv_nsec;
-    }
-    """
-    long long nanoseconds()
-
 cdef enum:
     MOST_AXES = 64  # of an ndarray
-
-# Values read, from which on several threads are faster than one: measured on two cores, where a second thread costs
-# 1 us if it is awake, and some 200 us if it sleeps.
-cdef Py_ssize_t parallel_from = 1 << 15
-cdef Py_ssize_t parallel_asleep_from = 1 << 22
-cdef long long AWAKE = 2_000_000  # nanoseconds after a call in which the team is surely awake
-cdef long long team_seen = 0  # when a call last ended that was large enough for a team
-cdef int num_threads = 1
 
 cdef KernelSet given_set  # of an engine that tells the address of its function
 cdef KernelSet* kernels = NULL
@@ -67,22 +49,6 @@ def use_kernels(module):
         kernels = &given_set
     else:
         python_forward = module.forward
-
-
-def use_threads(int threads):
-    """Let a call use up to `threads` threads."""
-    global num_threads
-    num_threads = threads
-
-
-cdef int threads_for(Py_ssize_t reads) noexcept:
-    """How many threads a kernel gets that reads so many values: a team must save more than it costs.
-
-    That depends on whether the team is awake: its threads wait busily for some milliseconds after a call, then sleep.
-    """
-    if reads < parallel_from or num_threads == 1:
-        return 1
-    return num_threads if reads >= parallel_asleep_from or nanoseconds() - team_seen < AWAKE else 1
 
 
 # Fast tests of arguments.
@@ -269,8 +235,7 @@ cdef inline bint place(Norm* n, View view, object x, object y, int axis, bint de
 
 cdef object run(Norm* n, View view, int axis, object x, object out, object dtype):
     """`out`, or a new array for None, = the norm of x; `dtype` is that of the result if it isn't that of x."""
-    global team_seen
-    cdef int threads, failed
+    cdef int threads, reads, failed
     cdef object y = out, result = out
     if out is None:
         y = new_like(x)
@@ -288,15 +253,15 @@ cdef object run(Norm* n, View view, int axis, object x, object out, object dtype
     else:
         if prepare is not None:
             prepare(n.element)
-        threads = threads_for(cnp.PyArray_SIZE(x) * (1 if n.statistic == GIVEN else 2))
+        reads = 1 if n.statistic == GIVEN else 2
+        threads = threads_for(cnp.PyArray_SIZE(x), reads)
         with nogil:
             failed = kernels.forward(n, threads)
         if failed:
             _memory.empty_cache()
             with nogil:
                 failed = kernels.forward(n, threads)
-        if threads > 1:
-            team_seen = nanoseconds()
+        call_ends(cnp.PyArray_SIZE(x), reads)
     if failed:
         raise MemoryError("cpunorm: no memory for the scratch of a kernel")
     if dtype is None and result is y:

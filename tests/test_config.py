@@ -1,6 +1,5 @@
 """Which engine, ISA level and cores are used, and what is said when that can't be."""
 
-import importlib.util
 import shutil
 
 import fresh
@@ -8,10 +7,11 @@ import numpy as np
 import pytest
 
 import cpunorm
-from cpunorm import _cpu, _engine
+from cpunorm import _cpu, _engine, _threads
+from cpunorm._levels import LEVELS
 
 SHOW = "import cpunorm; c = cpunorm.show_config('dicts'); print(c['engine'], c['isa'])"
-RUNNABLE = _cpu.isa_levels()
+RUNNABLE = tuple(isa for isa in LEVELS if _engine.is_for_this_cpu(isa))
 
 
 # show_config
@@ -114,19 +114,48 @@ def test_a_forced_engine():
 
 
 @pytest.mark.parametrize(
-    ("variable", "value", "named"),
+    ("variable", "value", "last"),
     [
-        ("CPUNORM_ISA", "v5", f"{tuple(_engine.ISA_MODULES)}, got 'v5'"),
-        ("CPUNORM_ISA", "AVX2", "got 'AVX2'"),
-        ("CPUNORM_ISA", "", "got ''"),
-        ("CPUNORM_ENGINE", "torch", f"{_engine.ENGINES}, got 'torch'"),
-        ("CPUNORM_ENGINE", "Cython", "got 'Cython'"),
+        ("CPUNORM_ISA", "v5", f"ValueError: CPUNORM_ISA: ISA level must be one of {tuple(LEVELS)}, got 'v5'"),
+        ("CPUNORM_ISA", "AVX2", f"ValueError: CPUNORM_ISA: ISA level must be one of {tuple(LEVELS)}, got 'AVX2'"),
+        ("CPUNORM_ENGINE", "torch", f"ValueError: CPUNORM_ENGINE: engine must be one of {_engine.ENGINES}, got 'torch'"),
+        ("CPUNORM_ENGINE", "Cython", f"ValueError: CPUNORM_ENGINE: engine must be one of {_engine.ENGINES}, got 'Cython'"),
+        ("CPUNORM_NUM_THREADS", "0", "RuntimeError: CPUNORM_NUM_THREADS: the number of threads must be from 1 to {most}, got 0"),
+        (
+            "CPUNORM_NUM_THREADS",
+            "2.5",
+            "TypeError: CPUNORM_NUM_THREADS: the number of threads must be an int from 1 to {most}, got '2.5'",
+        ),
+        ("CPUNORM_CACHE_BYTES", "much", "TypeError: CPUNORM_CACHE_BYTES: the cache limit must be an int, got 'much'"),
     ],
 )
-def test_an_unknown_name_in_the_environment(variable, value, named):
-    last = fresh.error("import cpunorm", **{variable: value})
-    assert last.startswith("ValueError: ")
-    assert last.endswith(named)
+def test_a_bad_environment_variable(variable, value, last):
+    """Variable, value and what is allowed are named, by every attempt to import."""
+    again = "try: import cpunorm\nexcept Exception as error: print(type(error).__name__, error, sep=': ')\n"
+    last = last.replace("{most}", str(_threads.MAX_THREADS))
+    assert fresh.output(again * 2, **{variable: value}).splitlines() == [last, last]
+    assert fresh.error(again + "import cpunorm", **{variable: value}) == last
+
+
+@pytest.mark.parametrize("variable", ["CPUNORM_ISA", "CPUNORM_ENGINE", "CPUNORM_NUM_THREADS", "CPUNORM_CACHE_BYTES"])
+@pytest.mark.parametrize("empty", ["", " "])
+def test_an_empty_environment_variable_is_not_set(variable, empty):
+    code = "import cpunorm; c = cpunorm.show_config('dicts'); print(c, cpunorm.get_cache_limit())"
+    assert fresh.output(code, **{variable: empty}) == fresh.output(code)
+
+
+def test_numba_asked_for_and_not_there():
+    """The package is imported as a whole or not at all, however often it is tried."""
+    attempt = """
+try:
+    import cpunorm
+except ModuleNotFoundError as error:
+    print(error.name, error, "cpunorm" in sys.modules)
+"""
+    code = "import sys; sys.modules['numba'] = None\n" + attempt * 2 + "os.environ['CPUNORM_ENGINE'] = ''\nimport cpunorm\n"
+    printed = fresh.output("import os\n" + code + "print(cpunorm.get_engine())", CPUNORM_ENGINE="numba").splitlines()
+    remedy = 'numba the engine "numba" needs Numba; please run: pip install "cpunorm[numba]" False'
+    assert printed == [remedy, remedy, "cython"]
 
 
 def test_a_level_that_this_cpu_does_not_run():
@@ -136,7 +165,7 @@ import importlib.util, sys
 spec = importlib.util.spec_from_file_location("cpunorm._cpu", {_cpu.__file__!r})
 older = sys.modules["cpunorm._cpu"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(older)
-older.isa_levels = lambda: ("baseline",)
+older.features = lambda: frozenset({LEVELS['baseline'].features})
 """
     assert fresh.output(code + SHOW) == "cython baseline"
     last = fresh.error(code + SHOW, CPUNORM_ISA="v4")
@@ -163,7 +192,7 @@ def test_a_level_that_is_not_built(stripped):
     assert fresh.python(SHOW, folder).stdout.strip() == "cython baseline"
     done = fresh.python(SHOW, folder, CPUNORM_ISA="v3")
     assert done.returncode == 1
-    assert done.stderr.strip().splitlines()[-1].startswith("RuntimeError: ISA level 'v3' can't be used")
+    assert done.stderr.strip().splitlines()[-1].startswith("RuntimeError: CPUNORM_ISA: ISA level 'v3' can't be used")
 
 
 def test_no_kernels_are_an_error_and_no_silent_fallback(stripped):
@@ -177,8 +206,6 @@ def test_no_kernels_are_an_error_and_no_silent_fallback(stripped):
 def test_every_level_of_this_cpu_is_built():
     """So that the `engine` fixture runs every test on every level that this machine can run."""
     assert _engine.isa_levels() == RUNNABLE
-    for level in RUNNABLE:
-        assert importlib.util.find_spec(f"cpunorm.{_engine.ISA_MODULES[level]}")
 
 
 # Cores
