@@ -19,6 +19,7 @@ def batch_norm(
     eps: object,
     data_format: object,
     out: object,
+    counter: object,
 ) -> NDArray[Any] | None: ...
 def group_norm(
     input: object, num_groups: object, weight: object, bias: object, eps: object, data_format: object, out: object

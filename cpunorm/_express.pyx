@@ -18,7 +18,7 @@ cimport numpy as cnp
 
 from cpunorm._kernel_set cimport KernelSet, Walk
 from cpunorm._memory cimport new_like
-from cpunorm._running cimport blend, read
+from cpunorm._running cimport enter, is_counter, leave, read, update
 
 cnp.import_array()
 
@@ -167,13 +167,15 @@ cdef Walk walk_of(object x, int layout, bint samples) noexcept:
     return w
 
 
-def batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps, data_format, out):
+def batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps, data_format, out, counter):
     """`functional.batch_norm`, or None."""
     if kernels == NULL or not is_plain(input) or (training is not True and training is not False):
         return None
     cdef bint train = training is True
     cdef int layout = layout_of(input, data_format), failed
-    if layout == 0 or not is_positive(eps, not train) or not PyFloat_CheckExact(momentum) or momentum != momentum:
+    if layout == 0 or not is_positive(eps, not train) or momentum != momentum:
+        return None
+    if not (PyFloat_CheckExact(momentum) or momentum is None) or not (counter is None or is_counter(counter)):
         return None
     cdef Walk w = walk_of(input, layout, False)
     if not (is_plain_vector(weight, input, w.channels) and is_plain_vector(bias, input, w.channels)
@@ -202,25 +204,27 @@ def batch_norm(input, running_mean, running_var, weight, bias, training, momentu
     cdef void* target = data(y)
     cdef const void* weights = data(weight)
     cdef const void* biases = data(bias)
-    cdef double rate = momentum, epsilon = eps
+    cdef double epsilon = eps
     cdef int dtype = kind(input)
     cdef double* mean = <double*> malloc(2 * w.channels * sizeof(double))
     cdef double* var = mean + w.channels
     if mean == NULL:
         return None
+    enter()
     if train:
         with nogil:
             failed = kernels.grouped[dtype](
                 source, target, &w, w.channels, mean, var, weights, biases, epsilon, threads)
-        if not failed and running_mean is not None:
-            blend(running_mean, mean, rate, 1.0)
-            blend(running_var, var, rate, <double> size / (size - w.channels))
+        leave()
+        if not failed:
+            update(running_mean, running_var, counter, mean, var, momentum, size // w.channels)
     else:
         read(running_mean, mean)
         read(running_var, var)
         with nogil:
             failed = kernels.batch_norm_inference[dtype](
                 source, target, &w, mean, var, weights, biases, epsilon, threads)
+        leave()
     free(mean)
     return None if failed else y
 
@@ -248,8 +252,10 @@ def group_norm(input, num_groups, weight, bias, eps, data_format, out):
     cdef const void* weights = data(weight)
     cdef const void* biases = data(bias)
     cdef double epsilon = eps
+    enter()
     with nogil:
         failed = kernels.grouped[dtype](source, target, &w, groups, NULL, NULL, weights, biases, epsilon, threads)
+    leave()
     return None if failed else y
 
 
@@ -296,6 +302,8 @@ def layer_norm(input, normalized_shape, weight, bias, eps, out):
     cdef const void* weights = data(weight)
     cdef const void* biases = data(bias)
     cdef double epsilon = eps
+    enter()
     with nogil:
         failed = kernels.layer_norm[dtype](source, target, &w, weights, biases, epsilon, threads)
+    leave()
     return None if failed else y

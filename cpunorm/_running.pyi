@@ -3,14 +3,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-def update(
-    running_mean: NDArray[Any],
-    running_var: NDArray[Any],
+def is_counter_array(counter: object) -> bool: ...
+def count(counter: object) -> None: ...
+def update_arrays(
+    running_mean: NDArray[Any] | None,
+    running_var: NDArray[Any] | None,
+    counter: NDArray[np.int64] | None,
     mean: NDArray[np.float64],
     var: NDArray[np.float64],
-    momentum: float,
+    momentum: float | None,
     count: int,
 ) -> None: ...
-def snapshot(
-    running_mean: NDArray[Any], running_var: NDArray[Any]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
+def snapshot(arrays: list[NDArray[Any] | None]) -> list[NDArray[Any] | None]: ...
+def write(targets: list[NDArray[Any]], values: list[NDArray[Any]]) -> None: ...

@@ -119,16 +119,43 @@ def batch_norm(
     array([[-1.3416, -0.4472],
            [ 0.4472,  1.3416]], dtype=float32)
     """
-    y = _express.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps, data_format, out)
+    if momentum is None:  # which means something to `counted_batch_norm`
+        raise TypeError("batch_norm: momentum must be a float, got None")
+    return counted_batch_norm(
+        input, running_mean, running_var, weight, bias, training, momentum, eps, data_format, out, None
+    )
+
+
+def counted_batch_norm(
+    input, running_mean, running_var, weight, bias, training, momentum, eps, data_format, out, counter
+):
+    """`batch_norm` that counts the batch, failed ones too, with the running statistics; `momentum` may be None."""
+    arguments = input, running_mean, running_var, weight, bias, training, momentum, eps, data_format, out, counter
+    y = _express.batch_norm(*arguments)
     if y is not None:
         return y
+    if counter is not None and not _running.is_counter_array(counter):
+        raise TypeError(f"num_batches_tracked must be an int64 array of one value, got {counter!r}")
+    try:
+        y, mean, var, momentum = _general_batch_norm(*arguments[:-1])
+    except BaseException:
+        if counter is not None:
+            _running.count(counter)
+        raise
+    count = y.size // mean.size if mean is not None and mean.size else 0
+    if training:
+        _running.update_arrays(running_mean, running_var, counter, mean, var, momentum, count)
+    return y
 
+
+def _general_batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps, data_format, out):
     x, dtype = as_input("batch_norm", input)
     axis = channel_axis("batch_norm", x, data_format)
     channels = x.shape[axis]
     if not isinstance(training, bool | np.bool):
         raise TypeError(f"batch_norm: training must be a bool, got {training!r}")
-    momentum = real("batch_norm: momentum", momentum)
+    if momentum is not None:
+        momentum = real("batch_norm: momentum", momentum)
     eps = positive_eps("batch_norm", eps, zero_allowed=not training)
     if training and x.size == channels and channels:
         raise ValueError(f"batch_norm: expected more than 1 value per channel in training, got shape {x.shape}")
@@ -150,23 +177,21 @@ def batch_norm(
                 raise RuntimeError(f"batch_norm: {name} must be given in evaluation")
     if out is not None:
         as_out("batch_norm", out, input, dtype, **named)
+    mean, var = np.empty(channels), np.empty(channels)
     if x.size == 0:
-        return np.empty(x.shape, dtype) if out is None else out
+        return np.empty(x.shape, dtype) if out is None else out, np.empty(0), np.empty(0), momentum
 
+    weight, bias, *running = _running.snapshot([weight, bias, running_mean, running_var])
     weight, bias = as_vector(weight, x.dtype), as_vector(bias, x.dtype)
-    if training:
-        mean, var = np.empty(channels), np.empty(channels)
-    else:
-        mean, var = _running.snapshot(running_mean, running_var)
+    if not training:
+        mean, var = (vector.astype(np.float64) for vector in running)
 
     def kernel(x, y, num_threads):
         norm = _engine.kernels.batch_norm_training if training else _engine.kernels.batch_norm_inference
         norm(x, y, mean, var, weight, bias, eps, num_threads)
 
     y = _run(kernel, lambda x, y: channel_view(x, y, axis), x, out, dtype, reads=2 if training else 1)
-    if training and running_mean is not None:
-        _running.update(running_mean, running_var, mean, var, momentum, x.size // channels)
-    return y
+    return y, mean, var, momentum
 
 
 def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5, *, out=None):
@@ -238,6 +263,7 @@ def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5, *, out
     if x.size == 0:
         return np.empty(x.shape, dtype) if out is None else out
 
+    weight, bias = _running.snapshot([weight, bias])
     weight, bias = as_vector(weight, x.dtype), as_vector(bias, x.dtype)
 
     def kernel(x, y, num_threads):
@@ -335,6 +361,7 @@ def group_norm(input, num_groups, weight=None, bias=None, eps=1e-5, *, data_form
     if x.size == 0:
         return np.empty(x.shape, dtype) if out is None else out
 
+    weight, bias = _running.snapshot([weight, bias])
     weight, bias = as_vector(weight, x.dtype), as_vector(bias, x.dtype)
 
     def kernel(x, y, num_threads):
