@@ -8,6 +8,7 @@ import operator
 
 import numpy as np
 
+from cpunorm import _running
 from cpunorm._memory import empty_like
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "boolean",
     "channel_axis",
     "check_array",
+    "check_counter",
     "check_groups",
     "deliver",
     "dimension",
@@ -127,11 +129,11 @@ def as_parameters(function, x, input_dtype, shape, **named):
     for name, parameter in named.items():
         if parameter is not None and parameter.shape != shape:
             raise RuntimeError(f"{function}: {name} must have shape {shape}, got {parameter.shape}")
-    return [_as_vector(parameter, x.dtype) for parameter in named.values()]
+    return [_as_vector(parameter, x.dtype) for parameter in _running.snapshot(list(named.values()))]
 
 
 def batch_norm_vectors(x, input_dtype, channels, training, running_mean, running_var, weight, bias):
-    """weight and bias as vectors that go with x; all four are checked.
+    """weight and bias as vectors that go with x, and the running statistics; in evaluation all are of one moment.
 
     Raises
     ------
@@ -158,7 +160,21 @@ def batch_norm_vectors(x, input_dtype, channels, training, running_mean, running
         for name in ("running_mean", "running_var"):
             if named[name] is None:
                 raise RuntimeError(f"batch_norm: {name} must be given in evaluation")
-    return _as_vector(weight, x.dtype), _as_vector(bias, x.dtype)
+    weight, bias, *given = _running.snapshot([weight, bias, running_mean, running_var])
+    weight, bias = _as_vector(weight, x.dtype), _as_vector(bias, x.dtype)
+    return weight, bias, *((running_mean, running_var) if training else given)
+
+
+def check_counter(counter):
+    """Check that a batch can be counted.
+
+    Raises
+    ------
+    TypeError
+        Not a single int64.
+    """
+    if counter is not None and not _running.is_counter_array(counter):
+        raise TypeError(f"num_batches_tracked must be an int64 array of one value, got {counter!r}")
 
 
 def check_groups(x, channels, num_groups):

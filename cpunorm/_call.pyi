@@ -17,6 +17,7 @@ def batch_norm(
     eps: object,
     data_format: object,
     out: object,
+    counter: object,
 ) -> NDArray[Any]: ...
 def group_norm(
     input: object, num_groups: object, weight: object, bias: object, eps: object, data_format: object, out: object

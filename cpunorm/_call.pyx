@@ -23,7 +23,7 @@ cimport numpy as cnp
 from cpunorm._cpu cimport call_ends, threads_for
 from cpunorm._memory cimport new_like
 from cpunorm._norm cimport CENTRED, GIVEN, KernelSet, Norm, Operand
-from cpunorm._running cimport blend, read
+from cpunorm._running cimport count_up, enter, is_counter, leave, read, update
 
 from cpunorm import _arguments, _memory
 
@@ -233,9 +233,28 @@ cdef inline bint place(Norm* n, View view, object x, object y, int axis, bint de
     return place_rows(n, x, y, axis)
 
 
-cdef object run(Norm* n, View view, int axis, object x, object out, object dtype):
+cdef inline int kernel(const Norm* n, object running_mean, object running_var, int threads) except -2:
+    """The engine's kernel, between writes of checkpoints; given statistics are read in the same moment."""
+    cdef int failed
+    enter()
+    try:
+        if running_mean is not None:
+            read(running_mean, n.mean)
+            read(running_var, n.var)
+        if python_forward is not None:
+            return 0
+        with nogil:
+            failed = kernels.forward(n, threads)
+    finally:
+        leave()
+    return failed
+
+
+cdef object run(
+    Norm* n, View view, int axis, object x, object out, object dtype, object running_mean=None, object running_var=None
+):
     """`out`, or a new array for None, = the norm of x; `dtype` is that of the result if it isn't that of x."""
-    cdef int threads, reads, failed
+    cdef int threads, reads
     cdef object y = out, result = out
     if out is None:
         y = new_like(x)
@@ -248,22 +267,17 @@ cdef object run(Norm* n, View view, int axis, object x, object out, object dtype
         place(n, view, x, y, axis, True)
     n.x.data, n.y.data = cnp.PyArray_DATA(x), cnp.PyArray_DATA(y)
     n.element = 0 if cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32 else 1
+    reads = 1 if n.statistic == GIVEN else 2
+    threads = threads_for(cnp.PyArray_SIZE(x), reads)
+    if prepare is not None:
+        prepare(n.element)
+    if kernel(n, running_mean, running_var, threads):
+        _memory.empty_cache()
+        if kernel(n, running_mean, running_var, threads):
+            raise MemoryError("cpunorm: no memory for the scratch of a kernel")
+    call_ends(cnp.PyArray_SIZE(x), reads)
     if python_forward is not None:
-        failed = forward_in_python(n, x, y)
-    else:
-        if prepare is not None:
-            prepare(n.element)
-        reads = 1 if n.statistic == GIVEN else 2
-        threads = threads_for(cnp.PyArray_SIZE(x), reads)
-        with nogil:
-            failed = kernels.forward(n, threads)
-        if failed:
-            _memory.empty_cache()
-            with nogil:
-                failed = kernels.forward(n, threads)
-        call_ends(cnp.PyArray_SIZE(x), reads)
-    if failed:
-        raise MemoryError("cpunorm: no memory for the scratch of a kernel")
+        forward_in_python(n, x, y)
     if dtype is None and result is y:
         return y
     return _arguments.deliver(y, result, dtype)
@@ -296,10 +310,24 @@ cdef inline void* data(object array) noexcept:
     return NULL if array is None else cnp.PyArray_DATA(array)
 
 
-def batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps, data_format, out):
-    """`functional.batch_norm`."""
+def batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps, data_format, out, counter):
+    """`functional.batch_norm`, which also counts the batch, a failed one too; `momentum` may be None with a counter."""
+    try:
+        return counted_batch_norm(
+            input, running_mean, running_var, weight, bias, training, momentum, eps, data_format, out, counter)
+    except BaseException:
+        if counter is not None and is_counter(counter):
+            count_up(counter)
+        raise
+
+
+cdef object counted_batch_norm(
+    object input, object running_mean, object running_var, object weight, object bias, object training, object momentum,
+    object eps, object data_format, object out, object counter
+):
     cdef Norm n
     cdef object x = input, dtype = None, w = weight, b = bias
+    cdef object mean = running_mean, var = running_var
     cdef bint usual = True
     if not is_plain(input):
         x, dtype = _arguments.as_input("batch_norm", input, out)
@@ -307,8 +335,10 @@ def batch_norm(input, running_mean, running_var, weight, bias, training, momentu
     cdef Py_ssize_t channels = cnp.PyArray_DIM(x, axis), size = cnp.PyArray_SIZE(x)
     cdef bint train = training if training is True or training is False else _arguments.boolean(
         "batch_norm: training", training)
-    cdef double rate = momentum if PyFloat_CheckExact(momentum) and momentum == momentum else _arguments.real(
-        "batch_norm: momentum", momentum)
+    if not (PyFloat_CheckExact(momentum) and momentum == momentum) and (momentum is not None or counter is None):
+        momentum = _arguments.real("batch_norm: momentum", momentum)
+    if counter is not None and not is_counter(counter):
+        _arguments.check_counter(counter)
     n.eps = eps_of("batch_norm", eps, not train)
     if train and size == channels and channels:
         raise ValueError(
@@ -320,13 +350,14 @@ def batch_norm(input, running_mean, running_var, weight, bias, training, momentu
                  and cnp.PyArray_ISWRITEABLE(running_var))
             and dtype is None):
         usual = False
-        w, b = _arguments.batch_norm_vectors(
+        w, b, mean, var = _arguments.batch_norm_vectors(
             x, input.dtype, channels, train, running_mean, running_var, weight, bias)
     if out is not None and not (usual and is_plain_out(out, x) and separate(out, weight) and separate(out, bias)
                                 and separate(out, running_mean) and separate(out, running_var)):
         _arguments.as_out("batch_norm", out, input, x.dtype if dtype is None else dtype, weight=weight, bias=bias,
                           running_mean=running_mean, running_var=running_var)
     if size == 0:
+        update(None, None, counter, NULL, NULL, momentum, 0)
         return _arguments.empty(input, dtype, out)
 
     n.statistic, n.along = CENTRED if train else GIVEN, False
@@ -337,12 +368,9 @@ def batch_norm(input, running_mean, running_var, weight, bias, training, momentu
     n.var = n.mean + channels
     try:
         if not train:
-            read(running_mean, n.mean)
-            read(running_var, n.var)
+            return run(&n, BATCH, axis, x, out, dtype, mean, var)
         y = run(&n, BATCH, axis, x, out, dtype)
-        if train and running_mean is not None:
-            blend(running_mean, n.mean, rate, 1.0)
-            blend(running_var, n.var, rate, <double> size / (size - channels))
+        update(mean, var, counter, n.mean, n.var, momentum, size // channels)
         return y
     finally:
         free(n.mean)

@@ -80,7 +80,9 @@ def batch_norm(
     array([[-1.3416, -0.4472],
            [ 0.4472,  1.3416]], dtype=float32)
     """
-    return _call.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps, data_format, out)
+    return _call.batch_norm(
+        input, running_mean, running_var, weight, bias, training, momentum, eps, data_format, out, None
+    )
 
 
 def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5, *, out=None):

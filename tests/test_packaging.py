@@ -13,7 +13,7 @@ import pytest
 import cpunorm
 
 PROJECT = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
-COMPILED = ["_cpu", "_express", "_kernels", "_kernels_v3", "_kernels_v4", "_memory", "_running"]
+COMPILED = ["_call", "_cpu", "_kernels", "_kernels_v3", "_kernels_v4", "_memory", "_running"]
 PUBLIC = [
     "BatchNorm1d",
     "BatchNorm2d",
