@@ -62,7 +62,7 @@ print(*sorted(set(sys.modules) - before))
 """
     loaded = fresh.output(code).split()
     outside = {name for name in loaded if not name.startswith(("cpunorm", "_cython_"))}
-    assert outside <= {"cython_runtime", "importlib._abc", "importlib.util", "threading", "contextlib"}
+    assert outside <= {"copy", "cython_runtime", "importlib._abc", "importlib.util", "threading", "contextlib"}
     assert not [name for name in loaded if name.startswith("cpunorm.bench")]
     for module in (
         "torch",
