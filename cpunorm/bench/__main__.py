@@ -17,7 +17,9 @@ from .record import FORMAT, record
 
 SAMPLES = 15
 QUICK_SAMPLES = 7
+RANDOM_SAMPLES = 9  # fewer than for cases that are shown one by one: there the figures are those of many
 QUICK_PEERS = ("numpy", "torch")
+ISA_LEVELS = {"baseline": "default", "v3": "avx2", "v4": "avx512"}  # ours, and torch's name for it
 
 
 def _samples(text):
@@ -42,6 +44,19 @@ def _threads(text):
             return number
     except (ValueError, RuntimeError):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of threads that can be used here") from None
+
+
+def _isa(text):
+    runnable = cpunorm.show_config(mode="dicts")["isa levels runnable"]
+    if text not in runnable:
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(runnable)}, which this CPU and build run")
+    return text
+
+
+def _count(text):
+    if not (text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer >= 1")
+    return int(text)
 
 
 def _ratio(text):
@@ -104,6 +119,14 @@ def _parser():
         '"accuracy"; a name is network/norm/shape/layout/mode/dtype',
     )
     bench.add_argument(
+        "--random",
+        metavar="N",
+        type=_count,
+        help="N cases of every seed that nobody tuned for, instead of networks' layers; against torch as called by "
+        "default",
+    )
+    bench.add_argument("--seed", metavar="S", nargs="+", type=int, default=[0], help="of --random; default: 0")
+    bench.add_argument(
         "--peers",
         metavar="PEER",
         nargs="+",
@@ -114,6 +137,12 @@ def _parser():
         "--engine", metavar="ENGINE", action="append", type=_engine, help="cpunorm's engine, may be given several times"
     )
     bench.add_argument(
+        "--isa",
+        metavar="LEVEL",
+        type=_isa,
+        help=f"of {', '.join(ISA_LEVELS)}: hold cpunorm and torch to that ISA level",
+    )
+    bench.add_argument(
         "--threads",
         metavar="N",
         nargs="+",
@@ -121,7 +150,12 @@ def _parser():
         help="threads for each library, one number or several; default: 1 and cpunorm's own",
     )
     bench.add_argument("--dtype", choices=("float32", "float64"), nargs="+", default=["float32"])
-    bench.add_argument("--samples", metavar="N", type=_samples, help=f"turns per comparison; default: {SAMPLES}")
+    bench.add_argument(
+        "--samples",
+        metavar="N",
+        type=_samples,
+        help=f"turns per comparison; default: {SAMPLES}, {RANDOM_SAMPLES} of --random",
+    )
     bench.add_argument("--json", metavar="FILE", type=_writable_file, help="write all figures to FILE")
     bench.add_argument("--html", metavar="FILE", type=_writable_file, help="write a page with tables and plots to FILE")
     bench.add_argument(
@@ -157,6 +191,8 @@ def main(arguments=None):
         if importlib.util.find_spec(package) is None:
             print(f'cpunorm bench needs {package}: pip install "cpunorm[bench]"', file=sys.stderr)
             return 1
+    if options.isa:
+        _hold_to(options.isa)
     if options.compare:
         from .compare import compare
 
@@ -165,12 +201,39 @@ def main(arguments=None):
         if options.html is None and options.fail_under is None:
             bench.error("argument --from: what for? --html or --fail-under")
         return _after(options.kept, options)
+    if options.random:
+        return _run_random(options)
     layers = [layer for layer in registry.LAYERS if layer.quick or not options.quick]
     cases = [case for dtype in dict.fromkeys(options.dtype) for case in registry.expand(layers, dtype)]
     cases = registry.matching(cases + ([] if options.quick else registry.accuracy_cases()), options.cases)
     if not cases:
         bench.error(f"argument --cases: no case has {options.cases!r} in its name")
     return run(cases, options)
+
+
+def _hold_to(isa):
+    """Start this process anew, unless it is at that level: libraries choose theirs when they are imported."""
+    wanted = {"CPUNORM_ISA": isa, "ATEN_CPU_CAPABILITY": ISA_LEVELS[isa]}
+    if not wanted.items() <= os.environ.items():
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **wanted})
+
+
+def _run_random(options):
+    """Measure what `drawn` draws; returns the exit code."""
+    from . import drawn
+
+    threads = dict.fromkeys(options.threads or [cpunorm.get_num_threads()])
+    kept = drawn.run(
+        options.random,
+        options.seed,
+        options.dtype,
+        options.engine or [cpunorm.get_engine()],
+        {number: [PEERS[name](number) for name in options.peers or ["torch"]] for number in threads},
+        options.samples or RANDOM_SAMPLES,
+    )
+    if options.json is not None:
+        options.json.write_text(json.dumps(kept, allow_nan=False) + "\n", encoding="utf-8")
+    return int(bool(kept["failures"]))
 
 
 def run(cases, options):

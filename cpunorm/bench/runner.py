@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 BLOCK_SECONDS = 2e-3
+MEMORIES = ("fresh", "into")  # of an output: made by the call, or given
 
 # Largest |error| of ours, for weight 1 (the project's promise), and of a peer that still does the same work: sums of 4
 # million float32 values one after the other, as in channels_last, cost NumPy 8e-3 and torch 3e-3.
@@ -190,8 +191,7 @@ def largest_error(who, y, expected, dtype, bound):
 
 def prepared(peer, case, arrays):
     """The peer's `Call` for the case, None if it has none."""
-    prepare = getattr(peer, case.norm, None)
-    return prepare(case, arrays) if prepare and peer.has(case) else None
+    return peer.prepare(case, arrays) if peer.has(case) else None
 
 
 def checked(peer, case, arrays, expected, allowed):
@@ -228,7 +228,7 @@ def fastest_copy(x, threads):
     return min((partial(copy, y, x, *way) for way in ways), key=seconds_per_call)
 
 
-def measure(case, ours, peers, samples, tick=lambda text: None):
+def measure(case, ours, peers, samples, tick=lambda text: None, memory=None):
     """Check the case everywhere, and time ours against each of `peers`, one after the other.
 
     Parameters
@@ -240,6 +240,8 @@ def measure(case, ours, peers, samples, tick=lambda text: None):
         Turns against each peer.
     tick : callable, optional
         Told what is being run, never while something is timed.
+    memory : {"fresh", "into"}, optional
+        What alone is timed; both by default, and the copy.
 
     Returns
     -------
@@ -261,9 +263,11 @@ def measure(case, ours, peers, samples, tick=lambda text: None):
                 if theirs is None:
                     continue
                 result.errors[peer.name] = error
-                result.fresh[peer.name] = interleave(call.fresh, theirs.fresh, samples, told, settle)
-                if theirs.into is not None:
-                    result.into[peer.name] = interleave(call.into, theirs.into, samples, told, settle)
-        copy = fastest_copy(arrays.x, ours.threads)
-        result.into["copy"] = interleave(call.into, copy, samples, partial(tick, "vs copy"))
+                for kind in MEMORIES if memory is None else (memory,):
+                    if (calls := getattr(theirs, kind)) is not None:
+                        turns = interleave(getattr(call, kind), calls, samples, told, settle)
+                        getattr(result, kind)[peer.name] = turns
+        if memory is None:
+            copy = fastest_copy(arrays.x, ours.threads)
+            result.into["copy"] = interleave(call.into, copy, samples, partial(tick, "vs copy"))
     return result
