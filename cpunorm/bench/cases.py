@@ -1,5 +1,6 @@
-"""What is measured: the norms of well-known networks, as data. A new layer is one line in `LAYERS`, a new norm one entry
-in `NORMS`.
+"""What is measured: the norms of well-known networks, as data.
+
+A new layer is one line in `LAYERS`, a new norm one entry in `NORMS`.
 """
 
 import fnmatch

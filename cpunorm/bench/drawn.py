@@ -1,4 +1,4 @@
-"""Cases that nobody tuned for: norm, layout, rank, odd and round sizes, strides from a seed, and how we stand in them."""
+"""Cases that nobody tuned for, and how we stand in them: norm, layout, rank, odd and round sizes, strides by a seed."""
 
 import contextlib
 import itertools
@@ -14,7 +14,6 @@ from . import runner
 from .cases import NORMS, VIEWS, Case, Layer
 from .environment import environment
 from .peers import CPUNorm
-from .runner import Result
 
 VALUES = 300, 4_000_000  # of an input
 CHANNELS, WIDTH = 2048, 8192  # at most

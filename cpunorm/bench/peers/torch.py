@@ -44,7 +44,7 @@ class Torch(Peer):
         return Call(partial(function, *arguments), into)
 
     def prepare(self, case, a):
-        """`torch.nn.functional`'s function; only BatchNorm has one that computes in a given output, native_batch_norm."""
+        """`torch.nn.functional`'s function; into a given output only BatchNorm's, `torch.native_batch_norm`."""
         x = self.torch.from_numpy(a.x)
         x = x.movedim(-1, 1) if case.channels_last else x
         arguments = NORMS[case.norm].arguments(case, a)
