@@ -6,13 +6,14 @@ import json
 import math
 import os
 import sys
+import zipfile
 from functools import partial
 from pathlib import Path
 
 import cpunorm
 
 from . import cases as registry
-from .peers import PEERS, CPUNorm
+from .peers import PEERS, Build, CPUNorm, OldCPUNorm
 from .record import FORMAT, record
 
 SAMPLES = 15
@@ -87,6 +88,13 @@ def _installed_peer(text):
     return text
 
 
+def _build(text):
+    try:
+        return Build(text)
+    except (ImportError, zipfile.BadZipFile) as error:
+        raise argparse.ArgumentTypeError(f"{text!r} can't be used: {error}") from None
+
+
 def _writable_file(text):
     path = Path(text)
     if not path.parent.is_dir() or path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
@@ -135,6 +143,12 @@ def _parser():
     )
     bench.add_argument(
         "--engine", metavar="ENGINE", action="append", type=_engine, help="cpunorm's engine, may be given several times"
+    )
+    bench.add_argument(
+        "--against",
+        metavar="PATH",
+        type=_build,
+        help="time another build of cpunorm instead of other libraries: a wheel, or a folder that holds cpunorm/",
     )
     bench.add_argument(
         "--isa",
@@ -201,7 +215,11 @@ def main(arguments=None):
         if options.html is None and options.fail_under is None:
             bench.error("argument --from: what for? --html or --fail-under")
         return _after(options.kept, options)
+    if options.against and options.peers:
+        bench.error("argument --against: not with --peers")
     if options.random:
+        if options.quick or options.html or options.fail_under:
+            bench.error("argument --random: not with --quick, --html or --fail-under")
         return _run_random(options)
     layers = [layer for layer in registry.LAYERS if layer.quick or not options.quick]
     cases = [case for dtype in dict.fromkeys(options.dtype) for case in registry.expand(layers, dtype)]
@@ -218,22 +236,33 @@ def _hold_to(isa):
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **wanted})
 
 
+def _peers(options, usual, threads):
+    """Who is measured: another build, those asked for, or what is installed of the `usual`."""
+    if options.against:
+        return [OldCPUNorm(threads, options.against)]
+    names = options.peers or [name for name in PEERS if name in usual and PEERS[name].installed()]
+    return [PEERS[name](threads) for name in dict.fromkeys(names)]
+
+
 def _run_random(options):
     """Measure what `drawn` draws; returns the exit code."""
     from . import drawn
 
-    threads = dict.fromkeys(options.threads or [cpunorm.get_num_threads()])
     kept = drawn.run(
         options.random,
-        options.seed,
-        options.dtype,
-        options.engine or [cpunorm.get_engine()],
-        {number: [PEERS[name](number) for name in options.peers or ["torch"]] for number in threads},
+        dict.fromkeys(options.seed),
+        options.cases,
+        dict.fromkeys(options.dtype),
+        dict.fromkeys(options.engine or [cpunorm.get_engine()]),
+        {
+            number: _peers(options, ("torch",), number)
+            for number in dict.fromkeys(options.threads or [cpunorm.get_num_threads()])
+        },
         options.samples or RANDOM_SAMPLES,
     )
     if options.json is not None:
         options.json.write_text(json.dumps(kept, allow_nan=False) + "\n", encoding="utf-8")
-    return int(bool(kept["failures"]))
+    return 130 if kept["interrupted"] else int(bool(kept["failures"]))
 
 
 def run(cases, options):
@@ -246,8 +275,7 @@ def run(cases, options):
     threads = list(dict.fromkeys(options.threads or ([every] if options.quick else [1, every])))
     samples = options.samples or (QUICK_SAMPLES if options.quick else SAMPLES)
     usual = QUICK_PEERS if options.quick else PEERS
-    names = dict.fromkeys(options.peers or [name for name in PEERS if name in usual and PEERS[name].installed()])
-    peers = {number: [PEERS[name](number) for name in names] for number in threads}
+    peers = {number: _peers(options, usual, number) for number in threads}
     engines = dict.fromkeys(options.engine or [cpunorm.get_engine()])
     work = [
         (case, engine, number)

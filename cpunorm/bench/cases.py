@@ -220,6 +220,10 @@ class Case:
         parts = self.layer.source, self.module, self.shape, self.layout, self.mode, self.dtype, offset, self.view
         return "/".join(filter(None, parts))
 
+    def matches(self, pattern):
+        """Whether `pattern`, in which ``*`` and ``?`` are wildcards, is anywhere in the name, in any case."""
+        return fnmatch.fnmatchcase(self.name.lower(), f"*{pattern.lower()}*")
+
     @property
     def bytes(self):
         """Bytes of input and output, each counted once."""
@@ -294,5 +298,5 @@ def accuracy_cases():
 
 
 def matching(cases, pattern):
-    """The cases with `pattern`, in which ``*`` and ``?`` are wildcards, anywhere in their name, in any case."""
-    return [case for case in cases if fnmatch.fnmatchcase(case.name.lower(), f"*{pattern.lower()}*")]
+    """The cases that match `pattern`."""
+    return [case for case in cases if case.matches(pattern)]

@@ -1,11 +1,11 @@
 """Cases that nobody tuned for, and how we stand in them: norm, layout, rank, odd and round sizes, strides by a seed."""
 
-import contextlib
 import itertools
 import math
 import random
 import statistics
 import sys
+from operator import methodcaller
 
 from rich.console import Console
 from rich.progress import track
@@ -20,6 +20,8 @@ CHANNELS, WIDTH = 2048, 8192  # at most
 VIEWED = 0.15  # share of inputs that are not contiguous
 LOST = 0.97  # a speed-up under it is no tie
 WORST = 10
+TRIES = 1000  # draws for each case, until there are no more of those asked for
+HOW = {"fresh": "as called", "into": "into a given output"}
 
 
 def _extent(rng, most):
@@ -55,12 +57,11 @@ def _case(rng, dtype):
     return Case(layer, channels_last, mode, dtype, view=view if rng.random() < VIEWED else None)
 
 
-def draw(seed, dtype):
-    """Cases without end, the same ones for a seed."""
+def draw(number, seed, dtype, *wanted):
+    """The first `number` cases of a seed of which all of `wanted` are true; fewer if hardly any is."""
     rng = random.Random(seed)
-    while True:
-        if (case := _case(rng, dtype)) is not None:
-            yield case
+    every = (_case(rng, dtype) for _ in range(TRIES * number))
+    return list(itertools.islice((case for case in every if case and all(want(case) for want in wanted)), number))
 
 
 def described(result, peer, seed):
@@ -116,28 +117,51 @@ def show(found):
         print(f"    {median:5.2f}x  {low:.2f}-{high:.2f} {times}  {result['case']}{strides}")
 
 
-def run(number, seeds, dtypes, engines, peers, samples):
-    """Measure `number` cases of each seed; `peers` by number of threads. Returns what is kept as JSON."""
-    kept = {"format": "random 1", "runs": [], "failures": []}
+def run(number, seeds, pattern, dtypes, engines, peers, samples):
+    """Measure what is drawn, print how it stands, and return what is kept as JSON.
+
+    Parameters
+    ----------
+    number : int
+        Of cases of each seed.
+    seeds : sequence of int
+    pattern : str
+        What `Case.matches`.
+    dtypes, engines : iterable of str
+    peers : dict of int to list of Peer
+        By number of threads.
+    samples : int
+        Turns of each case.
+    """
+    kept = {"format": "random 1", "interrupted": False, "runs": [], "failures": []}
     for engine, (threads, others), dtype in itertools.product(engines, peers.items(), dtypes):
-        where = environment([engine], others, [threads], samples)
         for peer in others:
+            where = environment([engine], [peer], [threads], samples)
+            print(
+                f"{engine} {where['isa'][engine] or ''}, {dtype}, threads: {threads}, {HOW[peer.memory]}, "
+                f"against {peer.name} {peer.version}"
+            )
+            found, failures = [], []
+            run = {"environment": where, "peer": peer.name, "memory": peer.memory, "results": found}
+            kept["runs"].append(run)
             work = [
-                (seed, case) for seed in seeds for case in itertools.islice(filter(peer.has, draw(seed, dtype)), number)
+                (seed, case)
+                for seed in seeds
+                for case in draw(number, seed, dtype, peer.has, methodcaller("matches", pattern))
             ]
-            how = {"fresh": "as called", "into": "into a given output"}[peer.memory]
-            isa = where["isa"][engine] or ""
-            print(f"{engine} {isa}, {dtype}, threads: {threads}, {how}, against {peer.name} {peer.version}")
-            found = []
-            with contextlib.suppress(KeyboardInterrupt):
+            try:
                 for seed, case in track(work, "", console=Console(stderr=True), disable=not sys.stderr.isatty()):
                     result = runner.measure(case, CPUNorm(threads, engine), [peer], samples, memory=peer.memory)
-                    if result.failures:
-                        kept["failures"] += result.failed()
-                        print("  FAILED {case}: {message}".format(**result.failed()[0]))
-                    else:
+                    failures += result.failed()
+                    if not result.failures:
                         found.append(described(result, peer, seed))
+            except KeyboardInterrupt:
+                kept["interrupted"] = True
             if found:
                 show(found)
-            kept["runs"].append({"environment": where, "peer": peer.name, "memory": peer.memory, "results": found})
+            for failure in failures:
+                print("  FAILED {case}: {message}".format(**failure))
+            kept["failures"] += failures
+            if kept["interrupted"]:
+                return kept
     return kept
