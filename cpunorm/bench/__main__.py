@@ -220,6 +220,8 @@ def main(arguments=None):
     if options.random:
         if options.quick or options.html or options.fail_under:
             bench.error("argument --random: not with --quick, --html or --fail-under")
+        if not (options.against or options.peers or PEERS["torch"].installed()):
+            bench.error("argument --random: torch is not installed; against whom? --peers or --against")
         return _run_random(options)
     layers = [layer for layer in registry.LAYERS if layer.quick or not options.quick]
     cases = [case for dtype in dict.fromkeys(options.dtype) for case in registry.expand(layers, dtype)]
@@ -262,7 +264,9 @@ def _run_random(options):
     )
     if options.json is not None:
         options.json.write_text(json.dumps(kept, allow_nan=False) + "\n", encoding="utf-8")
-    return 130 if kept["interrupted"] else int(bool(kept["failures"]))
+    return (
+        130 if kept["interrupted"] else int(bool(kept["failures"]) or not all(run["results"] for run in kept["runs"]))
+    )
 
 
 def run(cases, options):

@@ -14,11 +14,11 @@ from . import runner
 from .cases import NORMS, VIEWS, Case, Layer
 from .environment import environment
 from .peers import CPUNorm
+from .report import LOST
 
 VALUES = 300, 4_000_000  # of an input
 CHANNELS, WIDTH = 2048, 8192  # at most
 VIEWED = 0.15  # share of inputs that are not contiguous
-LOST = 0.97  # a speed-up under it is no tie
 WORST = 10
 TRIES = 1000  # draws for each case, until there are no more of those asked for
 HOW = {"fresh": "as called", "into": "into a given output"}
@@ -138,7 +138,7 @@ def run(number, seeds, pattern, dtypes, engines, peers, samples):
         for peer in others:
             where = environment([engine], [peer], [threads], samples)
             print(
-                f"{engine} {where['isa'][engine] or ''}, {dtype}, threads: {threads}, {HOW[peer.memory]}, "
+                f"{' '.join(filter(None, (engine, where['isa'][engine])))}, {dtype}, threads: {threads}, {HOW[peer.memory]}, "
                 f"against {peer.name} {peer.version}"
             )
             found, failures = [], []
@@ -159,6 +159,8 @@ def run(number, seeds, pattern, dtypes, engines, peers, samples):
                 kept["interrupted"] = True
             if found:
                 show(found)
+            else:
+                print("  nothing was measured")
             for failure in failures:
                 print("  FAILED {case}: {message}".format(**failure))
             kept["failures"] += failures

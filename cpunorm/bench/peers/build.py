@@ -1,7 +1,9 @@
 """Another build of cpunorm, beside this one in the same process."""
 
+import atexit
 import contextlib
 import importlib
+import shutil
 import sys
 import tempfile
 import zipfile
@@ -28,13 +30,15 @@ class Build:
 
     def __init__(self, path):
         if Path(path).is_file():
-            self._unpacked = tempfile.TemporaryDirectory(prefix="cpunorm-")  # removed with the last reference
+            self._folder = tempfile.mkdtemp(prefix="cpunorm-")
+            atexit.register(shutil.rmtree, self._folder, ignore_errors=True)
             with zipfile.ZipFile(path) as wheel:
-                wheel.extractall(self._unpacked.name)
-            path = self._unpacked.name
-        self._folder = str(Path(path).resolve())
+                wheel.extractall(self._folder)
+        else:
+            self._folder = str(Path(path).resolve())
         if not Path(self._folder, "cpunorm", "__init__.py").is_file():
             raise ImportError(f"{path} holds no cpunorm/")
+        self.path = path
         self._modules = {}
         with self.imported():
             self.package = importlib.import_module("cpunorm")
@@ -66,6 +70,7 @@ class OldCPUNorm(CPUNorm):
     def __init__(self, threads, build):
         super().__init__(threads, None, build.package)
         self.build = build
+        self.version += f" ({build.path})"
 
     @contextlib.contextmanager
     def context(self):
