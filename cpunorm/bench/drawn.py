@@ -137,10 +137,8 @@ def run(number, seeds, pattern, dtypes, engines, peers, samples):
     for engine, (threads, others), dtype in itertools.product(engines, peers.items(), dtypes):
         for peer in others:
             where = environment([engine], [peer], [threads], samples)
-            print(
-                f"{' '.join(filter(None, (engine, where['isa'][engine])))}, {dtype}, threads: {threads}, {HOW[peer.memory]}, "
-                f"against {peer.name} {peer.version}"
-            )
+            level = " ".join(filter(None, (engine, where["isa"][engine])))
+            print(f"{level}, {dtype}, threads: {threads}, {HOW[peer.memory]}, against {peer.name} {peer.version}")
             found, failures = [], []
             run = {"environment": where, "peer": peer.name, "memory": peer.memory, "results": found}
             kept["runs"].append(run)
