@@ -87,6 +87,7 @@ def test_batch_norm_refuses():
     refused(typing, "momentum must be", batch_norm, x, *statistics, *parameters, True, None, 1e-5)
 
 
+@pytest.mark.slow
 def test_an_empty_batch_leaves_the_running_statistics_alone():
     statistics = running(6)
     y = batch_norm(np.empty((0, 6, 5, 7), np.float32), *statistics, *affine(6), True, 0.3, 1e-4)
@@ -94,6 +95,7 @@ def test_an_empty_batch_leaves_the_running_statistics_alone():
     np.testing.assert_array_equal(statistics, running(6))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(3, 5, 7, 6), (2, 200, 200, 3), (4, 1, 1, 1)])
 def test_batch_norm_inference_in_channels_last(shape):
     x, statistics = values(shape), running(shape[-1])
@@ -109,6 +111,7 @@ def test_group_norm(shape):
     np.testing.assert_array_equal(group_norm(x, 2, *parameters, 1e-3), expected)
 
 
+@pytest.mark.slow
 def test_group_norm_refuses():
     x, parameters = values((3, 5, 7, 6), np.float64), affine(6, np.float64)
     refused(RuntimeError, "num_groups", group_norm, x, 4, *parameters, 1e-5)
