@@ -269,19 +269,12 @@ cdef void finish_strip(
     spread(strip, channels, job.width, job.lines.size)
 
 
-cdef void spread(Strip* strip, Py_ssize_t channels, Py_ssize_t width, int size) noexcept nogil:
+cdef inline void spread(Strip* strip, Py_ssize_t channels, Py_ssize_t width, int size) noexcept nogil:
     """Coefficients of channels become those of their `width` columns each."""
-    cdef Py_ssize_t c
-    cdef uint64_t value = 0
-    cdef char* vector
-    cdef int i
-    if width == 1:
-        return
-    for i in range(3):
-        vector = strip.high if i == 0 else strip.scale if i == 1 else strip.shift
-        for c in range(channels - 1, -1, -1):
-            memcpy(&value, vector + c * size, size)
-            copy(vector + c * width * size, 1, <char*> &value, 0, width, size)
+    if width > 1:
+        widen(strip.high, strip.high, channels, width, size)
+        widen(strip.scale, strip.scale, channels, width, size)
+        widen(strip.shift, strip.shift, channels, width, size)
 
 
 cdef void pack_rest(const Job* job, char* target, const char* x, Py_ssize_t left) noexcept nogil:
@@ -503,6 +496,7 @@ cdef struct Turn:
     bint within  # windows lie within samples, all samples of one window before the next; else over all domains
     Py_ssize_t x[LANE_VALUES]
     Py_ssize_t y[LANE_VALUES]
+    Py_ssize_t in_order[LANE_VALUES]
 
 
 cdef inline void turn(
@@ -546,7 +540,7 @@ cdef void work_lanes(void* context, Py_ssize_t start, Py_ssize_t stop) noexcept 
     cdef char* shift = <char*> &coefficients[2 * MOST_LANES]
     cdef char* weights = <char*> matrix
     cdef char* biases = <char*> &matrix[LANE_VALUES * MOST_LANES]
-    cdef Py_ssize_t unit, first, count, sample, group, lane, some, known = -1, v, at
+    cdef Py_ssize_t unit, first, count, sample, group, lane, some, known = -1, at
     for unit in range(start, stop):
         if t.within:
             sample, group = unit % n.samples, unit // n.samples * t.window
@@ -555,15 +549,16 @@ cdef void work_lanes(void* context, Py_ssize_t start, Py_ssize_t stop) noexcept 
         else:
             first = unit * t.window
             count = min(t.window, n.samples * n.groups - first)
-        if n.along and known != (first % n.groups if job.along_step else 0):
-            known = first % n.groups if job.along_step else 0
-            for lane in range(t.window):
-                at = (known + lane) % n.groups * job.along_step
-                for v in range(values):
-                    copy(weights + (v * MOST_LANES + lane) * size, 1, <const char*> n.weight + (at + v) * size, 1, 1,
-                         size)
-                    copy(biases + (v * MOST_LANES + lane) * size, 1, <const char*> n.bias + (at + v) * size, 1, 1,
-                         size)
+        if job.along_step and known != first % n.groups:
+            known = first % n.groups
+            lane = 0
+            while lane < count or lane < t.window and not t.within:
+                group = (known + lane) % n.groups
+                some = min(n.groups - group, t.window - lane)
+                at = group * job.along_step * size
+                turn(weights + lane * size, <const char*> n.weight + at, job.along_step, some, t.in_order, values, size, False)
+                turn(biases + lane * size, <const char*> n.bias + at, job.along_step, some, t.in_order, values, size, False)
+                lane += some
         lane = 0
         while lane < count:
             sample, group = (first + lane) // n.groups, (first + lane) % n.groups
@@ -579,8 +574,10 @@ cdef void work_lanes(void* context, Py_ssize_t start, Py_ssize_t stop) noexcept 
                 n.mean[first + lane], n.var[first + lane] = mean[lane], m2[lane]
         if n.along:
             job.lines.channel_coefficients(count, mean, m2, n.eps, NULL, NULL, high, scale, shift)
-            job.lines.apply_columns_along(tile, tile, count, values, MOST_LANES, MOST_LANES, high, scale, shift,
-                                          weights, biases, MOST_LANES, Traffic(0, 0))
+            job.lines.apply_columns_along(
+                tile, tile, count, values, MOST_LANES, MOST_LANES, high, scale, shift,
+                weights if job.along_step else n.weight, biases if job.along_step else n.bias,
+                MOST_LANES if job.along_step else 0, Traffic(0, 0))
         else:
             lane = 0
             while lane < count:
@@ -608,6 +605,7 @@ cdef void forward_lanes(Job* job, int threads) noexcept nogil:
     for v in range(job.positions):
         t.x[v] = offset_in(job.run, 3, v, False)
         t.y[v] = offset_in(job.run, 3, v, True)
+        t.in_order[v] = v
     t.window, t.within = lanes, False
     if n.along and job.along_step:
         t.within = n.groups >= lanes
@@ -625,7 +623,7 @@ cdef void forward_given(Job* job, int threads) noexcept nogil:
     cdef Shared shared
     if not job.columns:
         cut_rows(job)
-        if (1 < job.length < SHORT and even_pitch(job.run, 3, False) == 1 and even_pitch(job.run, 3, True) == 1
+        if (1 < job.length < SHORT and job.count >= 4 and even_pitch(job.run, 3, False) == 1 and even_pitch(job.run, 3, True) == 1
                 and n.x.channel == job.length and n.y.channel == job.length):
             job.columns = True
     if not job.columns:

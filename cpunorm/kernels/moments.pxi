@@ -145,21 +145,35 @@ cdef void cut_columns(Job* job, Py_ssize_t width) noexcept nogil:
 cdef void pack_lines(
     const Job* job, char* target, const char* x, Py_ssize_t line, Py_ssize_t lines, Py_ssize_t column, Py_ssize_t columns
 ) noexcept nogil:
-    """target (lines, columns) = those of the sample at x; `fold` lines of it are one."""
-    cdef Py_ssize_t i, j, c, at, channel = job.n.x.channel
+    """target (lines, columns) = those of the sample at x, `fold` lines of which are one."""
+    cdef const Axis* inner = &job.line_axes[2]
+    cdef Py_ssize_t i = line * job.fold, stop = (line + lines) * job.fold, at = 0, k = inner.length, j, p
+    cdef Py_ssize_t offsets[LANE_VALUES]
     cdef int size = job.lines.size
-    for i in range(line, line + lines):
-        if job.width == 1 and job.fold == 1:
-            at = offset_in(job.line_axes, 3, i, False) + column * channel
-            copy(target, 1, x + at * size, channel, columns, size)
-            target += columns * size
+    cdef const char* source
+    columns //= job.fold
+    if job.width > 1:
+        for p in range(job.width):
+            offsets[p] = offset_in(job.run, 3, p, False)
+    while i < stop:
+        if k == inner.length:
+            k = i % inner.length
+            at = offset_in(job.line_axes, 2, i // inner.length, False) + k * inner.x
+        if job.width == 1:
+            copy(target, 1, x + (at + column * job.n.x.channel) * size, job.n.x.channel, columns, size)
         else:
-            for j in range(column, column + columns):
-                c = j % job.wide
-                at = (offset_in(job.line_axes, 3, i * job.fold + j // job.wide, False)
-                      + c // job.width * channel + offset_in(job.run, 3, c % job.width, False))
-                copy(target, 1, x + at * size, 1, 1, size)
-                target += size
+            source = x + (at + column // job.width * job.n.x.channel) * size
+            p = column % job.width
+            for j in range(columns):
+                copy(target + j * size, 1, source + offsets[p] * size, 1, 1, size)
+                p += 1
+                if p == job.width:
+                    p = 0
+                    source += job.n.x.channel * size
+        target += columns * size
+        at += inner.x
+        k += 1
+        i += 1
 
 
 cdef void columns_moments(

@@ -57,7 +57,7 @@ cdef inline void copy(
 ) noexcept nogil:
     """target = source, n values of `size` bytes."""
     cdef Py_ssize_t i
-    if to_stride == 1 and stride == 1:
+    if to_stride == 1 and stride == 1 and n >= 16:
         memcpy(target, source, n * size)
     elif size == 4:
         for i in range(n):
@@ -65,6 +65,23 @@ cdef inline void copy(
     else:
         for i in range(n):
             (<uint64_t*> target)[i * to_stride] = (<const uint64_t*> source)[i * stride]
+
+
+cdef void widen(char* target, const char* source, Py_ssize_t count, Py_ssize_t width, int size) noexcept nogil:
+    """target (count, width) = source (count, 1); from the end on, for they may begin at the same place."""
+    cdef Py_ssize_t i = count, j
+    cdef uint32_t single
+    cdef uint64_t double_
+    while i > 0:
+        i -= 1
+        if size == 4:
+            single = (<const uint32_t*> source)[i]
+            for j in range(width):
+                (<uint32_t*> target)[i * width + j] = single
+        else:
+            double_ = (<const uint64_t*> source)[i]
+            for j in range(width):
+                (<uint64_t*> target)[i * width + j] = double_
 
 
 cdef inline bint inside(Py_ssize_t length, Py_ssize_t stride, const Norm* n) noexcept nogil:
@@ -162,7 +179,7 @@ cdef void see(Job* job) noexcept nogil:
 cdef void see_channels_as_positions(Job* job) noexcept nogil:
     """Groups become channels, and the channels of a group an axis of its positions: short lines become one longer."""
     cdef Norm* n = &job.n
-    cdef Py_ssize_t c, count = n.channels * job.positions
+    cdef Py_ssize_t count = n.channels * job.positions
     cdef int size = job.lines.size
     cdef char* longer
     if not n.along and job.positions > 1 and (n.weight != NULL or n.bias != NULL):
@@ -170,12 +187,10 @@ cdef void see_channels_as_positions(Job* job) noexcept nogil:
         if longer == NULL:
             job.failed = True
             return
-        for c in range(n.channels):
-            if n.weight != NULL:
-                copy(longer + c * job.positions * size, 1, <const char*> n.weight + c * size, 0, job.positions, size)
-            if n.bias != NULL:
-                copy(longer + (count + c * job.positions) * size, 1, <const char*> n.bias + c * size, 0,
-                     job.positions, size)
+        if n.weight != NULL:
+            widen(longer, <const char*> n.weight, n.channels, job.positions, size)
+        if n.bias != NULL:
+            widen(longer + count * size, <const char*> n.bias, n.channels, job.positions, size)
         n.weight = longer if n.weight != NULL else NULL
         n.bias = longer + count * size if n.bias != NULL else NULL
     if job.positions == 1:
