@@ -50,11 +50,12 @@ from libc.string cimport memcpy, memset
 from cpunorm._norm cimport CENTRED, GIVEN, KernelSet, Norm
 
 cdef extern from "kernels/lines.h":
-    enum: MOST_LANES, MOST_BLOCK, MOST_TILE, ROWS, STEPS, TOGETHER
+    enum: MOST_LANES, MOST_BLOCK, MOST_TILE, ROWS, STEPS, TOGETHER, AHEAD
     ctypedef struct Moments:
         double count, mean, m2
     ctypedef struct Traffic:
-        bint far, streamed
+        Py_ssize_t ahead
+        bint streamed
     ctypedef struct Lines:
         int size, width, lanes, block
         Moments (*block_moments)(
@@ -103,6 +104,7 @@ cdef enum:
     NARROW = 256  # columns of the narrowest strip
     TALL_STRIP = 4096  # lines of a strip above which all columns are read together
     FAR_BYTES = 1048576  # of x and y from which lines are fetched ahead
+    NEAR_BYTES = 12288  # of rows whose moments are taken together: what stays in L1, with y
 
 cdef Py_ssize_t STREAM_BYTES = stream_bytes()
 cdef double HIDING = 1e-36  # eps that hides what underflow did to a variance

@@ -22,7 +22,7 @@ cdef void share(work_function work, void* context, Py_ssize_t units, int threads
 
 cdef void apply_rows(
     const Job* job, Py_ssize_t sample, Py_ssize_t outer, Py_ssize_t middle, Py_ssize_t start, Py_ssize_t length,
-    Py_ssize_t channel, Py_ssize_t channels, const char* high, const char* scale, const char* shift,
+    Py_ssize_t channel, Py_ssize_t channels, const char* high, const char* scale, const char* shift, Traffic traffic,
 ) noexcept nogil:
     """The `length` values from `start` on of the lines of `channels` channels, whose coefficients are given."""
     cdef double packed[MOST_BLOCK]
@@ -37,18 +37,18 @@ cdef void apply_rows(
     if (n.x.inner == 1 and n.y.inner == 1) or n.inner == 1:
         if not n.along:
             job.lines.apply_constant(
-                x, y, length, channels, n.x.channel, n.y.channel, high, scale, shift, 1, job.traffic)
+                x, y, length, channels, n.x.channel, n.y.channel, high, scale, shift, 1, traffic)
         elif job.along_step == 0:
             job.lines.apply_along(
                 x, y, length, channels, n.x.channel, n.y.channel, high, scale, shift,
-                <const char*> n.weight + weights * size, <const char*> n.bias + weights * size, job.traffic)
+                <const char*> n.weight + weights * size, <const char*> n.bias + weights * size, traffic)
         else:
             for c in range(channels):
                 job.lines.apply_along(
                     x + c * n.x.channel * size, y + c * n.y.channel * size, length, 1, 0, 0,
                     high + c * size, scale + c * size, shift + c * size,
                     <const char*> n.weight + (weights + c * job.along_step) * size,
-                    <const char*> n.bias + (weights + c * job.along_step) * size, job.traffic)
+                    <const char*> n.bias + (weights + c * job.along_step) * size, traffic)
         return
     for c in range(channels):
         i = 0
@@ -87,7 +87,7 @@ cdef void work_apply_rows(void* context, Py_ssize_t start, Py_ssize_t stop) noex
         outer, sample = unit % n.outer, unit // n.outer
         at = (sample * n.channels + channel) * job.lines.size
         apply_rows(job, sample, outer, middle, piece * length, min(length, n.inner - piece * length), channel,
-                   stop - first, job.high + at, job.scale + at, job.shift + at)
+                   stop - first, job.high + at, job.scale + at, job.shift + at, job.traffic)
         stop = first
     end_stream()
 
@@ -96,7 +96,7 @@ cdef void work_apply_rows(void* context, Py_ssize_t start, Py_ssize_t stop) noex
 
 cdef void apply_domain(
     const Job* job, Py_ssize_t sample, Py_ssize_t channel, Py_ssize_t channels, const char* high, const char* scale,
-    const char* shift,
+    const char* shift, Traffic traffic,
 ) noexcept nogil:
     """All lines of some channels of one sample."""
     cdef const Norm* n = &job.n
@@ -106,11 +106,11 @@ cdef void apply_domain(
         job.lines.apply_constant(
             x_at(job, sample * n.x.sample + channel * n.x.channel),
             y_at(job, sample * n.y.sample + channel * n.y.channel),
-            n.inner, n.outer, n.x.outer, n.y.outer, high, scale, shift, 0, job.traffic)
+            n.inner, n.outer, n.x.outer, n.y.outer, high, scale, shift, 0, traffic)
         return
     for outer in range(n.outer - 1, -1, -1):  # backwards: the samples that were read last are still in cache
         for middle in range(n.middle):
-            apply_rows(job, sample, outer, middle, 0, n.inner, channel, channels, high, scale, shift)
+            apply_rows(job, sample, outer, middle, 0, n.inner, channel, channels, high, scale, shift, traffic)
 
 
 cdef void work_rows(void* context, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
@@ -118,7 +118,8 @@ cdef void work_rows(void* context, Py_ssize_t start, Py_ssize_t stop) noexcept n
     cdef Job* job = <Job*> context
     cdef const Norm* n = &job.n
     cdef Py_ssize_t index = start, group, part, at, i, count
-    cdef bint single = job.count == 1 and job.even and job.length <= job.lines.block
+    cdef bint single = job.count == 1 and job.even and job.length <= job.lines.block, fetched = False
+    cdef Py_ssize_t most = 1
     cdef Moments moments[TOGETHER]
     cdef double means[TOGETHER]
     cdef double vars_[TOGETHER]
@@ -130,12 +131,20 @@ cdef void work_rows(void* context, Py_ssize_t start, Py_ssize_t stop) noexcept n
     cdef char* shift = <char*> &coefficients[2 * TOGETHER]
     cdef Moments* parts
     cdef int size = job.lines.size
+    cdef Traffic traffic = job.traffic
+    if single and job.member == 1:
+        most = max(<Py_ssize_t> 1, min(<Py_ssize_t> TOGETHER, (4096 if traffic.streamed else NEAR_BYTES) // (job.length * size)))
+        if most >= 4:
+            most = most // 4 * 4
+        if job.far:
+            traffic.ahead = most * n.x.channel * size
+        fetched = job.far  # while the ones before are applied: hardware doesn't foresee them, for those are read twice
     while index < stop:
         group = index % n.groups
-        count = min(<Py_ssize_t> TOGETHER, stop - index, n.groups - group) if single and job.member == 1 else 1
+        count = min(most, stop - index, n.groups - group)
         if single:
             job.lines.row_moments(domain_of(job, index), job.length, <int> count, n.x.channel * job.member,
-                                  job.traffic.far, job.tiny, moments)
+                                  job.far and not fetched, job.tiny, moments)
         elif job.parts == 1:
             moments[0] = part_moments(job, domain_of(job, index), 0)
         else:
@@ -157,7 +166,7 @@ cdef void work_rows(void* context, Py_ssize_t start, Py_ssize_t stop) noexcept n
                 mean[i], var[i] = means[0], vars_[0]
             high, scale, shift = job.high + at * size, job.scale + at * size, job.shift + at * size
         coefficients_of(job, group, count * job.member, mean, var, high, scale, shift)
-        apply_domain(job, index // n.groups, group, count * job.member, high, scale, shift)
+        apply_domain(job, index // n.groups, group, count * job.member, high, scale, shift, traffic)
         index += count
     end_stream()
 
@@ -317,7 +326,7 @@ cdef void apply_columns(
         return
     x_pitch, y_pitch = even_pitch(job.line_axes, 3, False), even_pitch(job.line_axes, 3, True)
     if unit and not n.along and column == 0 and columns == job.wide and x_pitch == columns and y_pitch == columns:
-        while 2 * fold * columns <= FOLDED and 4 * fold <= stop - line:
+        while columns * fold % job.lines.lanes and 2 * fold * columns <= FOLDED and 4 * fold <= stop - line:
             fold *= 2
         if fold > 1:  # short lines follow each other: many are walked as one
             for i in range(fold):

@@ -49,10 +49,11 @@ typedef struct {
     double count, mean, m2;
 } Moments;
 
-/* How lines are read and written: whether they are past the caches, so that it pays to fetch ahead, and whether y is
-   stored around the caches (y is aligned to VECTOR_BYTES then, or the line is stored as others). */
+/* How lines are read and written: how many bytes ahead they are fetched, which pays past the caches (0: not at all), and
+   whether y is stored around the caches (if it is aligned to VECTOR_BYTES). */
 typedef struct {
-    int far, streamed;
+    ptrdiff_t ahead;
+    int streamed;
 } Traffic;
 
 /* What is done along lines, per type of value; pointers are to that type, pitches in elements. */
@@ -454,32 +455,32 @@ ALWAYS void NAME(put)(R *y, VEC v, const int streamed) {
         NAME(store)(y, v);
 }
 
-ALWAYS void NAME(fetch)(const R *x, const R *y, const int vectors, const int streamed) {
-    for (int byte = 0; byte < vectors * VECTOR_BYTES; byte += 64) {
-        __builtin_prefetch((const char *) x + AHEAD + byte, 0);
+ALWAYS void NAME(fetch)(const R *x, const R *y, const int vectors, ptrdiff_t ahead, const int streamed) {
+    for (ptrdiff_t byte = ahead; byte < ahead + vectors * VECTOR_BYTES; byte += 64) {
+        __builtin_prefetch((const char *) x + byte, 0);
         if (!streamed)
-            __builtin_prefetch((const char *) y + AHEAD + byte, 1);
+            __builtin_prefetch((const char *) y + byte, 1);
     }
 }
 
 /* Calls `f` with constants in the place of a line's traffic. */
 #define WITH_TRAFFIC(f, y, pitch, t, ...)                                                                             \
     if ((t).streamed && ((size_t) (y) | (size_t) (pitch) * sizeof(R)) % VECTOR_BYTES == 0)                            \
-        f(__VA_ARGS__, 1, 1);                                                                                         \
-    else if ((t).far)                                                                                                 \
-        f(__VA_ARGS__, 1, 0);                                                                                         \
+        f(__VA_ARGS__, (t).ahead, 1);                                                                                 \
+    else if ((t).ahead)                                                                                               \
+        f(__VA_ARGS__, (t).ahead, 0);                                                                                         \
     else                                                                                                              \
         f(__VA_ARGS__, 0, 0)
 
 ALWAYS void NAME(constant_lines)(const R *x, R *y, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t x_pitch, ptrdiff_t y_pitch,
-                                 const R *high, const R *scale, const R *shift, int step, const int far,
+                                 const R *high, const R *scale, const R *shift, int step, const ptrdiff_t ahead,
                                  const int streamed) {
     for (ptrdiff_t row = 0; row < rows; row++, x += x_pitch, y += y_pitch, high += step, scale += step, shift += step) {
         const R h = *high, s = *scale, b = *shift;
         ptrdiff_t i = 0;
         for (; i + LANES <= n; i += LANES) {
-            if (far)
-                NAME(fetch)(x + i, y + i, UNROLLED, streamed);
+            if (ahead)
+                NAME(fetch)(x + i, y + i, UNROLLED, ahead, streamed);
 #pragma GCC unroll 4
             for (int v = 0; v < UNROLLED; v++)
                 NAME(put)(y + i + v * WIDTH, (NAME(load)(x + i + v * WIDTH) - h) * s + b, streamed);
@@ -502,7 +503,7 @@ static void NAME(apply_constant)(const void *x, void *y, ptrdiff_t n, ptrdiff_t 
 
 /* `lines` lines, a constant: they share what is loaded of weight and bias. */
 ALWAYS void NAME(lines_along)(const R *x, R *y, ptrdiff_t n, const int lines, ptrdiff_t x_pitch, ptrdiff_t y_pitch,
-                              const R *h, const R *s, const R *c, const R *weight, const R *bias, const int far,
+                              const R *h, const R *s, const R *c, const R *weight, const R *bias, const ptrdiff_t ahead,
                               const int streamed) {
     ptrdiff_t i = 0;
     for (; i + WIDTH <= n; i += WIDTH) {
@@ -511,8 +512,8 @@ ALWAYS void NAME(lines_along)(const R *x, R *y, ptrdiff_t n, const int lines, pt
         for (int r = 0; r < lines; r++) {
             const R *p = x + r * x_pitch + i;
             R *o = y + r * y_pitch + i;
-            if (far)
-                NAME(fetch)(p, o, 1, streamed);
+            if (ahead)
+                NAME(fetch)(p, o, 1, ahead, streamed);
             NAME(put)(o, ALONG(NAME(load)(p), w, b), streamed);
         }
     }
@@ -526,14 +527,14 @@ ALWAYS void NAME(lines_along)(const R *x, R *y, ptrdiff_t n, const int lines, pt
 
 ALWAYS void NAME(rows_along)(const R *x, R *y, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t x_pitch, ptrdiff_t y_pitch,
                              const R *high, const R *scale, const R *shift, const R *weight, const R *bias,
-                             const int far, const int streamed) {
+                             const ptrdiff_t ahead, const int streamed) {
     ptrdiff_t row = 0;
-    for (; row + 4 <= rows; row += 4)
+    for (; !ahead && row + 4 <= rows; row += 4)
         NAME(lines_along)(x + row * x_pitch, y + row * y_pitch, n, 4, x_pitch, y_pitch, high + row, scale + row,
-                          shift + row, weight, bias, far, streamed);
+                          shift + row, weight, bias, ahead, streamed);
     for (; row < rows; row++)
         NAME(lines_along)(x + row * x_pitch, y + row * y_pitch, n, 1, x_pitch, y_pitch, high + row, scale + row,
-                          shift + row, weight, bias, far, streamed);
+                          shift + row, weight, bias, ahead, streamed);
 }
 
 static void NAME(apply_along)(const void *x, void *y, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t x_pitch,
@@ -547,7 +548,7 @@ static void NAME(apply_along)(const void *x, void *y, ptrdiff_t n, ptrdiff_t row
    in registers. */
 ALWAYS void NAME(tile_columns)(const R *x, R *y, ptrdiff_t rows, ptrdiff_t x_pitch, ptrdiff_t y_pitch,
                                const int vectors, int part, const R *high, const R *scale, const R *shift,
-                               const int far, const int streamed) {
+                               const ptrdiff_t ahead, const int streamed) {
     VEC h[UNROLLED], s[UNROLLED], b[UNROLLED];
     for (int v = 0; v < vectors; v++) {
         h[v] = part ? NAME(load_part)(high, part) : NAME(load)(high + v * WIDTH);
@@ -555,8 +556,8 @@ ALWAYS void NAME(tile_columns)(const R *x, R *y, ptrdiff_t rows, ptrdiff_t x_pit
         b[v] = part ? NAME(load_part)(shift, part) : NAME(load)(shift + v * WIDTH);
     }
     for (ptrdiff_t row = 0; row < rows; row++, x += x_pitch, y += y_pitch) {
-        if (far)
-            NAME(fetch)(x, y, vectors, streamed);
+        if (ahead)
+            NAME(fetch)(x, y, vectors, ahead, streamed);
         for (int v = 0; v < vectors; v++) {
             if (part)
                 NAME(store_part)(y, (NAME(load_part)(x, part) - h[v]) * s[v] + b[v], part);
@@ -567,10 +568,10 @@ ALWAYS void NAME(tile_columns)(const R *x, R *y, ptrdiff_t rows, ptrdiff_t x_pit
 }
 
 ALWAYS void NAME(rows_columns)(const R *x, R *y, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t x_pitch, ptrdiff_t y_pitch,
-                               const R *high, const R *scale, const R *shift, const int far, const int streamed) {
-    const ptrdiff_t chunk = n <= LANES ? rows : TILE_ROWS;
+                               const R *high, const R *scale, const R *shift, const ptrdiff_t ahead, const int streamed) {
+    const ptrdiff_t chunk = n <= LANES ? rows : ahead ? 1 : TILE_ROWS;
 #define TILE(vectors, part, streamed)                                                                                 \
-    NAME(tile_columns)(x + i, y + i, tall, x_pitch, y_pitch, vectors, part, high + i, scale + i, shift + i, far,      \
+    NAME(tile_columns)(x + i, y + i, tall, x_pitch, y_pitch, vectors, part, high + i, scale + i, shift + i, ahead,    \
                        streamed)
     for (ptrdiff_t row = 0; row < rows; row += chunk, x += chunk * x_pitch, y += chunk * y_pitch) {
         const ptrdiff_t tall = rows - row < chunk ? rows - row : chunk;

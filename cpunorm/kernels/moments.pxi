@@ -85,7 +85,7 @@ cdef Moments part_moments(const Job* job, const char* x, Py_ssize_t part) noexce
                            x + (offset_in(job.segments, 2, segment + row, False)) * size,
                            job.run, 3, first + i, n, size)
             block = job.lines.block_moments(
-                source, n, rows, pitch, job.traffic.far, job.tiny, all.count == 0, &shift)
+                source, n, rows, pitch, job.far, job.tiny, all.count == 0, &shift)
             if all.count == 0:
                 all = block
             else:
@@ -187,7 +187,7 @@ cdef void columns_moments(
         lines = min(<Py_ssize_t> ROWS, stop - line)
         if job.line_pitch:
             job.lines.column_moments(
-                x + (line * pitch + column) * job.lines.size, pitch, <int> lines, columns, job.traffic.far, job.tiny,
+                x + (line * pitch + column) * job.lines.size, pitch, <int> lines, columns, job.far, job.tiny,
                 <double> (line - first), mean, m2)
         else:
             i = 0

@@ -14,6 +14,7 @@ cdef struct Job:
     Norm n
     const Lines* lines
     Traffic traffic
+    bint far  # past the caches
     double tiny  # see OUT_OF_RANGE
     Py_ssize_t positions, member  # of a channel; channels of a domain
     Py_ssize_t along_step  # from the weights of one channel to the next, if they run along positions
@@ -172,7 +173,8 @@ cdef void see(Job* job) noexcept nogil:
             n.samples = 1
             job.along_step = 0
     bytes = 2 * n.samples * n.channels * job.positions * job.lines.size
-    job.traffic.far = bytes > FAR_BYTES
+    job.far = bytes > FAR_BYTES
+    job.traffic.ahead = AHEAD if job.far else 0
     job.traffic.streamed = STREAM_BYTES > 0 and bytes >= STREAM_BYTES and n.x.data != n.y.data
 
 
