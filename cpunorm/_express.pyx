@@ -169,7 +169,8 @@ cdef Walk walk_of(object x, int layout, bint samples) noexcept:
 
 def batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps, data_format, out, counter):
     """`functional.batch_norm`, or None."""
-    if kernels == NULL or not is_plain(input) or (training is not True and training is not False):
+    cdef KernelSet* chosen = kernels  # which another thread may change meanwhile
+    if chosen == NULL or not is_plain(input) or (training is not True and training is not False):
         return None
     cdef bint train = training is True
     cdef int layout = layout_of(input, data_format), failed
@@ -213,7 +214,7 @@ def batch_norm(input, running_mean, running_var, weight, bias, training, momentu
     enter()
     if train:
         with nogil:
-            failed = kernels.grouped[dtype](
+            failed = chosen.grouped[dtype](
                 source, target, &w, w.channels, mean, var, weights, biases, epsilon, threads)
         leave()
         if not failed:
@@ -222,7 +223,7 @@ def batch_norm(input, running_mean, running_var, weight, bias, training, momentu
         read(running_mean, mean)
         read(running_var, var)
         with nogil:
-            failed = kernels.batch_norm_inference[dtype](
+            failed = chosen.batch_norm_inference[dtype](
                 source, target, &w, mean, var, weights, biases, epsilon, threads)
         leave()
     free(mean)
@@ -231,7 +232,8 @@ def batch_norm(input, running_mean, running_var, weight, bias, training, momentu
 
 def group_norm(input, num_groups, weight, bias, eps, data_format, out):
     """`functional.group_norm`, or None."""
-    if kernels == NULL or not is_plain(input) or not PyLong_CheckExact(num_groups) or not is_positive(eps, True):
+    cdef KernelSet* chosen = kernels  # which another thread may change meanwhile
+    if chosen == NULL or not is_plain(input) or not PyLong_CheckExact(num_groups) or not is_positive(eps, True):
         return None
     cdef int layout = layout_of(input, data_format), failed
     cdef Py_ssize_t groups = PyLong_AsSsize_t(num_groups) if -1 < num_groups < 1 << 31 else 0
@@ -254,7 +256,7 @@ def group_norm(input, num_groups, weight, bias, eps, data_format, out):
     cdef double epsilon = eps
     enter()
     with nogil:
-        failed = kernels.grouped[dtype](source, target, &w, groups, NULL, NULL, weights, biases, epsilon, threads)
+        failed = chosen.grouped[dtype](source, target, &w, groups, NULL, NULL, weights, biases, epsilon, threads)
     leave()
     return None if failed else y
 
@@ -275,7 +277,8 @@ cdef inline bint has_shape(object array, object x, int ndim) noexcept:
 
 def layer_norm(input, normalized_shape, weight, bias, eps, out):
     """`functional.layer_norm`, or None."""
-    if kernels == NULL or not is_plain(input) or not cnp.PyArray_ISCONTIGUOUS(input) or not is_positive(eps, True):
+    cdef KernelSet* chosen = kernels  # which another thread may change meanwhile
+    if chosen == NULL or not is_plain(input) or not cnp.PyArray_ISCONTIGUOUS(input) or not is_positive(eps, True):
         return None
     if not PyTuple_CheckExact(normalized_shape) or cnp.PyArray_SIZE(input) == 0:
         return None
@@ -304,6 +307,6 @@ def layer_norm(input, normalized_shape, weight, bias, eps, out):
     cdef double epsilon = eps
     enter()
     with nogil:
-        failed = kernels.layer_norm[dtype](source, target, &w, weights, biases, epsilon, threads)
+        failed = chosen.layer_norm[dtype](source, target, &w, weights, biases, epsilon, threads)
     leave()
     return None if failed else y
