@@ -47,7 +47,7 @@ class Storm:
 
     def __init__(self, engines):
         self.engines = engines
-        self.shared = cpunorm.BatchNorm1d(CHANNELS, momentum=1)
+        self.shared = cpunorm.BatchNorm1d(CHANNELS, momentum=1.0)
         self.shared.load_state_dict(checkpoint(VERSIONS[0], STEPS[0]))
         self.observer = copy.copy(self.shared).eval()  # the same arrays, a flag of its own
         self.rows = cpunorm.LayerNorm(CHANNELS)

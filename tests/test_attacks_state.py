@@ -19,7 +19,7 @@ import numpy as np
 import cpunorm
 
 sys.setswitchinterval(1e-5)
-module = cpunorm.BatchNorm1d(512, momentum=1)
+module = cpunorm.BatchNorm1d(512, momentum=1.0)
 x = np.full((2, 512), 2, np.float32) + np.array([[-1], [1]], np.float32)
 big = np.full((400, 512), 2, np.float32) + np.array([[-1], [1]] * 200, np.float32)
 checkpoint = module.state_dict()
@@ -232,6 +232,26 @@ works()
 print("alive")
 """
     assert fresh.output(code) == "alive"
+
+
+def test_loads_are_not_put_off_by_calls_that_keep_coming():
+    """Some kernel is always running here, if calls don't wait for a load that waits."""
+    code = f"""{TRAINED}
+module.eval()
+large = np.zeros((4000, 512), np.float32)
+cpunorm.set_num_threads(1)
+def call():
+    while not stop.is_set():
+        module(large)
+threads = [threading.Thread(target=call, daemon=True) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for _ in range(100):
+    module.load_state_dict(checkpoint)
+end(threads)
+print("loaded")
+"""
+    assert fresh.output(code) == "loaded"
 
 
 def test_the_end_of_python_waits_for_nobody():
