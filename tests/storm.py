@@ -18,6 +18,7 @@ import time
 from collections import Counter
 
 import numpy as np
+import numpy.ma  # np.unique's lazy import of it would hang a child forked in the middle of it
 
 import cpunorm
 
