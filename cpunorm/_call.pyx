@@ -13,8 +13,8 @@ from cpython.float cimport PyFloat_CheckExact
 from cpython.long cimport PyLong_AsSsize_t, PyLong_CheckExact
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_ITEM, PyTuple_GET_SIZE
+from libc.stdint cimport int64_t
 from libc.stdlib cimport free, labs, malloc
-from libc.string cimport memset
 
 import numpy as np
 
@@ -41,7 +41,7 @@ cdef object python_forward = None  # of an engine in Python
 def use_kernels(module):
     """Send calls to the kernels of this module: a capsule KERNEL_SET, an address FORWARD, or a Python function forward."""
     global kernels, prepare, python_forward
-    prepare, python_forward = getattr(module, "prepare", None), None
+    prepare, python_forward, kernels = getattr(module, "prepare", None), None, NULL
     if hasattr(module, "KERNEL_SET"):
         kernels = <KernelSet*> PyCapsule_GetPointer(module.KERNEL_SET, "cpunorm.KernelSet")
     elif hasattr(module, "FORWARD"):
@@ -235,16 +235,16 @@ cdef inline bint place(Norm* n, View view, object x, object y, int axis, bint de
 
 cdef inline int kernel(const Norm* n, object running_mean, object running_var, int threads) except -2:
     """The engine's kernel, between writes of checkpoints; given statistics are read in the same moment."""
-    cdef int failed
+    cdef int failed = 0
+    cdef KernelSet* chosen = kernels  # which another thread may change meanwhile
     enter()
     try:
         if running_mean is not None:
             read(running_mean, n.mean)
             read(running_var, n.var)
-        if python_forward is not None:
-            return 0
-        with nogil:
-            failed = kernels.forward(n, threads)
+        if chosen != NULL:
+            with nogil:
+                failed = chosen.forward(n, threads)
     finally:
         leave()
     return failed
@@ -269,15 +269,16 @@ cdef object run(
     n.element = 0 if cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32 else 1
     reads = 1 if n.statistic == GIVEN else 2
     threads = threads_for(cnp.PyArray_SIZE(x), reads)
-    if prepare is not None:
-        prepare(n.element)
+    made_ready, forward = prepare, python_forward  # which another thread may change meanwhile
+    if made_ready is not None:
+        made_ready(n.element)
     if kernel(n, running_mean, running_var, threads):
         _memory.empty_cache()
         if kernel(n, running_mean, running_var, threads):
             raise MemoryError("cpunorm: no memory for the scratch of a kernel")
     call_ends(cnp.PyArray_SIZE(x), reads)
-    if python_forward is not None:
-        forward_in_python(n, x, y)
+    if forward is not None:
+        forward_in_python(forward, n, x, y)
     if dtype is None and result is y:
         return y
     return _arguments.deliver(y, result, dtype)
@@ -295,11 +296,11 @@ cdef object vector_of(const void* data, Py_ssize_t count, int type_):
     return None if data == NULL else cnp.PyArray_SimpleNewFromData(1, &length, type_, <void*> data)
 
 
-cdef int forward_in_python(const Norm* n, object x, object y) except -1:
+cdef int forward_in_python(object forward, const Norm* n, object x, object y) except -1:
     cdef int element = cnp.PyArray_TYPE(x)
     cdef Py_ssize_t moments = n.channels if n.statistic == GIVEN else n.samples * n.groups
     cdef Py_ssize_t weights = n.outer * n.middle * n.inner if n.along else n.channels
-    python_forward(
+    forward(
         seen(&n.x, n, x), seen(&n.y, n, y), n.groups, n.along, n.statistic == GIVEN,
         vector_of(n.mean, moments, cnp.NPY_FLOAT64), vector_of(n.var, moments, cnp.NPY_FLOAT64),
         vector_of(n.weight, weights, element), vector_of(n.bias, weights, element), n.eps)
@@ -312,11 +313,13 @@ cdef inline void* data(object array) noexcept:
 
 def batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps, data_format, out, counter):
     """`functional.batch_norm`, which also counts the batch, a failed one too; `momentum` may be None with a counter."""
+    cdef bint counts = counter is not None and is_counter(counter)
+    cdef int64_t before = (<int64_t*> cnp.PyArray_DATA(counter))[0] if counts else 0
     try:
         return counted_batch_norm(
             input, running_mean, running_var, weight, bias, training, momentum, eps, data_format, out, counter)
     except BaseException:
-        if counter is not None and is_counter(counter):
+        if counts and (<int64_t*> cnp.PyArray_DATA(counter))[0] == before:
             count_up(counter)
         raise
 

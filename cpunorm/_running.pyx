@@ -65,7 +65,7 @@ cdef void wait_for_calls() noexcept:
 
 
 cdef void open_gate() noexcept:
-    """In a forked child: threads inside did not come along. The C library calls this, so forks from C are no exception."""
+    """In a forked child, where the threads inside did not come along; forks from C, too, come by here."""
     gate.calls = gate.writers = 0
 
 
@@ -143,7 +143,8 @@ cdef int64_t count_up(object counter) noexcept:
 
 cdef int update(
     object running_mean, object running_var, object counter, const double* mean, const double* var, object momentum,
-    Py_ssize_t count) except -1:
+    Py_ssize_t count,
+) except -1:
     """Count a batch of `count` values per channel and move both running statistics towards it, in place.
 
     ``running = (1 - momentum) * running + momentum * batch``, the biased `var` made unbiased first. A `momentum` of
