@@ -118,9 +118,21 @@ def test_a_forced_engine():
     [
         ("CPUNORM_ISA", "v5", f"ValueError: CPUNORM_ISA: ISA level must be one of {tuple(LEVELS)}, got 'v5'"),
         ("CPUNORM_ISA", "AVX2", f"ValueError: CPUNORM_ISA: ISA level must be one of {tuple(LEVELS)}, got 'AVX2'"),
-        ("CPUNORM_ENGINE", "torch", f"ValueError: CPUNORM_ENGINE: engine must be one of {_engine.ENGINES}, got 'torch'"),
-        ("CPUNORM_ENGINE", "Cython", f"ValueError: CPUNORM_ENGINE: engine must be one of {_engine.ENGINES}, got 'Cython'"),
-        ("CPUNORM_NUM_THREADS", "0", "RuntimeError: CPUNORM_NUM_THREADS: the number of threads must be from 1 to {most}, got 0"),
+        (
+            "CPUNORM_ENGINE",
+            "torch",
+            f"ValueError: CPUNORM_ENGINE: engine must be one of {_engine.ENGINES}, got 'torch'",
+        ),
+        (
+            "CPUNORM_ENGINE",
+            "Cython",
+            f"ValueError: CPUNORM_ENGINE: engine must be one of {_engine.ENGINES}, got 'Cython'",
+        ),
+        (
+            "CPUNORM_NUM_THREADS",
+            "0",
+            "RuntimeError: CPUNORM_NUM_THREADS: the number of threads must be from 1 to {most}, got 0",
+        ),
         (
             "CPUNORM_NUM_THREADS",
             "2.5",
@@ -152,10 +164,42 @@ try:
 except ModuleNotFoundError as error:
     print(error.name, error, "cpunorm" in sys.modules)
 """
-    code = "import sys; sys.modules['numba'] = None\n" + attempt * 2 + "os.environ['CPUNORM_ENGINE'] = ''\nimport cpunorm\n"
+    code = (
+        "import sys; sys.modules['numba'] = None\n"
+        + attempt * 2
+        + "os.environ['CPUNORM_ENGINE'] = ''\nimport cpunorm\n"
+    )
     printed = fresh.output("import os\n" + code + "print(cpunorm.get_engine())", CPUNORM_ENGINE="numba").splitlines()
     remedy = 'numba the engine "numba" needs Numba; please run: pip install "cpunorm[numba]" False'
     assert printed == [remedy, remedy, "cython"]
+
+
+LIMIT_FILES = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"  # as on a full disk
+
+
+@pytest.mark.parametrize("broken", ["full disk", "*.nbi", "*.nbc"])
+def test_a_broken_cache_of_numba_is_one_warning(broken, tmp_path):
+    """The engine works, and says why it compiles each time: there is no room, or a file of the cache is cut off."""
+    pytest.importorskip("numba")
+    pytest.importorskip("resource")
+    call = "import cpunorm\nimport numpy as np\ncpunorm.functional.layer_norm(np.ones((2, 8), np.float32), 8)\n"
+    environment = {"CPUNORM_ENGINE": "numba", "NUMBA_CACHE_DIR": str(tmp_path)}
+    if broken != "full disk":
+        fresh.output(call, **environment)
+        for path in tmp_path.rglob(broken):
+            path.write_bytes(b"")
+    code = (
+        (LIMIT_FILES if broken == "full disk" else "")
+        + f"""
+import warnings
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    for _ in range(2):
+        exec({call!r})
+print([str(w.message).split(":")[0] for w in caught if w.category is RuntimeWarning], cpunorm.get_engine())
+"""
+    )
+    assert fresh.output(code, **environment) == "['the Numba kernels are compiled anew in each process'] numba"
 
 
 def test_a_level_that_this_cpu_does_not_run():
@@ -165,7 +209,7 @@ import importlib.util, sys
 spec = importlib.util.spec_from_file_location("cpunorm._cpu", {_cpu.__file__!r})
 older = sys.modules["cpunorm._cpu"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(older)
-older.features = lambda: frozenset({LEVELS['baseline'].features})
+older.features = lambda: frozenset({LEVELS["baseline"].features})
 """
     assert fresh.output(code + SHOW) == "cython baseline"
     last = fresh.error(code + SHOW, CPUNORM_ISA="v4")
