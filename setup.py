@@ -19,6 +19,7 @@ LEVELS = runpy.run_path("cpunorm/_levels.py")["LEVELS"].values()
 # gcc's unroll-and-jam turns the channels_last accumulators back into scalars (measured: a third of the speed).
 GNU = "-O3 -fno-loop-unroll-and-jam -fno-math-errno -fno-trapping-math -ffp-contract=fast -g0"
 OPTIMIZE = ["/O2"] if MSVC else GNU.split()
+SHARED = ("_kernels.pyx", "_levels.py", "*.pxi", "*.pxd", "*.h")
 
 
 def compiles(flags, source):
@@ -56,11 +57,7 @@ def extensions():
         "include_dirs": [np.get_include(), "cpunorm"],
         "define_macros": [("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"), ("CPUNORM_FEATURES", asked)],
         "extra_link_args": [*link_openmp, *strip],
-        "depends": [
-            str(path)
-            for files in ("_kernels.pyx", "_levels.py", "*.pxi", "*.pxd", "*.h")
-            for path in Path("cpunorm").glob(files)
-        ],
+        "depends": [str(path) for files in SHARED for path in Path("cpunorm").glob(files)],
     }
     modules = dict.fromkeys(("_cpu", "_memory", "_running", "_express", "bench._copy"), ())
     modules |= {level.module: level.flags for level in LEVELS}

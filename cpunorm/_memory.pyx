@@ -279,7 +279,7 @@ def empty_cache():
 
 
 def statistics():
-    """Bytes and blocks kept, bytes spare beside living outputs, how many large outputs took a kept block or made one."""
+    """Bytes and blocks kept, bytes spare beside living outputs, how many outputs took a kept block or made one."""
     return {"bytes": kept, "spare": spare, "blocks": count, "reused": reused, "made": made}
 
 
