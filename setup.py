@@ -19,6 +19,7 @@ LEVELS = runpy.run_path("cpunorm/_levels.py")["LEVELS"].values()
 # gcc's unroll-and-jam turns the channels_last accumulators back into scalars (measured: a third of the speed).
 GNU = "-O3 -fno-loop-unroll-and-jam -fno-math-errno -fno-trapping-math -ffp-contract=fast -g0"
 OPTIMIZE = ["/O2"] if MSVC else GNU.split()
+SHARED = ("_kernels.pyx", "_levels.py", "*.pxi", "*.pxd", "*.h")
 
 
 def compiles(flags, source):

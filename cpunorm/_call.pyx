@@ -41,14 +41,14 @@ cdef object python_forward = None  # of an engine in Python
 def use_kernels(module):
     """Send calls to the kernels of this module: a capsule KERNEL_SET, an address FORWARD, or a Python function forward."""
     global kernels, prepare, python_forward
-    prepare, python_forward, kernels = getattr(module, "prepare", None), None, NULL
+    cdef KernelSet* chosen = NULL
+    made_ready, forward = getattr(module, "prepare", None), getattr(module, "forward", None)
     if hasattr(module, "KERNEL_SET"):
-        kernels = <KernelSet*> PyCapsule_GetPointer(module.KERNEL_SET, "cpunorm.KernelSet")
+        chosen = <KernelSet*> PyCapsule_GetPointer(module.KERNEL_SET, "cpunorm.KernelSet")
     elif hasattr(module, "FORWARD"):
         given_set.forward = <int (*)(const Norm*, int) noexcept nogil> <size_t> module.FORWARD
-        kernels = &given_set
-    else:
-        python_forward = module.forward
+        chosen = &given_set
+    kernels, prepare, python_forward = chosen, made_ready, forward if chosen == NULL else None
 
 
 # Fast tests of arguments.
@@ -233,10 +233,11 @@ cdef inline bint place(Norm* n, View view, object x, object y, int axis, bint de
     return place_rows(n, x, y, axis)
 
 
-cdef inline int kernel(const Norm* n, object running_mean, object running_var, int threads) except -2:
+cdef inline int kernel(
+    KernelSet* chosen, const Norm* n, object running_mean, object running_var, int threads
+) except -2:
     """The engine's kernel, between writes of checkpoints; given statistics are read in the same moment."""
     cdef int failed = 0
-    cdef KernelSet* chosen = kernels  # which another thread may change meanwhile
     enter()
     try:
         if running_mean is not None:
@@ -255,6 +256,8 @@ cdef object run(
 ):
     """`out`, or a new array for None, = the norm of x; `dtype` is that of the result if it isn't that of x."""
     cdef int threads, reads
+    cdef KernelSet* chosen = kernels  # all three of the same engine: another thread may change it meanwhile
+    made_ready, forward = prepare, python_forward
     cdef object y = out, result = out
     if out is None:
         y = new_like(x)
@@ -269,12 +272,11 @@ cdef object run(
     n.element = 0 if cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32 else 1
     reads = 1 if n.statistic == GIVEN else 2
     threads = threads_for(cnp.PyArray_SIZE(x), reads)
-    made_ready, forward = prepare, python_forward  # which another thread may change meanwhile
     if made_ready is not None:
         made_ready(n.element)
-    if kernel(n, running_mean, running_var, threads):
+    if kernel(chosen, n, running_mean, running_var, threads):
         _memory.empty_cache()
-        if kernel(n, running_mean, running_var, threads):
+        if kernel(chosen, n, running_mean, running_var, threads):
             raise MemoryError("cpunorm: no memory for the scratch of a kernel")
     call_ends(cnp.PyArray_SIZE(x), reads)
     if forward is not None:

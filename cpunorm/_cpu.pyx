@@ -52,8 +52,8 @@ cdef extern from *:
     #ifdef __linux__
     typedef struct { cpu_set_t part[8]; } Cpus;  /* 8192 */
 
-    /* How many CPUs OpenMP's places have; 0 without OMP_PLACES, OMP_PROC_BIND and the like.  With them OpenMP binds each
-       thread to a place, the importing one when it is loaded: a thread's affinity is then not what the process was given. */
+    /* How many CPUs OpenMP's places have; 0 without OMP_PLACES, OMP_PROC_BIND and the like.  With them OpenMP binds
+       each thread to a place, the importing one at once: its affinity is no longer what the process was given. */
     static int cpus_of_places(void) {
         Cpus cpus;
         CPU_ZERO_S(sizeof cpus, cpus.part);
@@ -71,7 +71,7 @@ cdef extern from *:
         return CPU_COUNT_S(sizeof cpus, cpus.part);
     }
 
-    /* How many CPUs the calling thread may run on, as of `age` nanoseconds ago at most; INT_MAX if that is not known. */
+    /* How many CPUs the calling thread may run on, at most `age` nanoseconds ago; INT_MAX if that is not known. */
     static int allowed_cpus(long long now, long long age) {
         static int placed = -1;
         static _Thread_local int count = 0;

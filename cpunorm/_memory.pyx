@@ -127,8 +127,6 @@ cdef bint release() noexcept:
 cdef void* pool_malloc(void* ctx, size_t size) noexcept:
     """A block with room for `size` bytes and not a quarter more, the one used last if there are several."""
     global reused, made, spare
-    if size > <size_t> PY_SSIZE_T_MAX - HEADER - page:
-        return NULL
     cdef size_t needed = (size + HEADER + page - 1) // page * page
     cdef int slot
     cdef Block* block
@@ -168,8 +166,6 @@ cdef void pool_free(void* ctx, void* data, size_t size) noexcept:
 
 
 cdef void* pool_calloc(void* ctx, size_t number, size_t size) noexcept:
-    if size and number > <size_t> PY_SSIZE_T_MAX // size:
-        return NULL
     cdef void* data = pool_malloc(ctx, number * size)
     if data != NULL:
         memset(data, 0, number * size)
@@ -283,7 +279,7 @@ def empty_cache():
 
 
 def statistics():
-    """Bytes and blocks kept, bytes spare beside living outputs, how many large outputs took a kept block or made one."""
+    """Bytes and blocks kept, bytes spare beside living outputs, how many outputs took a kept block or made one."""
     return {"bytes": kept, "spare": spare, "blocks": count, "reused": reused, "made": made}
 
 

@@ -1,6 +1,7 @@
 """Which engine, ISA level and cores are used, and what is said when that can't be."""
 
 import shutil
+import sys
 
 import fresh
 import numpy as np
@@ -11,6 +12,7 @@ from cpunorm import _cpu, _engine, _threads
 from cpunorm._levels import LEVELS
 
 SHOW = "import cpunorm; c = cpunorm.show_config('dicts'); print(c['engine'], c['isa'])"
+MOST = _threads.MAX_THREADS
 RUNNABLE = tuple(isa for isa in LEVELS if _engine.is_for_this_cpu(isa))
 
 
@@ -104,27 +106,26 @@ def test_a_forced_engine():
 
 
 @pytest.mark.parametrize(
-    ("variable", "value", "last"),
+    ("variable", "value", "error"),
     [
-        ("CPUNORM_ISA", "v5", f"ValueError: CPUNORM_ISA: ISA level must be one of {tuple(LEVELS)}, got 'v5'"),
-        ("CPUNORM_ISA", "AVX2", f"ValueError: CPUNORM_ISA: ISA level must be one of {tuple(LEVELS)}, got 'AVX2'"),
-        ("CPUNORM_ENGINE", "torch", f"ValueError: CPUNORM_ENGINE: engine must be one of {_engine.ENGINES}, got 'torch'"),
-        ("CPUNORM_ENGINE", "Cython", f"ValueError: CPUNORM_ENGINE: engine must be one of {_engine.ENGINES}, got 'Cython'"),
-        ("CPUNORM_NUM_THREADS", "0", "RuntimeError: CPUNORM_NUM_THREADS: the number of threads must be from 1 to {most}, got 0"),
-        (
-            "CPUNORM_NUM_THREADS",
-            "2.5",
-            "TypeError: CPUNORM_NUM_THREADS: the number of threads must be an int from 1 to {most}, got '2.5'",
+        *(("CPUNORM_ISA", v, f"ValueError: ISA level must be one of {tuple(LEVELS)}") for v in ("v5", "AVX2")),
+        *(("CPUNORM_ENGINE", v, f"ValueError: engine must be one of {_engine.ENGINES}") for v in ("torch", "Cython")),
+        *(("CPUNORM_NUM_THREADS", v, f"RuntimeError: the number of threads must be from 1 to {MOST}") for v in (0, -1)),
+        *(
+            ("CPUNORM_NUM_THREADS", v, f"TypeError: the number of threads must be an int from 1 to {MOST}")
+            for v in ("many", "2.5", "1e3", "²")
         ),
-        ("CPUNORM_CACHE_BYTES", "much", "TypeError: CPUNORM_CACHE_BYTES: the cache limit must be an int, got 'much'"),
+        ("CPUNORM_NUM_THREADS", 10**30, f"RuntimeError: the number of threads must be from 1 to {MOST}"),
+        ("CPUNORM_CACHE_BYTES", "much", "TypeError: the cache limit must be an int"),
+        ("CPUNORM_CACHE_BYTES", -5, f"ValueError: the cache limit must be from 0 to {sys.maxsize} bytes"),
     ],
 )
-def test_a_bad_environment_variable(variable, value, last):
+def test_a_bad_environment_variable(variable, value, error):
     """Variable, value and what is allowed are named, by every attempt to import."""
-    again = "try: import cpunorm\nexcept Exception as error: print(type(error).__name__, error, sep=': ')\n"
-    last = last.replace("{most}", str(_threads.MAX_THREADS))
-    assert fresh.output(again * 2, **{variable: value}).splitlines() == [last, last]
-    assert fresh.error(again + "import cpunorm", **{variable: value}) == last
+    attempt = "try: import cpunorm\nexcept Exception as error: print(type(error).__name__, error, sep=': ')\n"
+    last = f"{error.replace(': ', f': {variable}: ', 1)}, got {value!r}"
+    assert fresh.output(attempt * 2, **{variable: str(value)}).splitlines() == [last, last]
+    assert fresh.error("import cpunorm", **{variable: str(value)}) == last
 
 
 @pytest.mark.parametrize("variable", ["CPUNORM_ISA", "CPUNORM_ENGINE", "CPUNORM_NUM_THREADS", "CPUNORM_CACHE_BYTES"])
@@ -142,10 +143,39 @@ try:
 except ModuleNotFoundError as error:
     print(error.name, error, "cpunorm" in sys.modules)
 """
-    code = "import sys; sys.modules['numba'] = None\n" + attempt * 2 + "os.environ['CPUNORM_ENGINE'] = ''\nimport cpunorm\n"
-    printed = fresh.output("import os\n" + code + "print(cpunorm.get_engine())", CPUNORM_ENGINE="numba").splitlines()
+    hidden = "import os, sys; sys.modules['numba'] = None"
+    code = hidden + attempt * 2 + "os.environ['CPUNORM_ENGINE'] = ''\nimport cpunorm; print(cpunorm.get_engine())"
+    printed = fresh.output(code, CPUNORM_ENGINE="numba").splitlines()
     remedy = 'numba the engine "numba" needs Numba; please run: pip install "cpunorm[numba]" False'
     assert printed == [remedy, remedy, "cython"]
+
+
+LIMIT_FILES = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"  # as on a full disk
+
+
+@pytest.mark.parametrize("broken", ["full disk", "*.nbi", "*.nbc"])
+def test_a_broken_cache_of_numba_is_one_warning(broken, tmp_path):
+    """The engine works, and says why it compiles each time: there is no room, or a file of the cache is cut off."""
+    pytest.importorskip("numba")
+    pytest.importorskip("resource")
+    call = "import cpunorm\nimport numpy as np\ncpunorm.functional.layer_norm(np.ones((2, 8), np.float32), 8)\n"
+    environment = {"CPUNORM_ENGINE": "numba", "NUMBA_CACHE_DIR": str(tmp_path)}
+    if broken != "full disk":
+        fresh.output(call, **environment)
+        for path in tmp_path.rglob(broken):
+            path.write_bytes(b"")
+    code = (
+        (LIMIT_FILES if broken == "full disk" else "")
+        + f"""
+import warnings
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    for _ in range(2):
+        exec({call!r})
+print([str(w.message).split(":")[0] for w in caught if w.category is RuntimeWarning], cpunorm.get_engine())
+"""
+    )
+    assert fresh.output(code, **environment) == "['the Numba kernels are compiled anew in each process'] numba"
 
 
 def test_a_level_that_this_cpu_does_not_run():
@@ -155,7 +185,7 @@ import importlib.util, sys
 spec = importlib.util.spec_from_file_location("cpunorm._cpu", {_cpu.__file__!r})
 older = sys.modules["cpunorm._cpu"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(older)
-older.features = lambda: frozenset({LEVELS['baseline'].features})
+older.features = lambda: frozenset({LEVELS["baseline"].features})
 """
     assert fresh.output(code + SHOW) == "cython baseline"
     last = fresh.error(code + SHOW, CPUNORM_ISA="v4")

@@ -149,7 +149,9 @@ def test_openmp_s_own_number_is_a_limit(torch):
     if torch:
         pytest.importorskip("torch")
     limits = "torch.set_num_threads(1)" if torch else "threadpool_limits(1)"
-    code = LIMITED.format(before="import torch" if torch else "", after="") + f"""
+    code = (
+        LIMITED.format(before="import torch" if torch else "", after="")
+        + f"""
 def tasks():
     return len(os.listdir("/proc/self/task")) if os.path.isdir("/proc/self/task") else 1
 {limits}
@@ -158,12 +160,15 @@ print(used(), why())
 cpunorm.functional.group_norm(np.zeros((8, 64, 64, 64), np.float32), 4)
 print(tasks() - before)
 """
+    )
     assert fresh.output(code, OMP_NUM_THREADS="2") == "1 OpenMP's number of threads\n0"
 
 
 def test_the_number_set_last_wins():
     pytest.importorskip("threadpoolctl")
-    code = LIMITED.format(before="", after="") + """
+    code = (
+        LIMITED.format(before="", after="")
+        + """
 print(used())
 with threadpool_limits(1):
     print(used())
@@ -179,6 +184,7 @@ with threadpool_limits(3):
     print(used())
 print(used())
 """
+    )
     assert fresh.output(code, OMP_NUM_THREADS="2").split("\n") == [
         *("2", "1", "3 set_num_threads", "1", "2", "4 set_num_threads", "1", "3", "4")
     ]
@@ -195,7 +201,9 @@ def test_imported_inside_a_limit():
 
 @two_cpus
 def test_pinned_after_import():
-    code = LIMITED.format(before="", after="cpunorm.set_num_threads(3)") + """
+    code = (
+        LIMITED.format(before="", after="cpunorm.set_num_threads(3)")
+        + """
 import threading, time
 cpus = os.sched_getaffinity(0)
 print(used(), why())
@@ -213,6 +221,7 @@ os.sched_setaffinity(0, cpus)
 time.sleep(0.11)
 print(used())
 """
+    )
     assert fresh.output(code).split("\n") == [*("3 set_num_threads", "1 CPU affinity", "1", "3", "1", "2", "3")]
 
 
