@@ -16,8 +16,8 @@ from tiny import bench
 pytest.importorskip("rich")
 
 import cpunorm
-from cpunorm.bench import drawn
-from cpunorm.bench.peers import Build, OldCPUNorm
+from cpunorm.bench import cases, drawn
+from cpunorm.bench.peers import Build, CPUNorm, OldCPUNorm
 
 
 @pytest.fixture(autouse=True)
@@ -83,6 +83,13 @@ def test_from_end_to_end(folder, capsys, tmp_path, arguments):
         assert re.search(r"^vs old +[\d.!]+x", shown, re.MULTILINE)
         assert re.search(r"^out= vs old +[\d.!]+x", shown, re.MULTILINE)
         assert all(result["out"]["against"]["old"] for result in run["results"])
+
+
+def test_both_write_into_the_same_memory(folder):
+    (case, *_) = cases.expand(tiny.LAYERS, "float32")
+    a = case.arrays()
+    old, ours = OldCPUNorm(1, Build(str(folder))), CPUNorm(1, "cython")
+    assert ours.prepare(case, a).into() is old.prepare(case, a).into() is a.out
 
 
 def test_what_is_compared_with_is_that_build(folder, capsys):

@@ -149,6 +149,14 @@ def test_only_cases_with_the_pattern(capsys):
 
 
 @pytest.mark.usefixtures("small")
+def test_only_cases_that_the_peer_has(monkeypatch, capsys):
+    monkeypatch.setattr(peers.NumPy, "has", lambda peer, case: case.norm == "layer_norm")
+    assert bench("--random", "4", "--peers", "numpy") == 0
+    shown = capsys.readouterr().out
+    assert shown.count("random/") == shown.count("random/LayerNorm") == 4
+
+
+@pytest.mark.usefixtures("small")
 def test_an_interrupt_keeps_what_is_done(monkeypatch, capsys, tmp_path):
     measure, done = runner.measure, []
 

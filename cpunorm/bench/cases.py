@@ -159,13 +159,17 @@ ACCURACY_LAYERS = (
 
 @dataclass(frozen=True)
 class Arrays:
-    """What a case computes from; `x` is in the case's layout: (N, C, ...) or (N, ..., C)."""
+    """What a case computes from; `x` is in the case's layout: (N, C, ...) or (N, ..., C).
+
+    `out` is for ours and for another build of it alike: the same work in other memory differs by up to 14 percent.
+    """
 
     x: np.ndarray
     weight: np.ndarray
     bias: np.ndarray
     running_mean: np.ndarray
     running_var: np.ndarray
+    out: np.ndarray
 
     def with_own_statistics(self):
         """The same, but for running statistics of its own: training writes to them."""
@@ -255,7 +259,7 @@ class Case:
         weight, bias, mean, var = random.uniform(0.5, 1.5, (4, count)).astype(self.dtype)
         if self.offset is not None:
             weight[:], bias[:] = 1, 0
-        return Arrays(x, weight, bias, mean, var)
+        return Arrays(x, weight, bias, mean, var, np.empty_like(x))
 
     def expected(self, arrays):
         """The output, running mean and running variance for `arrays`, in float64, by the formula."""
