@@ -13,15 +13,15 @@ from cpython.float cimport PyFloat_CheckExact
 from cpython.long cimport PyLong_AsSsize_t, PyLong_CheckExact
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_ITEM, PyTuple_GET_SIZE
-from libc.stdint cimport int64_t
 from libc.stdlib cimport free, labs, malloc
+from libc.string cimport memcpy
 
 import numpy as np
 
 cimport numpy as cnp
 
 from cpunorm._cpu cimport call_ends, threads_for
-from cpunorm._memory cimport new_like
+from cpunorm._memory cimport new_like, release
 from cpunorm._norm cimport CENTRED, GIVEN, KernelSet, Norm, Operand
 from cpunorm._running cimport count_up, enter, is_counter, leave, read, update
 
@@ -237,15 +237,14 @@ cdef inline int kernel(
     KernelSet* chosen, const Norm* n, object running_mean, object running_var, int threads
 ) except -2:
     """The engine's kernel, between writes of checkpoints; given statistics are read in the same moment."""
-    cdef int failed = 0
+    cdef int failed
     enter()
     try:
         if running_mean is not None:
             read(running_mean, n.mean)
             read(running_var, n.var)
-        if chosen != NULL:
-            with nogil:
-                failed = chosen.forward(n, threads)
+        with nogil:
+            failed = chosen.forward(n, threads)
     finally:
         leave()
     return failed
@@ -274,13 +273,12 @@ cdef object run(
     threads = threads_for(cnp.PyArray_SIZE(x), reads)
     if made_ready is not None:
         made_ready(n.element)
-    if kernel(chosen, n, running_mean, running_var, threads):
-        _memory.empty_cache()
-        if kernel(chosen, n, running_mean, running_var, threads):
-            raise MemoryError("cpunorm: no memory for the scratch of a kernel")
-    call_ends(cnp.PyArray_SIZE(x), reads)
     if forward is not None:
-        forward_in_python(forward, n, x, y)
+        forward_in_python(forward, n, x, y, running_mean, running_var)
+    elif kernel(chosen, n, running_mean, running_var, threads) and not (
+            release() and kernel(chosen, n, running_mean, running_var, threads) == 0):
+        raise MemoryError("cpunorm: no memory for the scratch of a kernel")
+    call_ends(cnp.PyArray_SIZE(x), reads)
     if dtype is None and result is y:
         return y
     return _arguments.deliver(y, result, dtype)
@@ -293,19 +291,34 @@ cdef object seen(const Operand* a, const Norm* n, object base):
     return _memory.strided(base, (n.samples, n.outer, n.middle, n.channels, n.inner), strides)
 
 
-cdef object vector_of(const void* data, Py_ssize_t count, int type_):
-    cdef cnp.npy_intp length = count
-    return None if data == NULL else cnp.PyArray_SimpleNewFromData(1, &length, type_, <void*> data)
+cdef object room_for(const void* data, Py_ssize_t count, object dtype):
+    """Room for a copy of a vector, None for NULL."""
+    return None if data == NULL else np.empty(count, dtype)
 
 
-cdef int forward_in_python(object forward, const Norm* n, object x, object y) except -1:
-    cdef int element = cnp.PyArray_TYPE(x)
-    cdef Py_ssize_t moments = n.channels if n.statistic == GIVEN else n.samples * n.groups
+cdef int forward_in_python(
+    object forward, const Norm* n, object x, object y, object running_mean, object running_var
+) except -1:
+    """An engine in Python; it may be interrupted anywhere, so it gets copies, of one moment."""
     cdef Py_ssize_t weights = n.outer * n.middle * n.inner if n.along else n.channels
-    forward(
-        seen(&n.x, n, x), seen(&n.y, n, y), n.groups, n.along, n.statistic == GIVEN,
-        vector_of(n.mean, moments, cnp.NPY_FLOAT64), vector_of(n.var, moments, cnp.NPY_FLOAT64),
-        vector_of(n.weight, weights, element), vector_of(n.bias, weights, element), n.eps)
+    cdef Py_ssize_t moments = n.channels if n.statistic == GIVEN else n.samples * n.groups
+    weight, bias = room_for(n.weight, weights, x.dtype), room_for(n.bias, weights, x.dtype)
+    mean, var = room_for(n.mean, moments, np.float64), room_for(n.var, moments, np.float64)
+    enter()
+    if n.weight != NULL:
+        memcpy(cnp.PyArray_DATA(weight), n.weight, cnp.PyArray_NBYTES(weight))
+    if n.bias != NULL:
+        memcpy(cnp.PyArray_DATA(bias), n.bias, cnp.PyArray_NBYTES(bias))
+    try:
+        if running_mean is not None:
+            read(running_mean, <double*> cnp.PyArray_DATA(mean))
+            read(running_var, <double*> cnp.PyArray_DATA(var))
+    finally:
+        leave()
+    forward(seen(&n.x, n, x), seen(&n.y, n, y), n.groups, n.along, n.statistic == GIVEN, mean, var, weight, bias, n.eps)
+    if n.mean != NULL:
+        memcpy(n.mean, cnp.PyArray_DATA(mean), cnp.PyArray_NBYTES(mean))
+        memcpy(n.var, cnp.PyArray_DATA(var), cnp.PyArray_NBYTES(var))
     return 0
 
 
@@ -315,20 +328,20 @@ cdef inline void* data(object array) noexcept:
 
 def batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps, data_format, out, counter):
     """`functional.batch_norm`, which also counts the batch, a failed one too; `momentum` may be None with a counter."""
-    cdef bint counts = counter is not None and is_counter(counter)
-    cdef int64_t before = (<int64_t*> cnp.PyArray_DATA(counter))[0] if counts else 0
+    cdef bint counted = counter is None or not is_counter(counter)
     try:
         return counted_batch_norm(
-            input, running_mean, running_var, weight, bias, training, momentum, eps, data_format, out, counter)
+            input, running_mean, running_var, weight, bias, training, momentum, eps, data_format, out, counter,
+            &counted)
     except BaseException:
-        if counts and (<int64_t*> cnp.PyArray_DATA(counter))[0] == before:
+        if not counted:
             count_up(counter)
         raise
 
 
 cdef object counted_batch_norm(
     object input, object running_mean, object running_var, object weight, object bias, object training, object momentum,
-    object eps, object data_format, object out, object counter
+    object eps, object data_format, object out, object counter, bint* counted
 ):
     cdef Norm n
     cdef object x = input, dtype = None, w = weight, b = bias
@@ -362,6 +375,7 @@ cdef object counted_batch_norm(
         _arguments.as_out("batch_norm", out, input, x.dtype if dtype is None else dtype, weight=weight, bias=bias,
                           running_mean=running_mean, running_var=running_var)
     if size == 0:
+        counted[0] = True
         update(None, None, counter, NULL, NULL, momentum, 0)
         return _arguments.empty(input, dtype, out)
 
@@ -375,6 +389,7 @@ cdef object counted_batch_norm(
         if not train:
             return run(&n, BATCH, axis, x, out, dtype, mean, var)
         y = run(&n, BATCH, axis, x, out, dtype)
+        counted[0] = True
         update(mean, var, counter, n.mean, n.var, momentum, size // channels)
         return y
     finally:
