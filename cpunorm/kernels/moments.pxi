@@ -81,9 +81,8 @@ cdef Moments part_moments(const Job* job, const char* x, Py_ssize_t part) noexce
             else:
                 source, pitch = <const char*> packed, n
                 for row in range(rows):
-                    gather(<char*> packed + row * n * size, 1,
-                           x + (offset_in(job.segments, 2, segment + row, False)) * size,
-                           job.run, 3, first + i, n, size)
+                    gather(<char*> packed + row * n * size,
+                           x + offset_in(job.segments, 2, segment + row, False) * size, job.run, first + i, n, size)
             block = job.lines.block_moments(
                 source, n, rows, pitch, job.far, job.tiny, all.count == 0, &shift)
             if all.count == 0:
@@ -127,7 +126,7 @@ cdef void cut_columns(Job* job, Py_ssize_t width) noexcept nogil:
     job.tall = job.positions // width
     job.wide = n.channels * width
     job.fold = 1
-    while 2 * job.fold * job.wide <= job.lines.lanes and 2 * job.fold <= job.tall:
+    while not n.along and 2 * job.fold * job.wide <= job.lines.lanes and 2 * job.fold <= job.tall:
         job.fold *= 2
     job.line_pitch = even_pitch(job.line_axes, 3, False) if unit else 0
     if job.fold > 1 and job.line_pitch != job.wide:
