@@ -147,7 +147,7 @@ cdef void pack_lines(
     """target (lines, columns) = those of the sample at x, `fold` lines of which are one."""
     cdef const Axis* inner = &job.line_axes[2]
     cdef Py_ssize_t i = line * job.fold, stop = (line + lines) * job.fold, at = 0, k = inner.length, j, p
-    cdef Py_ssize_t offsets[LANE_VALUES]
+    cdef Py_ssize_t offsets[NARROW_RUN]
     cdef int size = job.lines.size
     cdef const char* source
     columns //= job.fold
@@ -241,6 +241,11 @@ cdef void channels_of(
         return
     for g in range(channels // job.member):
         count = total = squares = 0
+        if job.fold == 1:
+            merge_columns_of(mean + g * group, m2 + g * group, group, lines, &total, &squares)
+            for c in range(g * job.member, (g + 1) * job.member):
+                mean[c], m2[c] = total, squares / (lines * group)
+            continue
         for f in range(job.fold):
             for i in range(f * job.wide + g * group, f * job.wide + (g + 1) * group):
                 n = lines + 1 if i < left else lines

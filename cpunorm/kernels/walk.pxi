@@ -122,12 +122,47 @@ cdef inline Py_ssize_t offset_in(const Axis* axes, int number, Py_ssize_t index,
     return offset
 
 
+cdef void walk_short(
+    char* target, const char* source, const Axis* axes, Py_ssize_t i, Py_ssize_t j, Py_ssize_t k, Py_ssize_t n, bint back
+) noexcept nogil:
+    """`walk` of runs too short to pay for their setting up: pixels of a cropped image."""
+    cdef uint32_t* to = <uint32_t*> target
+    cdef const uint32_t* of = <const uint32_t*> source
+    cdef Py_ssize_t length = axes[2].length, q, line
+    if back:
+        line = i * axes[0].y + j * axes[1].y
+    else:
+        line = i * axes[0].x + j * axes[1].x
+    while n > 0:
+        length = min(axes[2].length, k + n)
+        n -= length - k
+        if back:
+            for q in range(k, length):
+                to[line + q] = of[0]
+                of += 1
+            line += axes[1].y
+        else:
+            for q in range(k, length):
+                to[0] = of[line + q]
+                to += 1
+            line += axes[1].x
+        k = 0
+        j += 1
+        if j == axes[1].length:
+            j = 0
+            i += 1
+            line = i * axes[0].y if back else i * axes[0].x
+
+
 cdef void walk(
     char* target, const char* source, const Axis* axes, Py_ssize_t start, Py_ssize_t n, int size, bint back
 ) noexcept nogil:
     """target = the n values from `start` on, in logical order, of three axes seen as one; `back`: those of y = source."""
     cdef Py_ssize_t k = start % axes[2].length, line = start // axes[2].length, many, offset
     cdef Py_ssize_t j = line % axes[1].length, i = line // axes[1].length
+    if axes[2].length < LANE_VALUES and axes[2].x == 1 and axes[2].y == 1 and size == 4:
+        walk_short(target, source, axes, i, j, k, n, back)
+        return
     while n > 0:
         many = min(axes[2].length - k, n)
         if back:
@@ -170,7 +205,8 @@ cdef void see(Job* job) noexcept nogil:
     if n.statistic == CENTRED:
         if job.columns:
             if not n.along and n.outer == 1 and job.positions * n.channels <= SHEET and (
-                    job.positions == 1 or n.groups == 1 or job.positions * job.member <= LANE_VALUES):
+                    n.groups == 1
+                    or job.positions * job.member <= LANE_VALUES and (job.member > 1 or n.channels < MOST_LANES)):
                 see_channels_as_positions(job, True)
             elif not n.along and job.positions == 1:
                 see_channels_as_positions(job, True)
