@@ -191,6 +191,15 @@ cdef bint place_batch(Norm* n, object x, object y, int axis) noexcept:
     return place_positions(n, axes, see(axes, x, y, 0, cnp.PyArray_NDIM(x), axis, True))
 
 
+cdef inline bint is_across(object x) noexcept:
+    """Whether the first axis is the innermost in memory."""
+    cdef int axis
+    for axis in range(1, cnp.PyArray_NDIM(x)):
+        if cnp.PyArray_DIM(x, axis) > 1 and labs(cnp.PyArray_STRIDE(x, axis)) <= labs(cnp.PyArray_STRIDE(x, 0)):
+            return False
+    return cnp.PyArray_SIZE(x) > cnp.PyArray_DIM(x, 0)
+
+
 cdef bint place_samples(Norm* n, object x, object y, int axis, bint dense) noexcept:
     """GroupNorm's view: the first axis is the samples'.
 
@@ -200,6 +209,8 @@ cdef bint place_samples(Norm* n, object x, object y, int axis, bint dense) noexc
     cdef Axis axes[MOST_AXES]
     cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(x)
     cdef int count = see(axes, x, y, 1, cnp.PyArray_NDIM(x), axis, True)
+    if not dense and is_across(x):
+        return False
     place_channels(n, x, y, axis)
     n.samples = cnp.PyArray_DIM(x, 0)
     n.x.sample, n.y.sample = cnp.PyArray_STRIDE(x, 0) // size, cnp.PyArray_STRIDE(y, 0) // size
@@ -264,7 +275,8 @@ cdef object run(
     elif dtype is not None or not is_plain(out):
         y = new_like(x)
     if not place(n, view, x, y, axis, False):
-        x = x.copy("C" if view == ROWS else "K")  # rows are walked in logical order, others in that of memory
+        # rows are walked in logical order, others in that of memory; but what lies across samples isn't walked at all
+        x = x.copy("C" if view == ROWS or view == SAMPLES and is_across(x) else "K")
         y = new_like(x)
         place(n, view, x, y, axis, True)
     n.x.data, n.y.data = cnp.PyArray_DATA(x), cnp.PyArray_DATA(y)

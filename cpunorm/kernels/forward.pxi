@@ -703,7 +703,7 @@ cdef void forward_given(Job* job, int threads) noexcept nogil:
     cdef Shared shared
     if not job.columns:
         cut_rows(job)
-        if (1 < job.length < LANE_VALUES and job.count >= 4 and even_pitch(job.run, 3, False) == 1 and even_pitch(job.run, 3, True) == 1
+        if (1 < job.length < LANE_ROW and job.count >= 4 and even_pitch(job.run, 3, False) == 1 and even_pitch(job.run, 3, True) == 1
                 and n.x.channel == job.length and n.y.channel == job.length):
             job.columns = True
     if not job.columns:
@@ -754,7 +754,7 @@ cdef int forward(const Norm* norm, int threads) noexcept nogil:
         else:
             if not job.columns:
                 cut_rows(&job)
-            if not job.columns and job.member == 1 and job.positions <= LANE_VALUES:
+            if not job.columns and job.member == 1 and job.positions <= (LANE_VALUES if job.scattered else LANE_ROW):
                 forward_lanes(&job, threads)
             elif job.columns or (job.count > 1 and job.length < NARROW_RUN and not job.n.along and job.member == 1):
                 cut_columns(&job, 1 if job.columns else job.length)

@@ -3,7 +3,7 @@
 
 cdef enum:
     SHORT = 32  # positions below which the channels of a group are seen as positions
-    SHEET = 4096  # values of a sample up to which that is so in channels_last, too, if it is one group
+    SHEET = 16384  # values of a sample up to which that is so in channels_last, too, if it is one group
 
 
 cdef struct Axis:
@@ -20,6 +20,7 @@ cdef struct Job:
     Py_ssize_t positions, member  # of a channel; channels of a domain
     Py_ssize_t along_step  # from the weights of one channel to the next, if they run along positions
     void* expanded  # weight and bias made longer, to be freed
+    bint scattered  # domains lie scattered in short samples
     bint columns  # channels lie inside positions: vectors run across them
     # Moments of rows: how a domain is cut.
     Axis segments[2]
@@ -160,7 +161,7 @@ cdef void walk(
     """target = the n values from `start` on, in logical order, of three axes seen as one; `back`: those of y = source."""
     cdef Py_ssize_t k = start % axes[2].length, line = start // axes[2].length, many, offset
     cdef Py_ssize_t j = line % axes[1].length, i = line // axes[1].length
-    if axes[2].length < LANE_VALUES and axes[2].x == 1 and axes[2].y == 1 and size == 4:
+    if axes[2].length < 16 and axes[2].x == 1 and axes[2].y == 1 and size == 4:
         walk_short(target, source, axes, i, j, k, n, back)
         return
     while n > 0:
@@ -207,10 +208,11 @@ cdef void see(Job* job) noexcept nogil:
             if not n.along and n.outer == 1 and job.positions * n.channels <= SHEET and (
                     n.groups == 1
                     or job.positions * job.member <= LANE_VALUES and (job.member > 1 or n.channels < MOST_LANES)):
+                job.scattered = n.groups > 1
                 see_channels_as_positions(job, True)
             elif not n.along and job.positions == 1:
                 see_channels_as_positions(job, True)
-            elif n.along and job.positions <= LANE_VALUES and n.x.channel != 1:
+            elif n.along and job.positions <= LANE_ROW and n.x.channel != 1:
                 job.columns = False
         elif (job.member > 1 and n.outer == 1 and job.positions < SHORT and inside(n.middle, n.x.middle, n)):
             see_channels_as_positions(job, False)
