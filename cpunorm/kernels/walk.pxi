@@ -205,9 +205,10 @@ cdef void see(Job* job) noexcept nogil:
     job.columns = n.channels > 1 and (job.positions == 1 or not inside(n.inner, n.x.inner, n))
     if n.statistic == CENTRED:
         if job.columns:
-            if not n.along and n.outer == 1 and job.positions * n.channels <= SHEET and (
-                    n.groups == 1
-                    or job.positions * job.member <= LANE_VALUES and (job.member > 1 or n.channels < MOST_LANES)):
+            if not n.along and job.member == 1 and job.positions <= LANE_VALUES and n.channels < MOST_LANES:
+                job.scattered, job.columns = True, False
+            elif not n.along and job.member > 1 and n.outer == 1 and job.positions * n.channels <= SHEET and (
+                    n.groups == 1 or job.positions * job.member <= LANE_VALUES):
                 job.scattered = n.groups > 1
                 see_channels_as_positions(job, True)
             elif not n.along and job.positions == 1:
