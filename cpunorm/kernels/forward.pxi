@@ -145,7 +145,7 @@ cdef void work_rows(void* context, Py_ssize_t start, Py_ssize_t stop) noexcept n
     """Moments and apply of the domains start..stop, of all (sample, group)."""
     cdef Job* job = <Job*> context
     cdef const Norm* n = &job.n
-    cdef Py_ssize_t index = start, group, part, at, i, count
+    cdef Py_ssize_t index = start, sample, group, part, at, i, count
     cdef bint single = job.count == 1 and job.even and job.length <= job.lines.block, fetched = False
     cdef Py_ssize_t most = 1
     cdef Moments moments[TOGETHER]
@@ -160,7 +160,7 @@ cdef void work_rows(void* context, Py_ssize_t start, Py_ssize_t stop) noexcept n
     cdef Moments* parts
     cdef int size = job.lines.size
     cdef Traffic traffic = job.traffic
-    if single and job.member == 1:
+    if single and job.member == 1 and stop - start > 1:
         most = max(<Py_ssize_t> 1, min(<Py_ssize_t> TOGETHER, (4096 if traffic.streamed else NEAR_BYTES) // (job.length * size)))
         if most >= 4:
             most = most // 4 * 4
@@ -168,7 +168,8 @@ cdef void work_rows(void* context, Py_ssize_t start, Py_ssize_t stop) noexcept n
             traffic.ahead = most * n.x.channel * size
         fetched = job.far  # while the ones before are applied: hardware doesn't foresee them, for those are read twice
     while index < stop:
-        group = index % n.groups
+        sample = index // n.groups if n.samples > 1 else 0
+        group = index - sample * n.groups
         count = min(most, stop - index, n.groups - group)
         if single:
             job.lines.row_moments(domain_of(job, index), job.length, <int> count, n.x.channel * job.member,
@@ -194,7 +195,7 @@ cdef void work_rows(void* context, Py_ssize_t start, Py_ssize_t stop) noexcept n
                 mean[i], var[i] = means[0], vars_[0]
             high, scale, shift = job.high + at * size, job.scale + at * size, job.shift + at * size
         coefficients_of(job, group, count * job.member, mean, var, high, scale, shift)
-        apply_domain(job, index // n.groups, group, count * job.member, high, scale, shift, traffic)
+        apply_domain(job, sample, group, count * job.member, high, scale, shift, traffic)
         index += count
     end_stream()
 

@@ -50,10 +50,13 @@ cdef void cut_rows(Job* job) noexcept nogil:
     job.length = job.run[0].length * job.run[1].length * job.run[2].length
     job.pitch = even_pitch(job.segments, 2, False)
     job.even = even_pitch(job.run, 3, False) == 1 and (job.count == 1 or job.pitch != 0)
+    job.along = job.across = job.parts = job.block_rows = job.part_segments = 1
+    job.part_length = job.length
+    if job.count == 1 and job.length <= PART:  # one part: spared the divisions, which take as long as a short row
+        return
     job.along = ceil_div(job.length, PART)
     job.part_length = ceil_div(job.length, job.along)
     job.block_rows = max(<Py_ssize_t> 1, STEPS // ceil_div(job.length, lanes)) if job.length < job.lines.block else 1
-    job.part_segments = 1
     if job.along == 1:
         job.part_segments = max(<Py_ssize_t> 1, PART // job.length // job.block_rows) * job.block_rows
     job.across = ceil_div(job.count, job.part_segments)
@@ -96,7 +99,8 @@ cdef Moments part_moments(const Job* job, const char* x, Py_ssize_t part) noexce
 
 cdef inline const char* domain_of(const Job* job, Py_ssize_t index) noexcept nogil:
     """Where the domain `index`, of all (sample, group), starts in x."""
-    return x_at(job, index // job.n.groups * job.n.x.sample + index % job.n.groups * job.member * job.n.x.channel)
+    cdef Py_ssize_t sample = index // job.n.groups if job.n.samples > 1 else 0
+    return x_at(job, sample * job.n.x.sample + (index - sample * job.n.groups) * job.member * job.n.x.channel)
 
 
 cdef void work_parts(void* context, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:

@@ -200,7 +200,7 @@ cdef void see(Job* job) noexcept nogil:
     """Decide how the norm is run.  Depends on lengths, and on which axes lie inside which, alone."""
     cdef Norm* n = &job.n
     cdef Py_ssize_t bytes
-    job.member = n.channels // n.groups
+    job.member = 1 if n.groups == n.channels else n.channels // n.groups
     job.positions = n.outer * n.middle * n.inner
     job.columns = n.channels > 1 and (job.positions == 1 or not inside(n.inner, n.x.inner, n))
     if n.statistic == CENTRED:
