@@ -1,0 +1,39 @@
+"""A norm as a value: what every engine is given, and the kernel set that takes it.
+
+Every norm is one sentence: moments of domains, then y = (x - mean) / sqrt(var + eps) * weight + bias.  A domain is what
+shares its moments: one sample's `channels // groups` neighbouring channels at all positions (outer, middle, inner).
+
+    norm        samples  channels  groups    positions    parameters follow
+    batch_norm  1        C         channels  N, spatial   channels
+    group_norm  N        C         G         spatial      channels
+    layer_norm  leading  leading   channels  normalized   positions (`along`)
+
+A new option is a field whose zero means "as before".  An engine checks nothing and knows no error message.
+"""
+
+cdef enum Statistic:
+    CENTRED  # mean and variance of each domain
+    GIVEN  # `mean` and `var` of each channel
+
+cdef struct Operand:
+    # An array seen along the five axes: strides in elements.
+    void* data
+    Py_ssize_t sample, outer, middle, channel, inner
+
+cdef struct Norm:
+    Py_ssize_t samples, outer, middle, channels, inner  # lengths, all at least 1
+    Operand x, y  # y may be x
+    int element  # 0: float32, 1: float64
+    int statistic
+    Py_ssize_t groups  # domains of a sample; divides channels
+    bint along  # weight and bias follow the positions, not the channels
+    const void* weight  # contiguous, of x's element, channels or positions of them; or NULL: 1
+    const void* bias  # or NULL: 0
+    double* mean  # of each (sample, group), or of each channel if GIVEN; written, unless GIVEN, or NULL
+    double* var  # biased
+    double eps
+
+cdef struct KernelSet:
+    # y from x.  Returns 0, or -1 when there was no memory for its scratch; the bits of y depend neither on `threads`
+    # nor on strides, only on the lengths, the order of the axes in memory, and the values.
+    int (*forward)(const Norm* norm, int threads) noexcept nogil
