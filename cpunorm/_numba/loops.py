@@ -84,6 +84,7 @@ PLAN = np.dtype(
         ("parts", INT),  # of a domain (sample)
         ("chunk", INT),  # domains (columns) that are done at once
         ("chunks", INT),
+        ("simple", INT),  # rows of one block, see `simple_rows`
         ("whole", INT),  # moments, then y, of a chunk; otherwise all moments, then all of y
         ("spread", INT),  # values of a longer weight and bias,
         ("repeated", INT),  # each so many times
@@ -244,7 +245,6 @@ def not_negative(value):
 @jit
 def block_sums(p, n, k):
     """Sum d and sum d^2, d = x - k, of n <= BLOCK vectors of values, in the type of k."""
-    apart()
     shift, zero = vector(p, k), zeros(p, k)
     total = squares = zero
     for start in range(0, n, CHAIN * lanes(p)):
@@ -385,6 +385,14 @@ def apply_along(x, y, n, high, scale, shift, weight, bias):
         store_some(y, i, n - i, z)
 
 
+@inlined
+def coefficients(plan, rstd, low, like, channel):
+    """scale and shift of a channel; without weight and bias for -1."""
+    norm, kind = plan.norm, type(like)
+    factor = rstd * pointer(norm.weight, like)[channel] if norm.weight and channel >= 0 else rstd
+    return kind(factor), kind((pointer(norm.bias, like)[channel] if norm.bias and channel >= 0 else 0.0) - low * factor)
+
+
 @jit
 def apply_rows(plan, x, y, d, start, stop, mean, rstd, buffer):
     """The values start..stop of the domain d, which x and y point to."""
@@ -398,7 +406,7 @@ def apply_rows(plan, x, y, d, start, stop, mean, rstd, buffer):
     i, j, k = place_of(n, start // n[3])
     at, begin = start, start % n[3]
     weight, bias = pointer(plan.weight, high), pointer(plan.bias, high)
-    scale, shift = type(high)(rstd), type(high)(-low * rstd)
+    scale, shift = coefficients(plan, rstd, low, high, -1 if norm.along else c)
     while at < stop:
         some = min(stop - at, n[3] - begin)
         source = shifted(x, i * axes.x[0] + j * axes.x[1] + k * axes.x[2] + begin * axes.x[3])
@@ -412,11 +420,9 @@ def apply_rows(plan, x, y, d, start, stop, mean, rstd, buffer):
             offset = c * plan.step + at
             apply_along(source, place, some, high, scale, shift, shifted(weight, offset), shifted(bias, offset))
         else:
-            if not norm.along:
-                channel = c + (k if channel_axis == 2 else j if channel_axis == 1 else i if channel_axis == 0 else 0)
-                factor = rstd * weight[channel] if norm.weight else rstd
-                scale = type(high)(factor)
-                shift = type(high)((bias[channel] if norm.bias else 0.0) - low * factor)
+            if channel_axis >= 0:
+                channel = c + (k if channel_axis == 2 else j if channel_axis == 1 else i)
+                scale, shift = coefficients(plan, rstd, low, high, channel)
             apply_constant(source, place, some, high, scale, shift)
         if axes.y[3] != 1:
             copy(buffer, 1, target, axes.y[3], some)
@@ -602,53 +608,65 @@ def merged_columns(means, m2s, fold, wide, start, group, lines, left):
 
 @jit
 def finish_columns(plan, x, sample, column, n, moments, table):
-    """From mean and M2 of n columns, which whole groups are, mean and var of the groups and the columns' coefficients."""
-    apart()
-    norm, means, variances, wide = plan.norm, moments, shifted(moments, n), n // plan.fold
-    group = plan.member * plan.inside  # neighbours that share their moments
-    known, groups = sample * norm.groups + column // group, wide // group
-    mean, var = shifted(pointer(norm.mean, 0.0), known), shifted(pointer(norm.var, 0.0), known)
-    if norm.statistic == GIVEN:
-        for c in range(n):
-            means[c], variances[c] = mean[c % wide // group], var[c % wide // group]
-    else:
-        lines, left = float(plan.size // plan.fold), plan.size % plan.fold * plan.wide
-        if group == 1 and plan.fold == 1:
-            for c in range(n):
-                variances[c] /= lines
-        else:
-            for c in range(left):
-                value = np.float64(value_of_line(plan, x, plan.size // plan.fold, c))
-                means[c], variances[c] = merge(lines, means[c], variances[c], 1.0, value, 0.0)
-            for g in range(groups):
-                merged_mean, merged_var = merged_columns(means, variances, plan.fold, wide, g * group, group, lines, left)
-                for f in range(plan.fold):
-                    for c in range(f * wide + g * group, f * wide + (g + 1) * group):
-                        means[c], variances[c] = merged_mean, merged_var
-        if norm.mean:
-            for g in range(groups):
-                mean[g], var[g] = means[g * group], variances[g * group]
-    set_columns(plan, column, n, wide, means, variances, table)
+    """From mean and M2 of n columns, which are whole groups, mean and var of these and the coefficients of the columns."""
+    norm, mean, var, group = plan.norm, moments, shifted(moments, n), plan.member * plan.inside
+    wide, first_group, lines = n // plan.fold, column // group, plan.size // plan.fold
+    if norm.statistic != GIVEN:
+        left = plan.size % plan.fold * plan.wide
+        for c in range(left):
+            value = np.float64(value_of_line(plan, x, lines, c))
+            mean[c], var[c] = merge(float(lines), mean[c], var[c], 1.0, value, 0.0)
+        for g in range(wide // group):
+            if group == plan.fold == 1:
+                var[g] /= lines
+            else:  # to where nothing is read any more
+                mean[g], var[g] = merged_columns(mean, var, plan.fold, wide, g * group, group, float(lines), left)
+    if norm.mean:
+        known = sample * norm.groups + first_group
+        known_mean, known_var = shifted(pointer(norm.mean, 0.0), known), shifted(pointer(norm.var, 0.0), known)
+        for g in range(wide // group):
+            if norm.statistic == GIVEN:
+                mean[g], var[g] = known_mean[g], known_var[g]
+            else:
+                known_mean[g], known_var[g] = mean[g], var[g]
+    channels = wide // plan.inside
+    spread_out(mean, channels // plan.member, plan.member, 1)
+    spread_out(var, channels // plan.member, plan.member, 1)
+    set_coefficients(plan, column // plan.inside, channels, n, mean, var, table)
+    for row in range(3):
+        spread_out(shifted(table, row * n), channels, plan.inside, plan.fold)
 
 
 @jit
-def set_columns(plan, column, n, wide, means, variances, table):
-    """The coefficients (high, scale, shift) of n columns from `column` on."""
+def spread_out(p, n, each, times):
+    """Each of n values `each` times, all that `times` times, in place."""
+    if each > 1:
+        for i in range(n - 1, -1, -1):
+            for j in range(each):
+                p[i * each + j] = p[i]
+    for i in range(n * each, n * each * times):
+        p[i] = p[i - n * each]
+
+
+@jit
+def set_coefficients(plan, channel, n, gap, mean, var, table):
+    """high, scale and shift, rows of the table `gap` apart, of n channels."""
     apart()
     norm, kind = plan.norm, type(table[0])
-    high, scale, shift = table, shifted(table, n), shifted(table, 2 * n)
+    high, scale, shift = table, shifted(table, gap), shifted(table, 2 * gap)
+    weight, bias = shifted(pointer(norm.weight, table[0]), channel), shifted(pointer(norm.bias, table[0]), channel)
     for c in range(n):
-        factor = 1 / math.sqrt(variances[c] + norm.eps)
-        high[c], scale[c] = kind(means[c]), kind(factor)
-        variances[c] = factor
-        means[c] -= high[c]
-        shift[c] = kind(-means[c] * factor)
-    if not norm.along and (norm.weight or norm.bias):
-        weight, bias = pointer(norm.weight, table[0]), pointer(norm.bias, table[0])
+        high[c] = kind(mean[c])
+        mean[c] -= high[c]
+        var[c] = 1 / math.sqrt(var[c] + norm.eps)
+    if norm.weight and not norm.along:
         for c in range(n):
-            channel = (column + c % wide) // plan.inside
-            factor = variances[c] * weight[channel] if norm.weight else variances[c]
-            scale[c], shift[c] = kind(factor), kind((bias[channel] if norm.bias else 0.0) - means[c] * factor)
+            var[c] *= weight[c]
+    for c in range(n):
+        scale[c], shift[c] = kind(var[c]), kind(-mean[c] * var[c])
+    if norm.bias and not norm.along:
+        for c in range(n):
+            shift[c] = kind(bias[c] - mean[c] * var[c])
 
 
 @jit
@@ -704,7 +722,7 @@ def short(plan, phase, i, slot, x, y):
             m2[j] /= size
             if norm.mean:
                 pointer(norm.mean, 0.0)[d + j], pointer(norm.var, 0.0)[d + j] = mean[j], m2[j]
-        set_columns(plan, np.intp(0), n, n, mean, m2, table)
+        set_coefficients(plan, np.intp(0), n, n, mean, m2, table)
         high, scale, shift = load_some(table, 0, n, like), load_some(table, n, n, like), load_some(table, 2 * n, n, like)
         for i in range(0, size * wide, wide):
             z = fma(sub(load(block, i, like), high), scale, shift)
@@ -781,6 +799,11 @@ def make_plan(plan, threads):
             outer = middle = inner = True  # in the order of the weights, whatever it is in memory
     else:
         plan.kind = COLUMNS if inside < NARROW and norm.channels > 1 else ROWS
+    if norm.statistic == GIVEN and plan.kind == ROWS and norm.samples == 1 and not outer:
+        # in the order of memory
+        norm.samples, norm.x.sample, norm.y.sample, norm.outer = norm.outer, norm.x.outer, norm.y.outer, 1
+        positions //= norm.samples
+        plan.domains *= norm.samples
     plan.tiny = TINY if norm.eps < TINY else 0.0
     # The axes outside the channels, the channels, the axes inside.
     lines, values, at, channel = plan.lines, plan.values, 0, 0
@@ -821,6 +844,9 @@ def make_plan(plan, threads):
         plan.chunk = (plan.chunk + vector - 1) // vector * vector
     plan.whole = threads == 1 or plan.parts == 1 or plan.domains >= 4 * threads
     plan.slot = 16 * plan.parts
+    plain = norm.along or not (norm.weight or norm.bias)
+    dense = plan.dense_x and plan.dense_y
+    plan.simple = norm.statistic != GIVEN and plain and dense and plan.size <= BLOCK * vector
     plan.bytes = plan.slot * (threads if plan.whole else plan.domains)
 
 
@@ -857,6 +883,34 @@ def plan_columns(plan, threads, size):
 
 
 @jit
+def simple_rows(plan, d, stop, x, y):
+    """Domains of one block each, with weight and bias along them or none, in dense memory."""
+    apart()
+    norm, n, buffer = plan.norm, plan.size, stack(2048, x[0])
+    size, kind, along = float(n), type(x[0]), norm.along and plan.weight
+    known_mean, known_var = pointer(norm.mean, 0.0), pointer(norm.var, 0.0)
+    group = d % norm.groups
+    for domain in range(d, stop):
+        source, target = shifted(x, domain_at(plan, norm.x, domain)), shifted(y, domain_at(plan, norm.y, domain))
+        k = start_of(plan, source, 0, n, buffer)
+        s, q = block_sums(source, n, k)
+        mean, m2 = k + s / size, not_negative(q - s * (s / size))
+        if 2 * s * s > size * q or left_range(x, q, size, plan.tiny):
+            mean, m2 = part_moments(plan, source, np.intp(0), n, buffer)
+        var = m2 / size
+        if norm.mean:
+            known_mean[domain], known_var[domain] = mean, var
+        rstd, high = 1 / math.sqrt(var + norm.eps), kind(mean)
+        scale, shift = kind(rstd), kind((high - mean) * rstd)
+        if along:
+            w = shifted(pointer(plan.weight, high), group * plan.step)
+            apply_along(source, target, n, high, scale, shift, w, shifted(pointer(plan.bias, high), group * plan.step))
+        else:
+            apply_constant(source, target, n, high, scale, shift)
+        group = group + 1 if group + 1 < norm.groups else 0
+
+
+@jit
 def finish_domain(plan, d, moments):
     """From mean and M2 of the parts of a domain its mean and 1 / sqrt(var + eps), in place of the first."""
     norm = plan.norm
@@ -875,6 +929,9 @@ def finish_domain(plan, d, moments):
 def rows(plan, phase, i, slot, x, y):
     """One step, of rows."""
     apart()
+    if plan.simple:
+        simple_rows(plan, i * plan.chunk, min((i + 1) * plan.chunk, plan.domains), x, y)
+        return
     norm, buffer, moments = plan.norm, stack(2048, x[0]), pointer(plan.scratch, 0.0)
     first, stop, part, parts = i // plan.parts, i // plan.parts + 1, i % plan.parts, 1
     if phase == FINISH:
