@@ -24,16 +24,13 @@ MODULES = {"batch_norm": "BatchNorm2d", "layer_norm": "LayerNorm", "group_norm":
 
 
 def summary(values):
-    return dict(zip(("q1", "median", "q3"), np.quantile(values, (0.25, 0.5, 0.75)).tolist(), strict=True))
+    return np.quantile(values, (0.25, 0.5, 0.75)).tolist()
 
 
 def calls(ours, against, spread=0.01):
-    """Turns of which ours take `ours` seconds and a peer's so many times as long, give or take `spread`."""
+    """Ours take `ours` seconds and a peer's so many times as long, give or take `spread`."""
     noise = 1 + spread * np.linspace(-1, 1, 7)
-    compared = {}
-    for peer, ratio in against.items():
-        turns = [{"ours": [ours, ours], "theirs": [0.9 * ours * ratio * n, 1.1 * ours * ratio * n]} for n in noise]
-        compared[peer] = {"speedup": summary(ratio * noise), "turns": turns}
+    compared = {peer: summary(ratio * noise) for peer, ratio in against.items()}
     return {"seconds": summary([ours]), "against": compared}
 
 
@@ -50,7 +47,6 @@ def result(norm, shape, as_called, out, seconds=1e-3, layout=None, mode=None, th
         "norm": norm,
         "shape": list(shape),
         "groups": 2 if norm == "group_norm" else None,
-        "quick": True,
         "module": module,
         "layout": layout,
         "mode": mode,
@@ -58,7 +54,6 @@ def result(norm, shape, as_called, out, seconds=1e-3, layout=None, mode=None, th
         "region": "call-bound" if size <= 2**16 else "memory-bound" if size >= 2**25 else "cache-bound",
         "bytes": 2 * size,
         "max_error": {"cpunorm": 4.3e-7, "torch": 1.2e-6},
-        "bytes_per_second": 2 * size / seconds,
         "as_called": calls(seconds, as_called),
         "out": calls(seconds, out),
         **other,
@@ -71,7 +66,7 @@ def accuracy(norm, layout, offset, errors):
 
 def run(results, accuracy=(), failures=(), interrupted=False, **environment):
     return {
-        "format": 2,
+        "format": 3,
         "environment": ENVIRONMENT | environment,
         "interrupted": interrupted,
         "results": list(results),

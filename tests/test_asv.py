@@ -98,7 +98,16 @@ def live(benchmark):
 
 
 @pytest.mark.parametrize(
-    "module", ["accuracy", "batch_norm", "cold_start", "group_norm", "layer_norm", "memory", "scaling"]
+    "module",
+    [
+        "accuracy",
+        "batch_norm",
+        pytest.param("cold_start", marks=pytest.mark.slow),
+        "group_norm",
+        "layer_norm",
+        "memory",
+        "scaling",
+    ],
 )
 def test_every_combination_runs(module, suite, benchmarks, tmp_path):
     of_module = [benchmark for name, benchmark in benchmarks.items() if name.startswith(f"{module}.")]
@@ -266,6 +275,7 @@ def asv(tmp_path):
         pytest.skip("asv needs a git repository")
     settings = json.loads((ROOT / "asv.conf.json").read_text())
     settings |= {"repo": str(ROOT), "benchmark_dir": str(SUITE), "results_dir": "results", "plugins": []}
+    settings["branches"] = ["HEAD"]  # a clone may have no main
     (tmp_path / "asv.conf.json").write_text(json.dumps(settings))
     package = Path(cpunorm.__file__).parents[1]  # what is tested here, wherever it is imported from
     environment = {**os.environ, "HOME": str(tmp_path), "ASV_PYTHONPATH": str(package)}

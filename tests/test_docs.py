@@ -3,6 +3,7 @@
 import contextlib
 import doctest
 import importlib
+import json
 import pkgutil
 import re
 from pathlib import Path
@@ -12,8 +13,10 @@ import pytest
 
 import cpunorm
 from cpunorm import _engine
+from cpunorm.bench import markdown
 
 README = Path(__file__).parent.parent / "README.md"
+PERFORMANCE = README.parent / "docs" / "performance.md"
 MODULES = [
     module.name
     for module in pkgutil.walk_packages(cpunorm.__path__, "cpunorm.")
@@ -67,6 +70,13 @@ def test_readme(tmp_path, monkeypatch):
         else:
             with contextlib.redirect_stdout(None):
                 exec(compile("\n" * (line - 1) + code, str(README), "exec"), names)
+
+
+def test_performance_says_what_the_record_says():
+    text, record = PERFORMANCE.read_text(encoding="utf-8"), PERFORMANCE.with_name("record.json")
+    assert record.stat().st_size < 150_000
+    assert markdown.fill(text, json.loads(record.read_text(encoding="utf-8"))) == text
+    assert re.findall("<!-- begin: (.*) -->", text) == ["environment", "glance", "cases"]
 
 
 def test_readme_links():

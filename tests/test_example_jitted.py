@@ -14,6 +14,7 @@ import cpunorm
 EXAMPLE = Path(__file__).parent.parent / "examples" / "jitted_pipeline.py"
 
 
+@pytest.mark.slow
 def test_jitted_pipeline_reads_digits_in_any_light(entry_point):
     for module in ("numba", "sklearn"):
         if importlib.util.find_spec(module) is None:

@@ -97,6 +97,7 @@ VIEWS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("view", VIEWS)
 def test_memory_that_a_view_sees_is_not_handed_out(view):
     y = output()

@@ -131,12 +131,14 @@ print([sum(kernel.stats.cache_hits.values()) for kernel in _kernels_numba._compi
 """
 
 
+@pytest.mark.slow
 def test_the_next_process_finds_it_on_disk(tmp_path):
     environment = {"CPUNORM_ENGINE": "numba", "NUMBA_CACHE_DIR": str(tmp_path)}
     assert fresh.output(CALL + HITS, **environment) == "[0]"
     assert fresh.output(CALL + HITS, **environment) == "[1]"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", ["_CacheLocator.ensure_cache_path", "IndexDataCacheFile.save"])
 def test_no_place_for_the_cache_is_one_warning(broken, tmp_path):
     """No directory that can be written to, and one that no longer can when the kernel is there."""
@@ -156,6 +158,7 @@ print(len(caught), caught[0].category.__name__, str(caught[0].message)[:45], sep
     assert printed == "1;RuntimeWarning;the Numba kernels are compiled anew in each p"
 
 
+@pytest.mark.slow
 def test_first_calls_from_many_threads_compile_once(tmp_path):
     code = """
 from concurrent.futures import ThreadPoolExecutor
@@ -245,6 +248,7 @@ with ThreadPoolExecutor(2) as pool:
     assert done == "300\n{7} True"
 
 
+@pytest.mark.slow
 @forks
 def test_a_fork_before_anything_is_compiled(tmp_path):
     """The child compiles for itself, though another thread of the parent was compiling when it was forked."""

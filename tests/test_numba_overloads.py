@@ -55,6 +55,7 @@ def refused(error, named, function, *arguments):
     assert named in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "shape", [(3, 6, 5, 7), (2, 6, 300, 100), (1, 1, 4, 90000), (1, 6, 1, 2), (7, 1, 2, 2), (70000, 6, 1, 1)]
 )
@@ -67,6 +68,7 @@ def test_batch_norm(shape, training):
     np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_batch_norm_refuses():
     x, statistics, parameters = values((3, 6, 5, 7)), running(6), affine(6)
     refused(ValueError, "eps", batch_norm, x, *statistics, *parameters, True, 0.1, 0.0)
@@ -85,6 +87,7 @@ def test_batch_norm_refuses():
     refused(typing, "momentum must be", batch_norm, x, *statistics, *parameters, True, None, 1e-5)
 
 
+@pytest.mark.slow
 def test_an_empty_batch_leaves_the_running_statistics_alone():
     statistics = running(6)
     y = batch_norm(np.empty((0, 6, 5, 7), np.float32), *statistics, *affine(6), True, 0.3, 1e-4)
@@ -92,6 +95,7 @@ def test_an_empty_batch_leaves_the_running_statistics_alone():
     np.testing.assert_array_equal(statistics, running(6))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(3, 5, 7, 6), (2, 200, 200, 3), (4, 1, 1, 1)])
 def test_batch_norm_inference_in_channels_last(shape):
     x, statistics = values(shape), running(shape[-1])
@@ -99,6 +103,7 @@ def test_batch_norm_inference_in_channels_last(shape):
     np.testing.assert_array_equal(batch_norm_inference_last(x, *statistics), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(3, 5, 7, 6), (2, 100, 300, 6), (2, 1, 1, 6)])
 def test_group_norm(shape):
     x, parameters = values(shape, np.float64), affine(shape[-1], np.float64)
@@ -106,6 +111,7 @@ def test_group_norm(shape):
     np.testing.assert_array_equal(group_norm(x, 2, *parameters, 1e-3), expected)
 
 
+@pytest.mark.slow
 def test_group_norm_refuses():
     x, parameters = values((3, 5, 7, 6), np.float64), affine(6, np.float64)
     refused(RuntimeError, "num_groups", group_norm, x, 4, *parameters, 1e-5)
@@ -141,6 +147,7 @@ def test_layer_norm_refuses():
     refused(numba.TypingError, "weight must be", layer_norm, x, (4, 6), *parameters, 1e-5)
 
 
+@pytest.mark.slow
 def test_out_and_strides():
     """Strided and read-only input; an output that is the input, transposed, or of another shape."""
     x = values((6, 40))[:, ::2]

@@ -13,7 +13,7 @@ import cpunorm
 
 from . import cases as registry
 from .peers import PEERS, CPUNorm
-from .record import FORMAT, record
+from .record import FORMAT, dumps, record
 
 SAMPLES = 15
 QUICK_SAMPLES = 7
@@ -79,6 +79,13 @@ def _writable_file(text):
     return path
 
 
+def _marked(text):
+    path = _writable_file(text)
+    if not (path.exists() and "<!-- begin: " in path.read_text(encoding="utf-8")):
+        raise argparse.ArgumentTypeError(f"{text!r} has no tables' markers, such as docs/performance.md has")
+    return path
+
+
 def _parser():
     parser = argparse.ArgumentParser(prog="cpunorm", description="Normalisation layers for NumPy arrays on CPUs.")
     parser.add_argument("--version", action="version", version=f"cpunorm {cpunorm.__version__}")
@@ -125,6 +132,9 @@ def _parser():
     bench.add_argument("--json", metavar="FILE", type=_writable_file, help="write all figures to FILE")
     bench.add_argument("--html", metavar="FILE", type=_writable_file, help="write a page with tables and plots to FILE")
     bench.add_argument(
+        "--tables", metavar="FILE", type=_marked, help="write tables between the markers of FILE, a Markdown text"
+    )
+    bench.add_argument(
         "--fail-under",
         metavar="X",
         type=_ratio,
@@ -135,7 +145,7 @@ def _parser():
         dest="kept",
         metavar="JSON",
         type=_run,
-        help="run nothing: --html or --fail-under of a run kept by --json",
+        help="run nothing: --html, --tables or --fail-under of a run kept by --json",
     )
     bench.add_argument(
         "--compare", metavar="JSON", nargs=2, type=_run, help="run nothing: what changed from one kept run to another"
@@ -162,8 +172,8 @@ def main(arguments=None):
 
         return int(compare(*options.compare))
     if options.kept:
-        if options.html is None and options.fail_under is None:
-            bench.error("argument --from: what for? --html or --fail-under")
+        if options.html is options.tables is options.fail_under is None:
+            bench.error("argument --from: what for? --html, --tables or --fail-under")
         return _after(options.kept, options)
     layers = [layer for layer in registry.LAYERS if layer.quick or not options.quick]
     cases = [case for dtype in dict.fromkeys(options.dtype) for case in registry.expand(layers, dtype)]
@@ -206,7 +216,7 @@ def run(cases, options):
     report.summary(results, interrupted)
     kept = record(where, results, interrupted)
     if options.json is not None:
-        options.json.write_text(json.dumps(kept, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        options.json.write_text(dumps(kept), encoding="utf-8")
     code = _after(kept, options)
     return 130 if interrupted else code or int(bool(kept["failures"]))
 
@@ -217,6 +227,10 @@ def _after(run, options):
         from .page import page
 
         options.html.write_text(page(run), encoding="utf-8")
+    if options.tables is not None:
+        from .markdown import fill
+
+        options.tables.write_text(fill(options.tables.read_text(encoding="utf-8"), run), encoding="utf-8")
     if options.fail_under is None:
         return 0
     from .figures import libraries, speedup, standing

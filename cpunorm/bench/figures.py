@@ -4,7 +4,7 @@ import statistics
 from typing import NamedTuple
 
 from .report import is_loss
-from .runner import Summary, summarize
+from .runner import Summary
 
 OURS = "cpunorm"
 COPY = "copy"  # the limit: a plain copy of the same bytes, timed as if it were a peer
@@ -27,17 +27,17 @@ def libraries(results, memories=MEMORIES):
 
 def speedup(result, memory, peer):
     """Summary of the speed-up over `peer`, None where it was not measured."""
-    against = result[memory]["against"].get(peer)
-    return against and Summary(**against["speedup"])
+    ratios = result[memory]["against"].get(peer)
+    return ratios and Summary(*ratios)
 
 
 def seconds(result, memory, library):
-    """Summary of the seconds of a call of ours or a peer's, None where it was not measured."""
+    """Summary of the seconds of a call of ours or (our median times the speed-ups) a peer's; None: not measured."""
+    ours = result[memory]["seconds"]
     if library == OURS:
-        ours = result[memory]["seconds"]
-        return ours and Summary(**ours)
-    against = result[memory]["against"].get(library)
-    return against and summarize([sum(turn["theirs"]) / 2 for turn in against["turns"]])
+        return ours and Summary(*ours)
+    ratios = speedup(result, memory, library)
+    return ratios and Summary(*(Summary(*ours).median * ratio for ratio in ratios))
 
 
 def standing(speedups):

@@ -1,24 +1,29 @@
-"""What is kept: a run as JSON, the seconds of every block included, so that any other statistic can be made from it."""
+"""What is kept: a run as JSON, quartiles of times and speed-ups, to the digits that are shown."""
 
+import json
 import math
 from dataclasses import asdict
 
-FORMAT = 2
+FORMAT = 3
+
+
+def _rounded(value, digits):
+    return float(f"{value:.{digits}g}")
+
+
+def _quartiles(summary):
+    return summary and [_rounded(value, 4) for value in summary]
 
 
 def _calls(result, memory):
-    seconds = result.seconds(memory)
-    against = {
-        peer: {"speedup": result.speedup(memory, peer)._asdict(), "turns": [turn._asdict() for turn in turns]}
-        for peer, turns in getattr(result, memory).items()
-    }
-    return {"seconds": seconds and seconds._asdict(), "against": against}
+    against = {peer: _quartiles(result.speedup(memory, peer)) for peer in getattr(result, memory)}
+    return {"seconds": _quartiles(result.seconds(memory)), "against": against}
 
 
 def _result(result):
     case = result.case
     layer = asdict(case.layer)
-    del layer["both_layouts"]
+    del layer["both_layouts"], layer["quick"]
     return {
         "case": case.name,
         "engine": result.engine,
@@ -30,8 +35,7 @@ def _result(result):
         "dtype": case.dtype,
         "region": case.region,
         "bytes": case.bytes,
-        "max_error": result.errors,
-        "bytes_per_second": result.bandwidth,
+        "max_error": {name: _rounded(error, 2) for name, error in result.errors.items()},
         "as_called": _calls(result, "fresh"),
         "out": _calls(result, "into"),
     }
@@ -45,7 +49,7 @@ def _accuracy(result):
         "norm": case.norm,
         "layout": case.layout,
         "offset": case.offset,
-        "errors": {name: error if math.isfinite(error) else None for name, error in result.errors.items()},
+        "errors": {name: _rounded(error, 2) if math.isfinite(error) else None for name, error in result.errors.items()},
     }
 
 
@@ -66,3 +70,15 @@ def record(environment, results, interrupted):
         "accuracy": [_accuracy(result) for result in results if result.case.offset is not None],
         "failures": [failure for result in results for failure in result.failed()],
     }
+
+
+def dumps(run):
+    """A run as text, a case on each line.
+
+    Parameters
+    ----------
+    run : dict
+        From `record`.
+    """
+    text = json.dumps(run, separators=(",", ":"), allow_nan=False)
+    return text.replace('{"case"', '\n{"case"') + "\n"  # no string has an unescaped quote
