@@ -1,10 +1,7 @@
-"""Builds the compiled modules: one source for the kernels, one extension per ISA level.
-
-Flags go to the extension that needs them alone, so that a wheel imports on any CPU of its architecture.
-"""
+"""Builds the compiled modules: one source for the kernels, one extension per ISA level of `cpunorm/_levels.py`."""
 
 import os
-import platform
+import runpy
 import shutil
 import subprocess
 import sys
@@ -15,18 +12,14 @@ import numpy as np
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-X86_64 = platform.machine().lower() in ("x86_64", "amd64")
 MSVC = sys.platform == "win32"
+LEVELS = runpy.run_path("cpunorm/_levels.py")["LEVELS"].values()
 
 # No -ffast-math: NaN, Inf and the two-part mean depend on IEEE order (see _kernels.pyx). FMA may be contracted.
 # gcc's unroll-and-jam turns the channels_last accumulators back into scalars (measured: a third of the speed).
 GNU = "-O3 -fno-loop-unroll-and-jam -fno-math-errno -fno-trapping-math -ffp-contract=fast -g0"
 OPTIMIZE = ["/O2"] if MSVC else GNU.split()
-LEVELS = {  # x86-64; other architectures have the baseline alone, with their own default flags
-    "_kernels": ["-march=x86-64-v2"],
-    "_kernels_v3": ["-march=x86-64-v3"],
-    "_kernels_v4": ["-march=x86-64-v4", "-mprefer-vector-width=512"],
-}
+SHARED = ("_kernels.pyx", "_levels.py", "*.pxi", "*.pxd", "*.h")
 
 
 def compiles(flags, source):
@@ -59,17 +52,17 @@ def openmp_flags():
 def extensions():
     compile_openmp, link_openmp = openmp_flags()
     strip = ["-Wl,-s"] if sys.platform == "linux" else []
+    asked = " ".join(f'FEATURE("{name}")' for name in sorted({name for level in LEVELS for name in level.features}))
     common = {
         "include_dirs": [np.get_include(), "cpunorm"],
-        "define_macros": [("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
+        "define_macros": [("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"), ("CPUNORM_FEATURES", asked)],
         "extra_link_args": [*link_openmp, *strip],
         "depends": [
-            str(path) for files in ("_kernels.pyx", "*.pxi", "*.pxd", "*.h") for path in Path("cpunorm").glob(files)
+            str(path) for files in ("_kernels.pyx", "_levels.py", "*.pxd", "kernels/*") for path in Path("cpunorm").glob(files)
         ],
     }
-    modules = {"_cpu": [], "_memory": [], "_running": [], "_express": [], "_kernels": [], "bench._copy": []}
-    if X86_64 and not MSVC:
-        modules |= LEVELS
+    modules = dict.fromkeys(("_cpu", "_memory", "_running", "_call", "bench._copy"), ())
+    modules |= {level.module: level.flags for level in LEVELS}
     for name, flags in modules.items():
         arguments = [*OPTIMIZE, *compile_openmp, *flags]
         source = f"cpunorm/{name.replace('.', '/')}.pyx"

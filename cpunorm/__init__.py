@@ -1,17 +1,10 @@
 """Normalisation layers for NumPy arrays on CPUs, with the names and numbers of `torch.nn`."""
 
 from cpunorm import functional
-from cpunorm._engine import (
-    engine,
-    get_engine,
-    get_num_threads,
-    num_threads,
-    set_engine,
-    set_num_threads,
-    show_config,
-    warmup,
-)
+from cpunorm._config import show_config
+from cpunorm._engine import engine, get_engine, set_engine, warmup
 from cpunorm._memory import empty_cache, get_cache_limit, set_cache_limit
+from cpunorm._threads import get_num_threads, num_threads, set_num_threads
 from cpunorm._version import __version__
 from cpunorm.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, GroupNorm, LayerNorm
 

@@ -1,4 +1,4 @@
-"""What a call may be given: every check that more than one norm makes, and the words of its error.
+"""The slow half of each check of `_call`: what converts an argument or raises, every rule and its words once.
 
 Exceptions have torch's type; the message names what was given.
 """
@@ -8,20 +8,28 @@ import operator
 
 import numpy as np
 
-from cpunorm._layout import is_walkable
+from cpunorm import _running
+from cpunorm._memory import empty_like
 
 __all__ = [
     "HALVES",
     "as_input",
+    "as_normalized_shape",
     "as_out",
-    "as_vector",
+    "as_parameters",
+    "batch_norm_vectors",
+    "boolean",
     "channel_axis",
     "check_array",
-    "check_parameters",
+    "check_counter",
+    "check_groups",
+    "deliver",
     "dimension",
+    "empty",
     "integer",
     "positive_eps",
     "real",
+    "trailing_axes",
 ]
 
 DATA_FORMATS = ("channels_first", "channels_last")
@@ -41,6 +49,11 @@ def _computed_dtype(dtype):
     return COMPUTED[0] if dtype.name in HALVES else None
 
 
+def is_walkable(array):
+    """Whether a kernel can step through the memory of `array`: aligned, whole elements apart."""
+    return array.flags.aligned and all(stride % array.itemsize == 0 for stride in array.strides)
+
+
 def _plain(array, dtype):
     """`array` as a kernel can walk it: native, aligned, whole elements apart. Copied only where it isn't that."""
     if array.dtype == dtype and is_walkable(array):
@@ -56,8 +69,8 @@ def check_array(name, value):
         raise TypeError(f"{name} must be a plain numpy.ndarray, got a masked array (masks are not supported)")
 
 
-def as_input(function, array):
-    """The input as a kernel can walk it, and the dtype that its output has.
+def as_input(function, array, out):
+    """The input as a kernel can walk it, and the dtype of a result that has to be converted or copied to `out`, or None.
 
     Raises
     ------
@@ -72,10 +85,11 @@ def as_input(function, array):
         numeric = array.dtype.kind in "biufc" or (array.dtype.kind == "V" and array.dtype.isbuiltin == 2)
         error = NotImplementedError if numeric else TypeError
         raise error(f"{function}: input must be float32, float64, float16 or bfloat16, got {array.dtype}")
-    return _plain(array, dtype), _native(array.dtype)
+    x, result = _plain(array, dtype), _native(array.dtype)
+    return x, None if out is None and result == dtype else result
 
 
-def check_parameters(function, input_dtype, vectors):
+def _check_dtypes(function, input_dtype, vectors):
     """Check that the vectors that are not None, by their names, have a dtype that goes with the input's.
 
     Raises
@@ -85,7 +99,7 @@ def check_parameters(function, input_dtype, vectors):
     RuntimeError
         A dtype other than the input's (or float32, all of them, for a half-precision input).
     """
-    given = {}
+    given, input_dtype = {}, _native(input_dtype)
     for name, vector in vectors.items():
         if vector is not None:
             check_array(f"{function}: {name}", vector)
@@ -96,13 +110,119 @@ def check_parameters(function, input_dtype, vectors):
             raise RuntimeError(f"{function}: mixed dtypes: {name} is {dtype} with input {input_dtype} ({dtypes})")
 
 
-def as_vector(parameter, dtype):
+def _as_vector(parameter, dtype):
     """A checked weight or bias as a contiguous vector in the dtype computed in; None stays None."""
-    if parameter is None or (
-        parameter.ndim == 1 and parameter.dtype == dtype and parameter.flags.c_contiguous and is_walkable(parameter)
-    ):
-        return parameter
-    return np.ascontiguousarray(parameter, dtype=dtype).reshape(-1)
+    return None if parameter is None else np.require(parameter, dtype, ("C", "A")).view(np.ndarray).reshape(-1)
+
+
+def as_parameters(function, x, input_dtype, shape, **named):
+    """weight and bias as vectors that go with x, which is `input_dtype` as it was given.
+
+    Raises
+    ------
+    TypeError
+        Not an ndarray.
+    RuntimeError
+        A wrong dtype, or another shape than `shape`.
+    """
+    _check_dtypes(function, input_dtype, named)
+    for name, parameter in named.items():
+        if parameter is not None and parameter.shape != shape:
+            raise RuntimeError(f"{function}: {name} must have shape {shape}, got {parameter.shape}")
+    return [_as_vector(parameter, x.dtype) for parameter in _running.snapshot(list(named.values()))]
+
+
+def batch_norm_vectors(x, input_dtype, channels, training, running_mean, running_var, weight, bias):
+    """weight and bias as vectors that go with x, and the running statistics; in evaluation all are of one moment.
+
+    Raises
+    ------
+    TypeError
+        Not an ndarray.
+    RuntimeError
+        A wrong dtype or number of elements; missing running statistics in evaluation.
+    ValueError
+        Only one running statistic, or a read-only one, in training.
+    """
+    named = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
+    _check_dtypes("batch_norm", input_dtype, named)
+    for name, vector in named.items():
+        if vector is not None and vector.size != channels:
+            raise RuntimeError(f"batch_norm: {name} must have {channels} elements, one per channel, got {vector.size}")
+        if vector is not None and vector.ndim != 1 and name.startswith("running"):
+            raise RuntimeError(f"batch_norm: {name} must have one dimension, got shape {vector.shape}")
+    if training:
+        if (running_mean is None) != (running_var is None):
+            raise ValueError("batch_norm: running_mean and running_var must both be given or both be None")
+        if running_mean is not None and not (running_mean.flags.writeable and running_var.flags.writeable):
+            raise ValueError("batch_norm: running_mean and running_var must be writeable in training")
+    else:
+        for name in ("running_mean", "running_var"):
+            if named[name] is None:
+                raise RuntimeError(f"batch_norm: {name} must be given in evaluation")
+    weight, bias, *given = _running.snapshot([weight, bias, running_mean, running_var])
+    weight, bias = _as_vector(weight, x.dtype), _as_vector(bias, x.dtype)
+    return weight, bias, *((running_mean, running_var) if training else given)
+
+
+def check_counter(counter):
+    """Check that a batch can be counted.
+
+    Raises
+    ------
+    TypeError
+        Not a single int64.
+    """
+    if counter is not None and not _running.is_counter_array(counter):
+        raise TypeError(f"num_batches_tracked must be an int64 array of one value, got {counter!r}")
+
+
+def check_groups(x, channels, num_groups):
+    """Check that `num_groups` divides the channels of x and leaves more than one value to all groups.
+
+    Raises
+    ------
+    ValueError
+        A single value per group in the whole batch.
+    RuntimeError
+        Not a positive divisor.
+    """
+    if num_groups > 0 and channels and x.shape[0] * channels // num_groups * (math.prod(x.shape[1:]) // channels) == 1:
+        raise ValueError(f"group_norm: expected more than 1 value per group, got {x.shape} in {num_groups} groups")
+    if num_groups < 1 or channels % num_groups:
+        raise RuntimeError(f"group_norm: num_groups must divide the {channels} channels of {x.shape}, got {num_groups}")
+
+
+def as_normalized_shape(normalized_shape):
+    """`normalized_shape` as a tuple of ints.
+
+    Raises
+    ------
+    TypeError
+        Neither an int nor a sequence of ints.
+    RuntimeError
+        Empty, or with a negative length.
+    """
+    lengths = (normalized_shape,) if np.ndim(normalized_shape) == 0 else tuple(normalized_shape)
+    if not lengths:
+        raise RuntimeError(f"normalized_shape must have at least one dimension, got {normalized_shape!r}")
+    return tuple(dimension("normalized_shape", length) for length in lengths)
+
+
+def trailing_axes(function, x, normalized_shape):
+    """How many axes `normalized_shape` names.
+
+    Raises
+    ------
+    TypeError
+        Not made of ints.
+    RuntimeError
+        Empty, or not the end of the shape of x.
+    """
+    lengths = as_normalized_shape(normalized_shape)
+    if x.shape[-len(lengths) :] != lengths:
+        raise RuntimeError(f"{function}: normalized_shape {lengths} is not the end of shape {x.shape}")
+    return len(lengths)
 
 
 def _hits_itself(array):
@@ -193,6 +313,19 @@ def integer(what, value):
         raise TypeError(f"{what} must be an int, got {value!r}") from None
 
 
+def boolean(what, value):
+    """`value` as a bool.
+
+    Raises
+    ------
+    TypeError
+        Neither a bool nor NumPy's.
+    """
+    if not isinstance(value, bool | np.bool):
+        raise TypeError(f"{what} must be a bool, got {value!r}")
+    return bool(value)
+
+
 def dimension(what, value):
     """`value` as an int that can be the length of an axis.
 
@@ -242,3 +375,17 @@ def positive_eps(function, eps, zero_allowed):
     if number < 0 or (number == 0 and not zero_allowed):
         raise ValueError(f"{function}: eps must be {'>= 0' if zero_allowed else 'positive'}, got {eps!r}")
     return number
+
+
+def empty(array, dtype, out):
+    """The result for an input without elements."""
+    return np.empty(array.shape, dtype or array.dtype) if out is None else out
+
+
+def deliver(y, out, dtype):
+    """`out` (a new array in the order of y, if it is None) = y, rounded to `dtype`."""
+    if out is None:
+        out = empty_like(y) if y.dtype == dtype else np.empty_like(y, dtype)
+    with np.errstate(all="ignore"):  # beyond the range of half precision is infinite, as in torch
+        np.copyto(out, y, casting="unsafe")
+    return out

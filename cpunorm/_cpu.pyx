@@ -1,55 +1,173 @@
 # cython: language_level=3
-"""What this CPU and this process may use: ISA levels, cores, OpenMP."""
+"""What this CPU and this process may use: instructions, cores, threads."""
 
 import os
 
 cdef extern from *:
     """
-    /* x86-64 levels v3 and v4 (psABI), as far as the compiler may use them in a kernel.  The compiler's own
-       cpu model reads cpuid and, for AVX and AVX-512, what the operating system saves (xgetbv). */
-    #if (defined(__x86_64__) || defined(_M_X64)) && defined(__GNUC__)
-    static int cpu_level(void) {
-        __builtin_cpu_init();
-        if (!(__builtin_cpu_supports("ssse3") && __builtin_cpu_supports("sse4.1")
-              && __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt")))
-            return 1;
-        if (!(__builtin_cpu_supports("avx") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")
-              && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2")))
-            return 2;
-        if (!(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")
-              && __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq")
-              && __builtin_cpu_supports("avx512vl")))
-            return 3;
-        return 4;
-    }
-    #else
-    static int cpu_level(void) { return 2; }
+    /* What setup.py asks for, as the compiler's own cpu model knows it: it reads cpuid and, for AVX and AVX-512, what
+       the operating system saves (xgetbv).  FEATURE is a line of the function below. */
+    #ifndef CPUNORM_FEATURES
+    #define CPUNORM_FEATURES
     #endif
+    #define FEATURE(name) if (__builtin_cpu_supports(name)) features[count++] = name;
+    static int find_features(const char **features) {
+        int count = 0;
+        CPUNORM_FEATURES
+        return count;
+    }
     """
-    int cpu_level()
+    int find_features(const char** features)
 
 cdef extern from *:
     """
+    #include <limits.h>
+    #include <time.h>
+    #ifdef __linux__
+    #include <sched.h>
+    #endif
     #ifdef _OPENMP
     #include <omp.h>
     #define CPUNORM_OPENMP _OPENMP
     #else
     #define CPUNORM_OPENMP 0
+    #define omp_get_max_threads() INT_MAX
     #endif
     #if defined(_OPENMP) && (_OPENMP >= 201811 || __GNUC__ >= 9)  /* gcc 9 has it ahead of its version */
     static int end_threads(void) { return omp_pause_resource_all(omp_pause_hard); }
     #else
     static int end_threads(void) { return 0; }
     #endif
+
+    static long long nanoseconds(void) {
+        struct timespec now;
+    #ifdef CLOCK_MONOTONIC
+        clock_gettime(CLOCK_MONOTONIC, &now);
+    #else
+        timespec_get(&now, TIME_UTC);
+    #endif
+        return now.tv_sec * 1000000000LL + now.tv_nsec;
+    }
+
+    #ifdef __linux__
+    typedef struct { cpu_set_t part[8]; } Cpus;  /* 8192 */
+
+    /* How many CPUs OpenMP's places have; 0 without OMP_PLACES, OMP_PROC_BIND and the like.  With them OpenMP binds
+       each thread to a place, the importing one at once: its affinity is no longer what the process was given. */
+    static int cpus_of_places(void) {
+        Cpus cpus;
+        CPU_ZERO_S(sizeof cpus, cpus.part);
+    #if defined(_OPENMP) && _OPENMP >= 201511
+        int place, i, count, ids[8192];
+        for (place = 0; place < omp_get_num_places(); place++) {
+            count = omp_get_place_num_procs(place);
+            if (count > 8192)
+                continue;
+            omp_get_place_proc_ids(place, ids);
+            for (i = 0; i < count; i++)
+                CPU_SET_S(ids[i], sizeof cpus, cpus.part);
+        }
+    #endif
+        return CPU_COUNT_S(sizeof cpus, cpus.part);
+    }
+
+    /* How many CPUs the calling thread may run on, at most `age` nanoseconds ago; INT_MAX if that is not known. */
+    static int allowed_cpus(long long now, long long age) {
+        static int placed = -1;
+        static _Thread_local int count = 0;
+        static _Thread_local long long counted = 0;
+        Cpus cpus;
+        if (placed < 0)
+            placed = cpus_of_places();
+        if (placed)
+            return placed;
+        if (!count || now - counted >= age) {
+            count = sched_getaffinity(0, sizeof cpus, cpus.part) ? INT_MAX : CPU_COUNT_S(sizeof cpus, cpus.part);
+            counted = now;
+        }
+        return count;
+    }
+    #else
+    #define allowed_cpus(now, age) INT_MAX
+    #endif
     """
+    int INT_MAX
     long CPUNORM_OPENMP
     int end_threads() nogil
+    int omp_get_max_threads() noexcept
+    long long nanoseconds() noexcept
+    int allowed_cpus(long long now, long long age) noexcept
+
+# Values read, from which on several threads are faster than one: measured on two cores, where a second thread costs
+# 1 us if it is awake, and some 200 us if it sleeps.
+cdef Py_ssize_t parallel_from = 1 << 15
+cdef Py_ssize_t parallel_asleep_from = 1 << 22
+cdef long long AWAKE = 2_000_000  # nanoseconds after a call in which the team is surely awake
+cdef long long PINNED = 100_000_000  # nanoseconds in which a change of affinity is noticed
+cdef long long last_worthy = 0  # when a call that was large enough for a team last began or ended
+cdef int num_threads = 1
+cdef int openmp_then = 0
+cdef int cpus_then = 0
 
 
-def isa_levels():
-    """The names of the ISA levels that this CPU and operating system can run, lowest first."""
-    cdef int level = cpu_level()
-    return ("baseline", "v3", "v4")[:max(0, level - 1)]
+def features():
+    """The names of the features that some ISA level needs and this CPU and operating system have."""
+    cdef const char* found[64]
+    cdef int i
+    return frozenset([found[i].decode() for i in range(find_features(found))])
+
+
+def use_threads(int threads, int openmp, int cpus):
+    """Let a call use up to `threads` threads.
+
+    Fewer if OpenMP's own number of the calling thread is less, unless that is `openmp`; or if this thread may run on
+    less CPUs than `cpus`.
+    """
+    global num_threads, openmp_then, cpus_then
+    num_threads, openmp_then, cpus_then = threads, openmp, cpus
+
+
+cdef inline int threads_at(long long now, long long age) noexcept:
+    cdef int threads = num_threads, openmp = omp_get_max_threads(), cpus = allowed_cpus(now, age)
+    if openmp < threads and openmp != openmp_then:
+        threads = openmp
+    return cpus if cpus < threads and cpus < cpus_then else threads
+
+
+def threads():
+    """How many threads a call may use, from this thread and now."""
+    return threads_at(nanoseconds(), 0)
+
+
+cpdef int threads_for(Py_ssize_t size, int reads) noexcept:
+    """How many threads a kernel gets that reads `size` values `reads` times: a team must save more than it costs.
+
+    That depends on whether the team is awake: its threads wait busily for some milliseconds after a call, then sleep.
+    """
+    global last_worthy
+    cdef long long now, before = last_worthy
+    if reads * size < parallel_from or num_threads == 1:
+        return 1
+    now = last_worthy = nanoseconds()
+    return threads_at(now, PINNED) if now - before < AWAKE or reads * size >= parallel_asleep_from else 1
+
+
+cdef void call_ends(Py_ssize_t size, int reads) noexcept:
+    """Called after the kernel that `threads_for` was asked for: a team is awake from its end on, however long it took."""
+    global last_worthy
+    if reads * size >= parallel_from and num_threads > 1:
+        last_worthy = nanoseconds()
+
+
+def openmp_threads():
+    """OpenMP's own number of threads for the calling thread; without OpenMP no limit."""
+    return omp_get_max_threads()
+
+
+def cpus():
+    """How many CPUs the calling thread may run on, or all that OpenMP may bind it to; None if the system can't say."""
+    cdef int count = allowed_cpus(nanoseconds(), 0)
+    return None if count == INT_MAX else count
 
 
 def _cgroup_quota(root="/sys/fs/cgroup", table="/proc/self/cgroup"):
@@ -87,9 +205,8 @@ def _cgroup_quota(root="/sys/fs/cgroup", table="/proc/self/cgroup"):
 
 def usable_cores():
     """Cores that this process may use: (number, why), from its affinity and its cgroups' quota."""
-    if hasattr(os, "sched_getaffinity"):
-        cores, why = len(os.sched_getaffinity(0)), "CPU affinity"
-    else:
+    cores, why = cpus(), "CPU affinity"
+    if cores is None:
         cores, why = os.cpu_count() or 1, "CPU count"
     quota = _cgroup_quota()
     if quota is not None and quota < cores:

@@ -9,6 +9,7 @@ less than that, the engine is many times slower than the Cython one, whose kerne
 
 import inspect
 import os
+import pickle
 import threading
 import warnings
 from collections.abc import Callable
@@ -64,9 +65,11 @@ def _compile(kernel, signature):
         try:
             function.enable_caching()
             function.compile(signature)
-        except (OSError, RuntimeError) as error:  # Numba's for a directory that is missing or not to be written
-            warnings.warn(f"the Numba kernels are compiled anew in each process: {error}", RuntimeWarning, stacklevel=2)
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:  # no place, no room, a damaged file
             _cached_on_disk = False
+            if not function.signatures:
+                function = numba.njit(parallel=True, **OPTIONS)(kernel)
+            warnings.warn(f"the Numba kernels are compiled anew in each process: {error}", RuntimeWarning, stacklevel=2)
     function.compile(signature)  # unless it is
     function.disable_compile()
     return function

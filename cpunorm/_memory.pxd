@@ -1,1 +1,2 @@
 cdef object new_like(object prototype)
+cdef bint release() noexcept

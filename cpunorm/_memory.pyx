@@ -3,8 +3,11 @@
 
 An output is an ordinary ndarray that owns its data. NumPy gives the data back to the allocator that made it (NEP 49)
 when the array and all its views are gone, and not before. This allocator keeps the block, up to a limit in all, the
-longest unused going first, and hands it out again to an output of about the same size. Blocks are aligned to 64 bytes
-and, when large, advised to be huge pages. Everything here runs with the GIL, which is the pool's lock.
+longest unused going first, and hands it out again to an output of about the same size. Everything here runs with the
+GIL, which is the pool's lock.
+
+A block is a memory mapping of its own, so that giving it back makes the process smaller at once: the C library's heap
+would keep it between blocks that live on. Its first 64 bytes are its header, so data is aligned to 64 bytes.
 """
 
 import operator
@@ -24,27 +27,41 @@ cdef extern from *:
     """
     #if defined(_WIN32)
     #include <malloc.h>
-    #define block_new(align, size) _aligned_malloc(size, align)
-    #define block_free(block) _aligned_free(block)
+    #define page_size() 4096
+    #define block_new(size) _aligned_malloc(size, 64)
+    #define block_free(block, size) _aligned_free(block)
     #else
-    #include <stdlib.h>
+    #include <stdint.h>
     #include <sys/mman.h>
-    static void *block_new(size_t align, size_t size) {
-        void *block;
-        if (posix_memalign(&block, align, size))
+    #include <unistd.h>
+    #define page_size() sysconf(_SC_PAGESIZE)
+    #define HUGE_PAGE ((size_t) 2 << 20)
+
+    /* `size` bytes, whole pages, from a huge page's start if there is one in them; NULL without room. */
+    static void *block_new(size_t size) {
+        size_t spare = size < HUGE_PAGE ? 0 : HUGE_PAGE, before;
+        char *start = mmap(NULL, size + spare, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (start == MAP_FAILED)
             return NULL;
+        if (spare) {
+            before = -(uintptr_t) start % HUGE_PAGE;
+            if (before)
+                munmap(start, before);
+            munmap(start + before + size, spare - before);
+            start += before;
     #ifdef MADV_HUGEPAGE
-        if (size >= 2u << 20)
-            madvise(block, size, MADV_HUGEPAGE);
+            madvise(start, size, MADV_HUGEPAGE);
     #endif
-        return block;
+        }
+        return start;
     }
-    #define block_free(block) free(block)
+    #define block_free(block, size) munmap(block, size)
     #endif
     """
     Py_ssize_t PY_SSIZE_T_MAX
-    void* block_new(size_t align, size_t size)
-    void block_free(void* block)
+    size_t page_size()
+    void* block_new(size_t size)
+    void block_free(void* block, size_t size)
 
 cdef extern from "numpy/arrayobject.h":
     ctypedef struct PyDataMemAllocator:
@@ -65,71 +82,87 @@ cdef extern from "numpy/arrayobject.h":
     int NPY_KEEPORDER
 
 cdef enum:
-    HEADER = 64  # bytes before the data, which hold the size of the block, and keep the data aligned
+    HEADER = 64  # bytes of a block before its data
     SLOTS = 64  # blocks that are kept at most
-    PAGE = 4096
-    HUGE_PAGE = 2097152
 
+cdef struct Block:
+    size_t size
+    size_t spare  # what the output in it leaves of it: at most a quarter of what it asked for, and a page
+
+cdef size_t page = page_size()
 cdef size_t pooled_from = 262144  # bytes; smaller outputs are in the C library's own free lists
 cdef size_t most = 0  # bytes that may be kept
-cdef size_t kept = 0
+cdef size_t kept = 0  # in free blocks
+cdef size_t spare = 0  # in the blocks of living outputs
 cdef int count = 0
-cdef void* blocks[SLOTS]  # the free ones, the longest unused first
+cdef Block* blocks[SLOTS]  # the free ones, the longest unused first
 cdef uint64_t reused = 0, made = 0
 
 
-cdef inline size_t size_of(void* block) noexcept:
-    return (<size_t*> block)[0]
-
-
-cdef void* take(int slot) noexcept:
+cdef Block* take(int slot) noexcept:
     """The free block in this slot, which closes up."""
     global count, kept
-    cdef void* block = blocks[slot]
+    cdef Block* block = blocks[slot]
     count -= 1
-    kept -= size_of(block)
-    memmove(&blocks[slot], &blocks[slot + 1], (count - slot) * sizeof(void*))
+    kept -= block.size
+    memmove(&blocks[slot], &blocks[slot + 1], (count - slot) * sizeof(Block*))
     return block
-
-
-cdef void* pool_malloc(void* ctx, size_t size) noexcept:
-    """A block with room for `size` bytes and not a quarter more, the one used last if there are several."""
-    global reused, made
-    cdef size_t needed = size + HEADER
-    cdef int slot
-    cdef void* block
-    for slot in range(count - 1, -1, -1):
-        if needed <= size_of(blocks[slot]) <= needed + needed // 4:
-            reused += 1
-            return <char*> take(slot) + HEADER
-    needed = (needed + PAGE - 1) // PAGE * PAGE
-    block = block_new(HUGE_PAGE if needed >= HUGE_PAGE else PAGE, needed)
-    if block == NULL:
-        return NULL
-    made += 1
-    (<size_t*> block)[0] = needed
-    return <char*> block + HEADER
 
 
 cdef void shrink(size_t target, int slots) noexcept:
     """Give blocks back to the system until at most `target` bytes and `slots` blocks are kept."""
-    while count and (kept > target or count > slots):
-        block_free(take(0))
+    cdef Block* block
+    while count and (kept + spare > target or count > slots):
+        block = take(0)
+        block_free(block, block.size)
+
+
+cdef bint release() noexcept:
+    """Give all blocks back to the system; whether there were any, so that an allocation that failed may be repeated."""
+    cdef bint any_kept = count > 0
+    shrink(0, 0)
+    return any_kept
+
+
+cdef void* pool_malloc(void* ctx, size_t size) noexcept:
+    """A block with room for `size` bytes and not a quarter more, the one used last if there are several."""
+    global reused, made, spare
+    cdef size_t needed = (size + HEADER + page - 1) // page * page
+    cdef int slot
+    cdef Block* block
+    for slot in range(count - 1, -1, -1):
+        if needed <= blocks[slot].size <= needed + needed // 4:
+            reused += 1
+            block = take(slot)
+            break
+    else:
+        block = <Block*> block_new(needed)
+        if block == NULL and release():
+            block = <Block*> block_new(needed)
+        if block == NULL:
+            return NULL
+        made += 1
+        block.size = needed
+    block.spare = block.size - size
+    spare += block.spare
+    shrink(most, SLOTS)
+    return <char*> block + HEADER
 
 
 cdef void pool_free(void* ctx, void* data, size_t size) noexcept:
     """Keep the block for another output, at the expense of those unused for longest."""
-    global count, kept
+    global count, kept, spare
     if data == NULL:
         return
-    cdef void* block = <char*> data - HEADER
-    if size_of(block) > most:
-        block_free(block)
+    cdef Block* block = <Block*> (<char*> data - HEADER)
+    spare -= block.spare
+    if block.size + spare > most:
+        block_free(block, block.size)
         return
-    shrink(most - size_of(block), SLOTS - 1)
+    shrink(most - block.size, SLOTS - 1)
     blocks[count] = block
     count += 1
-    kept += size_of(block)
+    kept += block.size
 
 
 cdef void* pool_calloc(void* ctx, size_t number, size_t size) noexcept:
@@ -143,7 +176,7 @@ cdef void* pool_realloc(void* ctx, void* data, size_t size) noexcept:
     """What `ndarray.resize` asks for."""
     cdef void* moved = pool_malloc(ctx, size)
     if moved != NULL and data != NULL:
-        memcpy(moved, data, min(size, size_of(<char*> data - HEADER) - HEADER))
+        memcpy(moved, data, min(size, (<Block*> (<char*> data - HEADER)).size - HEADER))
         pool_free(ctx, data, 0)
     return moved
 
@@ -158,6 +191,11 @@ cdef object capsule = PyCapsule_New(&handler, "mem_handler", NULL)
 cdef object new_like(object prototype):
     """A new array with the shape, dtype and order of strides of `prototype`, its values undefined."""
     if <size_t> cnp.PyArray_NBYTES(prototype) < pooled_from or most == 0:
+        try:
+            return PyArray_NewLikeArray(prototype, NPY_KEEPORDER, NULL, 0)
+        except MemoryError:
+            if not release():
+                raise
         return PyArray_NewLikeArray(prototype, NPY_KEEPORDER, NULL, 0)
     before = PyDataMem_SetHandler(capsule)
     try:
@@ -196,6 +234,9 @@ def strided(cnp.ndarray array not None, tuple lengths not None, tuple strides no
 def set_cache_limit(limit):
     """Keep at most so many bytes of memory for outputs to come; 0 keeps none.
 
+    The limit is on all that is held beyond living outputs: free blocks, and what each output leaves of its own, at
+    most a quarter of its size and a page. Outputs of less than 256 KiB are left to NumPy.
+
     At first it is the environment variable ``CPUNORM_CACHE_BYTES``, else 512 MiB or a sixteenth of the machine's
     memory, whichever is less.
 
@@ -230,24 +271,19 @@ def get_cache_limit():
 
 
 def empty_cache():
-    """Give the memory that is kept for outputs to come back to the system."""
-    shrink(0, 0)
+    """Give the memory that is kept for outputs to come back to the system, at once.
+
+    What a living output leaves of its block (see `set_cache_limit`) goes with the output.
+    """
+    release()
 
 
 def statistics():
-    """Bytes and blocks kept, and how many large outputs took a kept block or made one."""
-    return {"bytes": kept, "blocks": count, "reused": reused, "made": made}
+    """Bytes and blocks kept, bytes spare beside living outputs, how many outputs took a kept block or made one."""
+    return {"bytes": kept, "spare": spare, "blocks": count, "reused": reused, "made": made}
 
 
-def _initial_limit():
-    given = os.environ.get("CPUNORM_CACHE_BYTES")
-    if given is None:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**32
-        return min(2**29, memory // 16)
-    try:
-        return int(given)
-    except ValueError:
-        raise TypeError(f"CPUNORM_CACHE_BYTES must be an int, got {given!r}") from None
-
-
-set_cache_limit(_initial_limit())
+def default_limit():
+    """The limit of a process that sets none."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**32
+    return min(2**29, memory // 16)

@@ -1,2 +1,30 @@
-cdef void read(object running, double* values)
-cdef void blend(object running, const double* batch, double momentum, double scale)
+from libc.stdint cimport int64_t
+
+
+cdef struct Gate:
+    Py_ssize_t calls  # kernels that read parameters now, without the GIL
+    Py_ssize_t writers  # threads that wait for those calls to end, before they write parameters
+
+cdef Gate gate
+
+cdef void wait_for_writers() noexcept
+cdef bint is_counter(object counter) noexcept
+cdef int64_t count_up(object counter) noexcept
+cdef int read(object running, double* values) except -1
+cdef int update(
+    object running_mean, object running_var, object counter, const double* mean, const double* var, object momentum,
+    Py_ssize_t count) except -1
+
+
+cdef inline void enter() noexcept:
+    """Begin a call: until it leaves, no checkpoint is written into what it reads.
+
+    From here to `leave` no Python code may run in this thread, and statistics are read after this, not before.
+    """
+    if gate.writers:
+        wait_for_writers()
+    gate.calls += 1
+
+
+cdef inline void leave() noexcept:
+    gate.calls -= 1

@@ -1,16 +1,7 @@
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-def update(
-    running_mean: NDArray[Any],
-    running_var: NDArray[Any],
-    mean: NDArray[np.float64],
-    var: NDArray[np.float64],
-    momentum: float,
-    count: int,
-) -> None: ...
-def snapshot(
-    running_mean: NDArray[Any], running_var: NDArray[Any]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
+def is_counter_array(counter: object) -> bool: ...
+def snapshot(arrays: list[NDArray[Any] | None]) -> list[NDArray[Any] | None]: ...
+def write(targets: list[NDArray[Any]], values: list[NDArray[Any]]) -> None: ...

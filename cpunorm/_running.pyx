@@ -1,16 +1,79 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Running statistics: read together and written together.
+"""The state of modules: several arrays that are read together, moved together and written together.
 
-Both hold the GIL from the first element of the mean to the last of the variance, so no Python thread ever sees the
-mean of one batch beside the variance of another.
+There is no lock that a fork, a signal handler or a finalizer could find locked. Each function here holds the GIL from
+the first element of its first array to the last of its last one and runs no Python code in between, so what others
+see is before it or after it. (A Python without the GIL would need one critical section in each of `read`, `update`,
+`snapshot` and `write`, and atomic counts in the gate.)
+
+Kernels read weight and bias without the GIL. So calls pass a gate (`enter` and `leave`, two additions), and `write`
+waits there for the calls in progress; calls that come meanwhile wait for it. Nobody runs Python code while waiting,
+or in a call, so no thread ever waits for itself.
 """
 
 import numpy as np
 
 cimport numpy as cnp
+from libc.stdint cimport int64_t, uint64_t
+from libc.string cimport memcpy
 
 cnp.import_array()
 
+cdef extern from *:
+    """
+    #if PY_VERSION_HEX < 0x030D0000
+    #define Py_IsFinalizing _Py_IsFinalizing
+    #endif
+    #if defined(_WIN32)
+    #include <windows.h>
+    #define pause_briefly() Sleep(1)
+    #define at_fork_in_child(function) 0
+    #else
+    #include <pthread.h>
+    #include <time.h>
+    static void pause_briefly(void) {
+        struct timespec time = {0, 50000};
+        nanosleep(&time, NULL);
+    }
+    #define at_fork_in_child(function) pthread_atfork(NULL, NULL, function)
+    #endif
+    """
+    bint Py_IsFinalizing()
+    void pause_briefly() nogil
+    int at_fork_in_child(void (*function)() noexcept)
+
+cdef extern from "numpy/arrayobject.h":
+    object PyArray_NewLikeArray(cnp.ndarray prototype, int order, cnp.PyArray_Descr* descr, int subok)
+    bint PyDataType_REFCHK(cnp.PyArray_Descr* descr)
+    int NPY_KEEPORDER
+
+
+# The gate. At the end of Python, threads vanish where they are, without leaving it: then nobody waits.
+
+cdef void wait_for_writers() noexcept:
+    while gate.writers and not Py_IsFinalizing():
+        with nogil:
+            pause_briefly()
+
+
+cdef void wait_for_calls() noexcept:
+    gate.writers += 1
+    while gate.calls and not Py_IsFinalizing():
+        with nogil:
+            pause_briefly()
+    gate.writers -= 1
+
+
+cdef void open_gate() noexcept:
+    """In a forked child, where the threads inside did not come along; forks from C, too, come by here."""
+    gate.calls = gate.writers = 0
+
+
+if at_fork_in_child(open_gate):
+    raise MemoryError("cpunorm: no memory to register what a forked child does")
+
+
+# Running statistics
 
 cdef struct Elements:
     # The elements of a vector in memory: float32 if `single`, else float64.
@@ -31,7 +94,7 @@ cdef inline double element(const Elements* e, Py_ssize_t c) noexcept:
     return (<float*> (e.first + c * e.stride))[0] if e.single else (<double*> (e.first + c * e.stride))[0]
 
 
-cdef void read(object running, double* values):
+cdef int read(object running, double* values) except -1:
     """values = running, a vector of any real dtype and byte order."""
     cdef Elements e
     cdef Py_ssize_t c
@@ -40,10 +103,11 @@ cdef void read(object running, double* values):
             values[c] = element(&e, c)
     else:
         for c in range(e.count):
-            values[c] = running[c]
+            values[c] = cnp.PyArray_GETITEM(running, e.first + c * e.stride)
+    return 0
 
 
-cdef void blend(object running, const double* batch, double momentum, double scale):
+cdef int blend(object running, const double* batch, double momentum, double scale) except -1:
     """running = (1 - momentum) * running + momentum * (batch * scale), in double, whatever the dtype of `running`."""
     cdef Elements e
     cdef Py_ssize_t c
@@ -57,23 +121,122 @@ cdef void blend(object running, const double* batch, double momentum, double sca
                 (<double*> (e.first + c * e.stride))[0] = value
     else:
         for c in range(e.count):
-            running[c] = (1 - momentum) * float(running[c]) + momentum * (batch[c] * scale)
+            value = cnp.PyArray_GETITEM(running, e.first + c * e.stride)
+            value = (1 - momentum) * value + momentum * (batch[c] * scale)
+            cnp.PyArray_SETITEM(running, e.first + c * e.stride, value)
+    return 0
 
 
-def update(running_mean, running_var, cnp.ndarray mean, cnp.ndarray var, double momentum, Py_ssize_t count):
-    """Move both running statistics towards a batch of `count` > 1 values per channel, in place.
+cdef bint is_counter(object counter) noexcept:
+    """Whether it is a single int64 that can be counted up in place."""
+    return (
+        cnp.PyArray_Check(counter) and cnp.PyArray_TYPE(counter) == cnp.NPY_INT64
+        and cnp.PyArray_ISBEHAVED(counter) and cnp.PyArray_SIZE(counter) == 1)
 
-    ``running = (1 - momentum) * running + momentum * batch``, the biased `var` made unbiased first. `mean` and `var`
-    are contiguous float64.
+
+cdef int64_t count_up(object counter) noexcept:
+    """One more; `is_counter` must hold."""
+    cdef int64_t* number = <int64_t*> cnp.PyArray_DATA(counter)
+    number[0] = <int64_t> (<uint64_t> number[0] + 1)
+    return number[0]
+
+
+cdef int update(
+    object running_mean, object running_var, object counter, const double* mean, const double* var, object momentum,
+    Py_ssize_t count,
+) except -1:
+    """Count a batch of `count` values per channel and move both running statistics towards it, in place.
+
+    ``running = (1 - momentum) * running + momentum * batch``, the biased `var` made unbiased first. A `momentum` of
+    None is 1 / counter: the average of all batches. Without statistics, or with an empty batch, it is only counted.
     """
-    with np.errstate(over="ignore"):  # a variance beyond the range of its dtype is infinite, as in torch
-        blend(running_mean, <double*> cnp.PyArray_DATA(mean), momentum, 1.0)
-        blend(running_var, <double*> cnp.PyArray_DATA(var), momentum, <double> count / (count - 1))
+    cdef int64_t number = 0 if counter is None else count_up(counter)
+    cdef Elements e
+    if running_mean is None or count == 0:
+        return 0
+    cdef double factor = 1 / <object> number if momentum is None else momentum
+    cdef double unbiased = <double> count / (count - 1)
+    if find_elements(running_mean, &e) and find_elements(running_var, &e):
+        blend(running_mean, mean, factor, 1)
+        blend(running_var, var, factor, unbiased)
+    else:
+        with np.errstate(all="ignore"):  # beyond the range of half precision is infinite, as in torch
+            blend(running_mean, mean, factor, 1)
+            blend(running_var, var, factor, unbiased)
+    return 0
 
 
-def snapshot(running_mean, running_var):
-    """Both running statistics as new float64 arrays, of the same batch."""
-    mean, var = np.empty(len(running_mean)), np.empty(len(running_var))
-    read(running_mean, <double*> cnp.PyArray_DATA(mean))
-    read(running_var, <double*> cnp.PyArray_DATA(var))
-    return mean, var
+def is_counter_array(counter):
+    """`is_counter` from Python."""
+    return is_counter(counter)
+
+
+# All arrays of a module
+
+cdef void copy_elements(
+    char* to, const cnp.npy_intp* to_strides, const char* source, const cnp.npy_intp* strides,
+    const cnp.npy_intp* lengths, int ndim, size_t itemsize,
+) noexcept:
+    cdef Py_ssize_t i
+    if ndim == 0:
+        memcpy(to, source, itemsize)
+        return
+    if ndim == 1 and to_strides[0] == strides[0] == <Py_ssize_t> itemsize:
+        memcpy(to, source, lengths[0] * itemsize)
+        return
+    for i in range(lengths[0]):
+        copy_elements(
+            to + i * to_strides[0], to_strides + 1, source + i * strides[0], strides + 1, lengths + 1, ndim - 1,
+            itemsize)
+
+
+cdef void copy(object target, object source) noexcept:
+    """target = source, of the same shape and dtype. (NumPy's own copies let go of the GIL.)"""
+    copy_elements(
+        <char*> cnp.PyArray_DATA(target), cnp.PyArray_STRIDES(target), <const char*> cnp.PyArray_DATA(source),
+        cnp.PyArray_STRIDES(source), cnp.PyArray_DIMS(source), cnp.PyArray_NDIM(source), cnp.PyArray_ITEMSIZE(source))
+
+
+cdef int check_numbers(object array) except -1:
+    if not cnp.PyArray_Check(array):
+        raise TypeError(f"must be a numpy.ndarray, got {type(array).__name__}")
+    if PyDataType_REFCHK(cnp.PyArray_DESCR(array)):
+        raise TypeError(f"must be an array of numbers, got {array.dtype}")
+    return 0
+
+
+def snapshot(list arrays not None):
+    """Copies of `arrays` as plain ndarrays, all of one moment; None stays None."""
+    cdef list copies = []
+    cdef Py_ssize_t i
+    for array in arrays:
+        if array is not None:
+            check_numbers(array)
+        copies.append(None if array is None else PyArray_NewLikeArray(array, NPY_KEEPORDER, NULL, 0))
+    for i in range(len(arrays)):
+        if arrays[i] is not None:
+            copy(copies[i], arrays[i])
+    return copies
+
+
+def write(list targets not None, list values not None):
+    """targets[i][...] = values[i], of the same dtype and shape, at one moment between calls of kernels.
+
+    Raises
+    ------
+    ValueError
+        Nothing is written: they are not of the same dtype and shape, or a target is read-only.
+    """
+    cdef Py_ssize_t i
+    if len(targets) != len(values):
+        raise ValueError(f"{len(values)} values for {len(targets)} targets")
+    for target, value in zip(targets, values):
+        check_numbers(target)
+        check_numbers(value)
+        if target.dtype != value.dtype or target.shape != value.shape:
+            raise ValueError(f"{value.dtype} of shape {value.shape} for {target.dtype} of shape {target.shape}")
+        if not cnp.PyArray_ISWRITEABLE(target):
+            raise ValueError("the target is read-only")
+    wait_for_calls()
+    for i in range(len(targets)):
+        copy(targets[i], values[i])

@@ -1,8 +1,6 @@
 """The norms as functions, with the positional arguments of `torch.nn.functional`.
 
-Each checks its arguments, sees the input as a canonical view and calls one kernel.  A plain call (contiguous
-arrays of one dtype, every argument in order) is recognised and run by `cpunorm._express` at once; whatever that
-declines comes here, where every rule and every error message is written once.
+Here are names, defaults and what they mean; `_call` checks the arguments and runs the kernel.
 
 Common to all:
 
@@ -12,46 +10,9 @@ Common to all:
 - ``out`` takes the result and is returned; it may be the input itself, but not partly overlap it.
 """
 
-import math
-
-import numpy as np
-
-from cpunorm import _engine, _express, _memory, _running
-from cpunorm._arguments import (
-    as_input,
-    as_out,
-    as_vector,
-    channel_axis,
-    check_parameters,
-    dimension,
-    integer,
-    positive_eps,
-    real,
-)
-from cpunorm._layout import channel_view, is_walkable, row_view, sample_view
+from cpunorm import _call
 
 __all__ = ["batch_norm", "group_norm", "layer_norm"]
-
-
-def _run(kernel, view, x, out, dtype, reads=2):
-    """`out` = `kernel`, which reads its input `reads` times, of the canonical views; a fresh `out` if it is None.
-
-    What no kernel can walk (half precision, misaligned or byte-swapped memory, too many uneven strides) goes
-    through a contiguous array: the input is copied before, the result written into `out` after.
-    """
-    if out is None:
-        out = _memory.empty_like(x) if x.dtype == dtype else np.empty_like(x, dtype)
-    y = out.view(np.ndarray) if x.dtype == dtype and is_walkable(out) else np.empty_like(x)
-    views = view(x, y)
-    if views is None:
-        x = np.ascontiguousarray(x)
-        y = np.empty_like(x)
-        views = view(x, y)
-    kernel(*views, _express.threads_for(x.size, reads))
-    if not np.may_share_memory(y, out):
-        with np.errstate(over="ignore"):  # beyond the range of half precision is infinite, as in torch
-            np.copyto(out, y, casting="unsafe")
-    return out
 
 
 def batch_norm(
@@ -119,54 +80,9 @@ def batch_norm(
     array([[-1.3416, -0.4472],
            [ 0.4472,  1.3416]], dtype=float32)
     """
-    y = _express.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps, data_format, out)
-    if y is not None:
-        return y
-
-    x, dtype = as_input("batch_norm", input)
-    axis = channel_axis("batch_norm", x, data_format)
-    channels = x.shape[axis]
-    if not isinstance(training, bool | np.bool):
-        raise TypeError(f"batch_norm: training must be a bool, got {training!r}")
-    momentum = real("batch_norm: momentum", momentum)
-    eps = positive_eps("batch_norm", eps, zero_allowed=not training)
-    if training and x.size == channels and channels:
-        raise ValueError(f"batch_norm: expected more than 1 value per channel in training, got shape {x.shape}")
-    named = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
-    check_parameters("batch_norm", dtype, named)
-    for name, vector in named.items():
-        if vector is not None and vector.size != channels:
-            raise RuntimeError(f"batch_norm: {name} must have {channels} elements, one per channel, got {vector.size}")
-        if vector is not None and vector.ndim != 1 and name.startswith("running"):
-            raise RuntimeError(f"batch_norm: {name} must have one dimension, got shape {vector.shape}")
-    if training:
-        if (running_mean is None) != (running_var is None):
-            raise ValueError("batch_norm: running_mean and running_var must both be given or both be None")
-        if running_mean is not None and not (running_mean.flags.writeable and running_var.flags.writeable):
-            raise ValueError("batch_norm: running_mean and running_var must be writeable in training")
-    else:
-        for name in ("running_mean", "running_var"):
-            if named[name] is None:
-                raise RuntimeError(f"batch_norm: {name} must be given in evaluation")
-    if out is not None:
-        as_out("batch_norm", out, input, dtype, **named)
-    if x.size == 0:
-        return np.empty(x.shape, dtype) if out is None else out
-
-    weight, bias = as_vector(weight, x.dtype), as_vector(bias, x.dtype)
-    if training:
-        mean, var = np.empty(channels), np.empty(channels)
-    else:
-        mean, var = _running.snapshot(running_mean, running_var)
-
-    def kernel(x, y, num_threads):
-        norm = _engine.kernels.batch_norm_training if training else _engine.kernels.batch_norm_inference
-        norm(x, y, mean, var, weight, bias, eps, num_threads)
-
-    y = _run(kernel, lambda x, y: channel_view(x, y, axis), x, out, dtype, reads=2 if training else 1)
-    if training and running_mean is not None:
-        _running.update(running_mean, running_var, mean, var, momentum, x.size // channels)
-    return y
+    return _call.batch_norm(
+        input, running_mean, running_var, weight, bias, training, momentum, eps, data_format, out, None
+    )
 
 
 def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5, *, out=None):
@@ -216,50 +132,7 @@ def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5, *, out
     array([[-1.3416, -0.4472,  0.4472,  1.3416],
            [-1.3416, -0.4472,  0.4472,  1.3416]], dtype=float32)
     """
-    y = _express.layer_norm(input, normalized_shape, weight, bias, eps, out)
-    if y is not None:
-        return y
-
-    x, dtype = as_input("layer_norm", input)
-    normalized_shape = as_normalized_shape(normalized_shape)
-    ndim = len(normalized_shape)
-    if x.shape[-ndim:] != normalized_shape:
-        raise RuntimeError(f"layer_norm: normalized_shape {normalized_shape} is not the end of shape {x.shape}")
-    eps = positive_eps("layer_norm", eps, zero_allowed=True)
-    named = {"weight": weight, "bias": bias}
-    check_parameters("layer_norm", dtype, named)
-    for name, parameter in named.items():
-        if parameter is not None and parameter.shape != normalized_shape:
-            raise RuntimeError(
-                f"layer_norm: {name} must have the normalized_shape {normalized_shape}, got {parameter.shape}"
-            )
-    if out is not None:
-        as_out("layer_norm", out, input, dtype, **named)
-    if x.size == 0:
-        return np.empty(x.shape, dtype) if out is None else out
-
-    weight, bias = as_vector(weight, x.dtype), as_vector(bias, x.dtype)
-
-    def kernel(x, y, num_threads):
-        _engine.kernels.layer_norm(x, y, weight, bias, eps, num_threads)
-
-    return _run(kernel, lambda x, y: row_view(x, y, ndim), x, out, dtype)
-
-
-def as_normalized_shape(normalized_shape):
-    """`normalized_shape` as a tuple of ints.
-
-    Raises
-    ------
-    TypeError
-        Neither an int nor a sequence of ints.
-    RuntimeError
-        Empty, or with a negative length.
-    """
-    lengths = (normalized_shape,) if np.ndim(normalized_shape) == 0 else tuple(normalized_shape)
-    if not lengths:
-        raise RuntimeError(f"normalized_shape must have at least one dimension, got {normalized_shape!r}")
-    return tuple(dimension("normalized_shape", length) for length in lengths)
+    return _call.layer_norm(input, normalized_shape, weight, bias, eps, out)
 
 
 def group_norm(input, num_groups, weight=None, bias=None, eps=1e-5, *, data_format="channels_first", out=None):
@@ -311,33 +184,4 @@ def group_norm(input, num_groups, weight=None, bias=None, eps=1e-5, *, data_form
     array([[-1.3416, -0.4472],
            [ 0.4472,  1.3416]], dtype=float32)
     """
-    y = _express.group_norm(input, num_groups, weight, bias, eps, data_format, out)
-    if y is not None:
-        return y
-
-    x, dtype = as_input("group_norm", input)
-    axis = channel_axis("group_norm", x, data_format)
-    channels = x.shape[axis]
-    num_groups = integer("group_norm: num_groups", num_groups)
-    positions = math.prod(x.shape[1:axis] + x.shape[axis + 1 :])
-    if num_groups > 0 and x.shape[0] * channels // num_groups * positions == 1:
-        raise ValueError(f"group_norm: expected more than 1 value per group, got {x.shape} in {num_groups} groups")
-    if num_groups < 1 or channels % num_groups:
-        raise RuntimeError(f"group_norm: num_groups must divide the {channels} channels of {x.shape}, got {num_groups}")
-    eps = positive_eps("group_norm", eps, zero_allowed=True)
-    named = {"weight": weight, "bias": bias}
-    check_parameters("group_norm", dtype, named)
-    for name, parameter in named.items():
-        if parameter is not None and parameter.shape != (channels,):
-            raise RuntimeError(f"group_norm: {name} must have shape ({channels},), got {parameter.shape}")
-    if out is not None:
-        as_out("group_norm", out, input, dtype, **named)
-    if x.size == 0:
-        return np.empty(x.shape, dtype) if out is None else out
-
-    weight, bias = as_vector(weight, x.dtype), as_vector(bias, x.dtype)
-
-    def kernel(x, y, num_threads):
-        _engine.kernels.group_norm(x, y, num_groups, weight, bias, eps, num_threads)
-
-    return _run(kernel, lambda x, y: sample_view(x, y, axis), x, out, dtype)
+    return _call.group_norm(input, num_groups, weight, bias, eps, data_format, out)

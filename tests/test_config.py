@@ -1,17 +1,19 @@
 """Which engine, ISA level and cores are used, and what is said when that can't be."""
 
-import importlib.util
 import shutil
+import sys
 
 import fresh
 import numpy as np
 import pytest
 
 import cpunorm
-from cpunorm import _cpu, _engine
+from cpunorm import _cpu, _engine, _threads
+from cpunorm._levels import LEVELS
 
 SHOW = "import cpunorm; c = cpunorm.show_config('dicts'); print(c['engine'], c['isa'])"
-RUNNABLE = _cpu.isa_levels()
+MOST = _threads.MAX_THREADS
+RUNNABLE = tuple(isa for isa in LEVELS if _engine.is_for_this_cpu(isa))
 
 
 # show_config
@@ -62,16 +64,6 @@ def test_set_engine(engine):
         assert ("reference" in _engine.kernels.__name__) == (name == "reference")
 
 
-def test_the_express_lane_follows_the_engine():
-    """Plain calls bypass `functional`: with the reference engine none may reach a compiled kernel."""
-    x = np.arange(8, dtype=np.float32).reshape(2, 4)
-    arguments = x, (4,), None, None, 1e-5, None
-    with cpunorm.engine("cython"):
-        assert _engine._express.layer_norm(*arguments) is not None
-    with cpunorm.engine("reference"):
-        assert _engine._express.layer_norm(*arguments) is None
-
-
 @pytest.mark.parametrize("name", ["Cython", "torch", "", None, 1])
 def test_an_unknown_engine(engine, name):
     before = _engine.kernels, _engine._isa, cpunorm.get_engine()
@@ -114,19 +106,76 @@ def test_a_forced_engine():
 
 
 @pytest.mark.parametrize(
-    ("variable", "value", "named"),
+    ("variable", "value", "error"),
     [
-        ("CPUNORM_ISA", "v5", f"{tuple(_engine.ISA_MODULES)}, got 'v5'"),
-        ("CPUNORM_ISA", "AVX2", "got 'AVX2'"),
-        ("CPUNORM_ISA", "", "got ''"),
-        ("CPUNORM_ENGINE", "torch", f"{_engine.ENGINES}, got 'torch'"),
-        ("CPUNORM_ENGINE", "Cython", "got 'Cython'"),
+        *(("CPUNORM_ISA", v, f"ValueError: ISA level must be one of {tuple(LEVELS)}") for v in ("v5", "AVX2")),
+        *(("CPUNORM_ENGINE", v, f"ValueError: engine must be one of {_engine.ENGINES}") for v in ("torch", "Cython")),
+        *(("CPUNORM_NUM_THREADS", v, f"RuntimeError: the number of threads must be from 1 to {MOST}") for v in (0, -1)),
+        *(
+            ("CPUNORM_NUM_THREADS", v, f"TypeError: the number of threads must be an int from 1 to {MOST}")
+            for v in ("many", "2.5", "1e3", "²")
+        ),
+        ("CPUNORM_NUM_THREADS", 10**30, f"RuntimeError: the number of threads must be from 1 to {MOST}"),
+        ("CPUNORM_CACHE_BYTES", "much", "TypeError: the cache limit must be an int"),
+        ("CPUNORM_CACHE_BYTES", -5, f"ValueError: the cache limit must be from 0 to {sys.maxsize} bytes"),
     ],
 )
-def test_an_unknown_name_in_the_environment(variable, value, named):
-    last = fresh.error("import cpunorm", **{variable: value})
-    assert last.startswith("ValueError: ")
-    assert last.endswith(named)
+def test_a_bad_environment_variable(variable, value, error):
+    """Variable, value and what is allowed are named, by every attempt to import."""
+    attempt = "try: import cpunorm\nexcept Exception as error: print(type(error).__name__, error, sep=': ')\n"
+    last = f"{error.replace(': ', f': {variable}: ', 1)}, got {value!r}"
+    assert fresh.output(attempt * 2, **{variable: str(value)}).splitlines() == [last, last]
+    assert fresh.error("import cpunorm", **{variable: str(value)}) == last
+
+
+@pytest.mark.parametrize("variable", ["CPUNORM_ISA", "CPUNORM_ENGINE", "CPUNORM_NUM_THREADS", "CPUNORM_CACHE_BYTES"])
+@pytest.mark.parametrize("empty", ["", " "])
+def test_an_empty_environment_variable_is_not_set(variable, empty):
+    code = "import cpunorm; c = cpunorm.show_config('dicts'); print(c, cpunorm.get_cache_limit())"
+    assert fresh.output(code, **{variable: empty}) == fresh.output(code)
+
+
+def test_numba_asked_for_and_not_there():
+    """The package is imported as a whole or not at all, however often it is tried."""
+    attempt = """
+try:
+    import cpunorm
+except ModuleNotFoundError as error:
+    print(error.name, error, "cpunorm" in sys.modules)
+"""
+    hidden = "import os, sys; sys.modules['numba'] = None"
+    code = hidden + attempt * 2 + "os.environ['CPUNORM_ENGINE'] = ''\nimport cpunorm; print(cpunorm.get_engine())"
+    printed = fresh.output(code, CPUNORM_ENGINE="numba").splitlines()
+    remedy = 'numba the engine "numba" needs Numba; please run: pip install "cpunorm[numba]" False'
+    assert printed == [remedy, remedy, "cython"]
+
+
+LIMIT_FILES = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"  # as on a full disk
+
+
+@pytest.mark.parametrize("broken", ["full disk", "*.nbi", "*.nbc"])
+def test_a_broken_cache_of_numba_is_one_warning(broken, tmp_path):
+    """The engine works, and says why it compiles each time: there is no room, or a file of the cache is cut off."""
+    pytest.importorskip("numba")
+    pytest.importorskip("resource")
+    call = "import cpunorm\nimport numpy as np\ncpunorm.functional.layer_norm(np.ones((2, 8), np.float32), 8)\n"
+    environment = {"CPUNORM_ENGINE": "numba", "NUMBA_CACHE_DIR": str(tmp_path)}
+    if broken != "full disk":
+        fresh.output(call, **environment)
+        for path in tmp_path.rglob(broken):
+            path.write_bytes(b"")
+    code = (
+        (LIMIT_FILES if broken == "full disk" else "")
+        + f"""
+import warnings
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    for _ in range(2):
+        exec({call!r})
+print([str(w.message).split(":")[0] for w in caught if w.category is RuntimeWarning], cpunorm.get_engine())
+"""
+    )
+    assert fresh.output(code, **environment) == "['the Numba kernels are compiled anew in each process'] numba"
 
 
 def test_a_level_that_this_cpu_does_not_run():
@@ -136,7 +185,7 @@ import importlib.util, sys
 spec = importlib.util.spec_from_file_location("cpunorm._cpu", {_cpu.__file__!r})
 older = sys.modules["cpunorm._cpu"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(older)
-older.isa_levels = lambda: ("baseline",)
+older.features = lambda: frozenset({LEVELS["baseline"].features})
 """
     assert fresh.output(code + SHOW) == "cython baseline"
     last = fresh.error(code + SHOW, CPUNORM_ISA="v4")
@@ -163,7 +212,7 @@ def test_a_level_that_is_not_built(stripped):
     assert fresh.python(SHOW, folder).stdout.strip() == "cython baseline"
     done = fresh.python(SHOW, folder, CPUNORM_ISA="v3")
     assert done.returncode == 1
-    assert done.stderr.strip().splitlines()[-1].startswith("RuntimeError: ISA level 'v3' can't be used")
+    assert done.stderr.strip().splitlines()[-1].startswith("RuntimeError: CPUNORM_ISA: ISA level 'v3' can't be used")
 
 
 def test_no_kernels_are_an_error_and_no_silent_fallback(stripped):
@@ -177,8 +226,6 @@ def test_no_kernels_are_an_error_and_no_silent_fallback(stripped):
 def test_every_level_of_this_cpu_is_built():
     """So that the `engine` fixture runs every test on every level that this machine can run."""
     assert _engine.isa_levels() == RUNNABLE
-    for level in RUNNABLE:
-        assert importlib.util.find_spec(f"cpunorm.{_engine.ISA_MODULES[level]}")
 
 
 # Cores

@@ -174,7 +174,7 @@ def test_right_or_refused(engine, source, target):
             functional.layer_norm(x, 4, out=out)
     else:
         functional.layer_norm(x, 4, out=out)
-        np.testing.assert_array_equal(out, expected)
+        np.testing.assert_allclose(out, expected, rtol=0, atol=1e-6)  # in another order of axes, other roundings
         base[written] = before[written]
     np.testing.assert_array_equal(base, before)
 

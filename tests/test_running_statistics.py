@@ -1,6 +1,10 @@
 """BatchNorm's running statistics: every momentum rule, the counter, changes by hand, many threads at once."""
 
+import copy
+import io
+import pickle
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -179,7 +183,7 @@ def changed(package, change, training, momentum=0.1):
 def test_changed_by_hand(engine, case, training):
     change, *does = BY_HAND[case]
     module, does, x = changed(cpunorm, change, training), does[not training], batches()[0]
-    statistics = module.state_dict()
+    running_mean = module.running_mean
     if isinstance(does, type):
         with pytest.raises(does, match="running_"):
             module(x)
@@ -189,9 +193,9 @@ def test_changed_by_hand(engine, case, training):
     counter = None if case == "counter None" else int(training and "off" not in case)
     assert module.num_batches_tracked == counter
     if training and case == "counter None":
-        np.testing.assert_allclose(statistics["running_mean"], moments(x)[0] / 10, rtol=1e-6)
-    elif "running_mean" in statistics:
-        np.testing.assert_array_equal(statistics["running_mean"], [0, 0, 0])
+        np.testing.assert_allclose(running_mean, moments(x)[0] / 10, rtol=1e-6)
+    elif running_mean is not None:
+        np.testing.assert_array_equal(running_mean, [0, 0, 0])
 
 
 @pytest.mark.parametrize("momentum", [0.1, None])
@@ -229,7 +233,7 @@ def test_resets_are_in_place(engine):
     module = cpunorm.BatchNorm1d(3)
     module.weight[:], module.bias[:] = 5, 6
     module(batches()[0])
-    own = module.state_dict()
+    own = dict(vars(module))
     module.reset_running_stats()
     np.testing.assert_array_equal(own["running_mean"], [0, 0, 0])
     np.testing.assert_array_equal(own["running_var"], [1, 1, 1])
@@ -330,3 +334,122 @@ def test_training_from_many_threads_counts_every_batch_once(engine, eager_switch
     # 160 roundings to float32 of averages below 8 and 64
     np.testing.assert_allclose(module.running_mean, np.mean(means, axis=0), rtol=0, atol=160 * 8 * 2**-24)
     np.testing.assert_allclose(module.running_var, np.mean(variances, axis=0), rtol=0, atol=160 * 64 * 2**-24)
+
+
+def saved(module):
+    """What `np.savez` writes and `np.load` reads."""
+    file = io.BytesIO()
+    np.savez(file, **module.state_dict())
+    file.seek(0)
+    return dict(np.load(file))
+
+
+def deep_copy_of_many(module):
+    """In a copy of several modules, shared arrays stay shared."""
+    first, second = copy.deepcopy([module, copy.copy(module)])
+    assert first.running_mean is second.running_mean
+    return vars(second)
+
+
+COPIES = {
+    "deepcopy": lambda module: vars(copy.deepcopy(module)),
+    "deepcopy of many": deep_copy_of_many,
+    "pickle": lambda module: vars(pickle.loads(pickle.dumps(module))),
+    "state_dict": lambda module: module.state_dict(),
+    "savez": saved,
+}
+
+
+@pytest.mark.parametrize("way", COPIES)
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_a_copy_is_one_moment(eager_switching, way, dtype):
+    """While a thread trains with momentum 1, on batches of which mean and unbiased variance are both 2 * s * s."""
+    channels, steps = 512, (1, 3, 5)
+    module = cpunorm.BatchNorm1d(channels, momentum=1, affine=False, dtype=dtype)
+    given = [np.full((2, channels), 2 * s * s, dtype) + np.array([[-s], [s]], dtype) for s in steps]
+    module(given[0])
+    stop = threading.Event()
+
+    def train():
+        while not stop.is_set():
+            for batch in (given[1], given[2], given[0]):
+                module(batch)
+
+    def take():
+        try:
+            for _ in range(400):
+                taken = COPIES[way](module)
+                values = np.unique([taken["running_mean"], taken["running_var"]])
+                assert len(values) == 1, values
+                assert values[0] == (50, 2, 18)[taken["num_batches_tracked"] % 3]
+        finally:
+            stop.set()
+
+    in_threads(train, take)
+
+
+@pytest.mark.parametrize("kind", [*BATCH_NORMS, "LayerNorm", "GroupNorm"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_a_call_sees_one_checkpoint(engine, eager_switching, kind, dtype):
+    """Parameters and statistics alike, while others load, reset and load again."""
+    shape = BATCH_NORMS.get(kind, (4, 3))
+    channels = 768
+    shape = (16, channels, *shape[2:])
+    module = getattr(cpunorm, kind)(*((2, channels) if kind == "GroupNorm" else (channels,))).eval()
+    x = np.random.default_rng(0).normal(size=shape).astype(dtype)
+    checkpoints = [{name: np.full(channels, 4.0**k) for name in module.state_dict()} for k in (1, 2)]
+    for state in checkpoints:
+        state["num_batches_tracked"] = np.array(1)
+    expected = [module(x)]
+    for state in checkpoints:
+        module.load_state_dict(state, strict=False)
+        expected.append(module(x))
+    stop = threading.Event()
+
+    def load():
+        while not stop.is_set():
+            for state in checkpoints:
+                module.load_state_dict(state, strict=False)
+            module.reset_parameters()
+
+    def call():
+        try:
+            for _ in range(200):
+                y = module(x)
+                assert any(np.array_equal(y, whole) for whole in expected)
+        finally:
+            stop.set()
+
+    in_threads(load, load, call, call)
+
+
+def test_a_reset_is_one_moment(eager_switching):
+    module = cpunorm.BatchNorm1d(2048)
+    module.load_state_dict({name: np.full_like(array, 7) for name, array in module.state_dict().items()})
+    fresh = memory(cpunorm.BatchNorm1d(2048).state_dict())
+    seven = memory(module.state_dict())
+    stop = threading.Event()
+
+    def reset():
+        while not stop.is_set():
+            module.reset_parameters()
+            module.load_state_dict({name: np.full_like(array, 7) for name, array in module.state_dict().items()})
+
+    def look():
+        try:
+            for _ in range(300):
+                assert memory(module.state_dict()) in (fresh, seven)
+        finally:
+            stop.set()
+
+    in_threads(reset, look)
+
+
+@pytest.mark.parametrize("counter", [0, np.int64(3), np.zeros((), np.int32), np.zeros(2, np.int64)], ids=repr)
+def test_a_counter_that_is_none(engine, counter):
+    module = cpunorm.BatchNorm1d(3)
+    module.num_batches_tracked = counter
+    before = memory(vars(module))
+    with pytest.raises(TypeError, match="num_batches_tracked"):
+        module(batches()[0])
+    assert memory(vars(module)) == before

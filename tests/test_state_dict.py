@@ -1,6 +1,9 @@
 """Checkpoints: torch's keys and rules, exchanged with torch both ways, loaded whole or not at all."""
 
+import copy
+import pickle
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -53,7 +56,7 @@ def test_keys(module, keys):
     assert list(state) == keys
     assert list(module.state_dict(prefix="encoder.norm.")) == ["encoder.norm." + key for key in keys]
     for key, array in state.items():
-        assert array is getattr(module, key)  # live, as in torch
+        assert not np.shares_memory(array, getattr(module, key))
         assert array.dtype == (np.int64 if key == "num_batches_tracked" else F32)
     assert module.load_state_dict(state) == ([], [])
 
@@ -67,23 +70,24 @@ def test_keys_are_torchs(module, keys):
         assert (theirs[key].numpy().dtype, theirs[key].shape) == (array.dtype, array.shape)
 
 
-def test_the_state_dict_sees_later_batches():
+def test_the_state_dict_is_a_moment():
     module = batch_norm()
     state = module.state_dict()
     module(ramp((4, 3)))
-    assert state["num_batches_tracked"] == 1
-    assert state["running_mean"][1] > 0
+    assert_loaded(batch_norm(), state)
+    state["weight"][:] = 7
+    np.testing.assert_array_equal(module.weight, [1, 1, 1])
 
 
 def test_load_copies_in_place():
     module, given = batch_norm(), checkpoint()
-    own = module.state_dict()
+    own = dict(vars(module))
     loaded = module.load_state_dict(given)
     assert (loaded.missing_keys, loaded.unexpected_keys) == ([], [])
     assert_loaded(module, given)
-    for name, array in module.state_dict().items():
-        assert array is own[name]
-        assert not np.shares_memory(array, given[name])
+    for name, value in given.items():
+        assert getattr(module, name) is own[name]
+        assert not np.shares_memory(own[name], value)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float16, np.int32, ">f4", np.bool])
@@ -200,6 +204,127 @@ def test_values_out_of_range_become_infinite():
     assert_loaded(module, given | {"running_mean": [np.inf, 0, -np.inf]})
 
 
+@pytest.mark.parametrize("errors", ["raise", "warn"])
+def test_no_error_state_stops_a_load_half_way(errors):
+    """Overflow, underflow and NaN in the last arrays to be converted; pytest makes warnings errors."""
+    given = checkpoint(running_mean=np.array([1e300, 1e-300, np.nan]), running_var=np.array([1e-40, 0, np.inf]))
+    module, half = batch_norm(), batch_norm(dtype=np.float16)
+    with np.errstate(all=errors):
+        module.load_state_dict(given)
+        half.load_state_dict(given | {"weight": np.array([1e30, 1e-30, 2], F32)})
+    assert_loaded(
+        module, given | {"running_mean": [np.inf, 0, np.nan], "running_var": given["running_var"].astype(F32)}
+    )
+    assert_loaded(
+        half, given | {"weight": [np.inf, 0, 2], "running_mean": [np.inf, 0, np.nan], "running_var": [0, 0, np.inf]}
+    )
+
+
+NO_COUNTERS = [np.nan, np.inf, 1.5, -1, 2.0**63, 2.0**70, np.uint64(2**63), np.float16(-1), 2**70]
+
+
+@pytest.mark.parametrize("errors", ["raise", "ignore"])
+@pytest.mark.parametrize("number", NO_COUNTERS, ids=repr)
+def test_no_number_of_batches(number, errors):
+    module = batch_norm()
+    before = memory(module.state_dict())
+    with np.errstate(all=errors), pytest.raises(RuntimeError, match="num_batches_tracked") as caught:
+        module.load_state_dict(checkpoint(num_batches_tracked=np.array(number)))
+    assert (str(number) if np.array(number).dtype != object else "object") in str(caught.value)
+    assert memory(module.state_dict()) == before
+
+
+@pytest.mark.parametrize("number", [0, 7, np.float32(7), np.uint8(7), np.True_, 2**63 - 1, 2.0**62], ids=repr)
+def test_numbers_of_batches(number):
+    module = batch_norm()
+    module.load_state_dict(checkpoint(num_batches_tracked=np.array(number)))
+    assert module.num_batches_tracked == int(number)
+
+
+class OnCpu:
+    """An array that is no ndarray, as those of other libraries."""
+
+    def __init__(self, values, device=1):
+        self.values, self.device = np.asarray(values, F32), device
+
+
+class WithArray(OnCpu):
+    def __array__(self, dtype=None, copy=None):
+        return self.values
+
+
+class WithDlpack(OnCpu):
+    def __dlpack_device__(self):
+        return (self.device, 0)
+
+    def __dlpack__(self, **more):
+        return self.values.__dlpack__(**more)
+
+
+class LikeCupy(WithDlpack):
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError("Implicit conversion to a NumPy array is not allowed")
+
+
+class Broken(OnCpu):
+    def __array__(self, dtype=None, copy=None):
+        raise ZeroDivisionError("broken")
+
+
+class Deprecated(WithArray):
+    def __array__(self, dtype=None, copy=None):
+        warnings.warn("an error in these tests", DeprecationWarning, stacklevel=1)
+        return self.values
+
+
+@pytest.mark.parametrize("kind", [WithArray, WithDlpack])
+def test_arrays_of_other_libraries(kind):
+    module = batch_norm()
+    module.load_state_dict(checkpoint(bias=kind([4, 5, 6]), num_batches_tracked=kind(13)))
+    assert_loaded(module, checkpoint())
+
+
+def test_arrays_of_jax():
+    jax = pytest.importorskip("jax")
+    module = batch_norm()
+    module.load_state_dict({name: jax.numpy.asarray(value) for name, value in checkpoint().items()})
+    assert_loaded(module, checkpoint())
+    module.load_state_dict(checkpoint(bias=jax.numpy.asarray([4, 5, 2.0**100], jax.numpy.bfloat16)))
+    assert_loaded(module, checkpoint(bias=[4, 5, 2.0**100]))
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (np.ma.array([1.0, 2, 3], mask=[0, 1, 0]), "masked"),
+        (np.ma.array([1.0, 2, 3]), "masked"),
+        (WithDlpack([1, 2, 3], device=2), "WithDlpack on another device"),
+        (LikeCupy([1, 2, 3], device=2), "LikeCupy on another device"),
+        (LikeCupy([1, 2, 3]), "Implicit conversion"),
+        (Broken([1, 2, 3]), "broken"),
+        (Deprecated([1, 2, 3]), "an error in these tests"),
+        (WithArray([1, 2]), "(2,)"),
+        (memoryview(b"123"), "memoryview"),
+    ],
+)
+def test_arrays_that_cant_be_loaded(value, says):
+    module = batch_norm()
+    before = memory(module.state_dict())
+    with pytest.raises(RuntimeError, match=r"running_var: .*" + re.escape(says)) as caught:
+        module.load_state_dict(checkpoint(running_var=value, gamma=3))
+    assert "unexpected keys: gamma" in str(caught.value)
+    assert memory(module.state_dict()) == before
+
+
+@pytest.mark.parametrize("way", [lambda m: m.state_dict(), copy.deepcopy, pickle.dumps], ids=["dict", "copy", "pickle"])
+@pytest.mark.parametrize("value", [np.ma.array([1.0, 2, 3]), [1.0, 2, 3], np.array([None] * 3)])
+def test_no_copy_of_what_is_no_parameter(way, value):
+    module = batch_norm()
+    module.weight = value
+    with pytest.raises(TypeError):
+        way(module)
+
+
 def test_one_layer_of_a_whole_model():
     model = {f"encoder.1.{name}": value for name, value in checkpoint().items()}
     model |= {f"encoder.10.{name}": value + 1 for name, value in checkpoint().items()} | {"head.weight": np.ones(9)}
@@ -285,8 +410,8 @@ def test_to_torch(engine, exchange):
     torch = pytest.importorskip("torch")
     ours, theirs, x = exchange
     for name in ("weight", "bias", "running_mean"):
-        if ours.state_dict().get(name) is not None:
-            ours.state_dict()[name][...] = 1.25
+        if name in ours.state_dict():
+            getattr(ours, name)[...] = 1.25
     ours(x)
     theirs.load_state_dict({name: torch.from_numpy(array) for name, array in ours.state_dict().items()})
     for training in (False, True, False):

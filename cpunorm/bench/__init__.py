@@ -1,6 +1,7 @@
 """`cpunorm bench`: how cpunorm stands against other libraries on this machine, losses included.
 
 cases    what is measured: layers of well-known networks, as data
+drawn    the same for cases that are drawn, so that nobody tuned for them
 peers    who is measured: one registry of libraries, cpunorm among them
 runner   how: outputs are checked against float64, then timed turn by turn
 accuracy how far from float64 everyone is when values are far from 0

@@ -6,18 +6,21 @@ import json
 import math
 import os
 import sys
+import zipfile
 from functools import partial
 from pathlib import Path
 
 import cpunorm
 
 from . import cases as registry
-from .peers import PEERS, CPUNorm
+from .peers import PEERS, Build, CPUNorm, OldCPUNorm
 from .record import FORMAT, dumps, record
 
 SAMPLES = 15
 QUICK_SAMPLES = 7
+RANDOM_SAMPLES = 9  # fewer than for cases that are shown one by one: there the figures are those of many
 QUICK_PEERS = ("numpy", "torch")
+ISA_LEVELS = {"baseline": "default", "v3": "avx2", "v4": "avx512"}  # ours, and torch's name for it
 
 
 def _samples(text):
@@ -42,6 +45,19 @@ def _threads(text):
             return number
     except (ValueError, RuntimeError):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of threads that can be used here") from None
+
+
+def _isa(text):
+    runnable = cpunorm.show_config(mode="dicts")["isa levels runnable"]
+    if text not in runnable:
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(runnable)}, which this CPU and build run")
+    return text
+
+
+def _count(text):
+    if not (text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer >= 1")
+    return int(text)
 
 
 def _ratio(text):
@@ -70,6 +86,13 @@ def _installed_peer(text):
     if not PEERS[text].installed():
         raise argparse.ArgumentTypeError(f"{text} is not installed")
     return text
+
+
+def _build(text):
+    try:
+        return Build(text)
+    except (ImportError, zipfile.BadZipFile) as error:
+        raise argparse.ArgumentTypeError(f"{text!r} can't be used: {error}") from None
 
 
 def _writable_file(text):
@@ -111,6 +134,14 @@ def _parser():
         '"accuracy"; a name is network/norm/shape/layout/mode/dtype',
     )
     bench.add_argument(
+        "--random",
+        metavar="N",
+        type=_count,
+        help="N cases of every seed that nobody tuned for, instead of networks' layers; against torch as called by "
+        "default",
+    )
+    bench.add_argument("--seed", metavar="S", nargs="+", type=int, default=[0], help="of --random; default: 0")
+    bench.add_argument(
         "--peers",
         metavar="PEER",
         nargs="+",
@@ -121,6 +152,18 @@ def _parser():
         "--engine", metavar="ENGINE", action="append", type=_engine, help="cpunorm's engine, may be given several times"
     )
     bench.add_argument(
+        "--against",
+        metavar="PATH",
+        type=_build,
+        help="time another build of cpunorm instead of other libraries: a wheel, or a folder that holds cpunorm/",
+    )
+    bench.add_argument(
+        "--isa",
+        metavar="LEVEL",
+        type=_isa,
+        help=f"of {', '.join(ISA_LEVELS)}: hold cpunorm and torch to that ISA level",
+    )
+    bench.add_argument(
         "--threads",
         metavar="N",
         nargs="+",
@@ -128,7 +171,12 @@ def _parser():
         help="threads for each library, one number or several; default: 1 and cpunorm's own",
     )
     bench.add_argument("--dtype", choices=("float32", "float64"), nargs="+", default=["float32"])
-    bench.add_argument("--samples", metavar="N", type=_samples, help=f"turns per comparison; default: {SAMPLES}")
+    bench.add_argument(
+        "--samples",
+        metavar="N",
+        type=_samples,
+        help=f"turns per comparison; default: {SAMPLES}, {RANDOM_SAMPLES} of --random",
+    )
     bench.add_argument("--json", metavar="FILE", type=_writable_file, help="write all figures to FILE")
     bench.add_argument("--html", metavar="FILE", type=_writable_file, help="write a page with tables and plots to FILE")
     bench.add_argument(
@@ -167,6 +215,8 @@ def main(arguments=None):
         if importlib.util.find_spec(package) is None:
             print(f'cpunorm bench needs {package}: pip install "cpunorm[bench]"', file=sys.stderr)
             return 1
+    if options.isa:
+        _hold_to(options.isa)
     if options.compare:
         from .compare import compare
 
@@ -175,12 +225,58 @@ def main(arguments=None):
         if options.html is options.tables is options.fail_under is None:
             bench.error("argument --from: what for? --html, --tables or --fail-under")
         return _after(options.kept, options)
+    if options.against and options.peers:
+        bench.error("argument --against: not with --peers")
+    if options.random:
+        if options.quick or options.html or options.fail_under:
+            bench.error("argument --random: not with --quick, --html or --fail-under")
+        if not (options.against or options.peers or PEERS["torch"].installed()):
+            bench.error("argument --random: torch is not installed; against whom? --peers or --against")
+        return _run_random(options)
     layers = [layer for layer in registry.LAYERS if layer.quick or not options.quick]
     cases = [case for dtype in dict.fromkeys(options.dtype) for case in registry.expand(layers, dtype)]
     cases = registry.matching(cases + ([] if options.quick else registry.accuracy_cases()), options.cases)
     if not cases:
         bench.error(f"argument --cases: no case has {options.cases!r} in its name")
     return run(cases, options)
+
+
+def _hold_to(isa):
+    """Start this process anew, unless it is at that level: libraries choose theirs when they are imported."""
+    wanted = {"CPUNORM_ISA": isa, "ATEN_CPU_CAPABILITY": ISA_LEVELS[isa]}
+    if not wanted.items() <= os.environ.items():
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **wanted})
+
+
+def _peers(options, usual, threads):
+    """Who is measured: another build, those asked for, or what is installed of the `usual`."""
+    if options.against:
+        return [OldCPUNorm(threads, options.against)]
+    names = options.peers or [name for name in PEERS if name in usual and PEERS[name].installed()]
+    return [PEERS[name](threads) for name in dict.fromkeys(names)]
+
+
+def _run_random(options):
+    """Measure what `drawn` draws; returns the exit code."""
+    from . import drawn
+
+    kept = drawn.run(
+        options.random,
+        dict.fromkeys(options.seed),
+        options.cases,
+        dict.fromkeys(options.dtype),
+        dict.fromkeys(options.engine or [cpunorm.get_engine()]),
+        {
+            number: _peers(options, ("torch",), number)
+            for number in dict.fromkeys(options.threads or [cpunorm.get_num_threads()])
+        },
+        options.samples or RANDOM_SAMPLES,
+    )
+    if options.json is not None:
+        options.json.write_text(json.dumps(kept, allow_nan=False) + "\n", encoding="utf-8")
+    return (
+        130 if kept["interrupted"] else int(bool(kept["failures"]) or not all(run["results"] for run in kept["runs"]))
+    )
 
 
 def run(cases, options):
@@ -193,8 +289,7 @@ def run(cases, options):
     threads = list(dict.fromkeys(options.threads or ([every] if options.quick else [1, every])))
     samples = options.samples or (QUICK_SAMPLES if options.quick else SAMPLES)
     usual = QUICK_PEERS if options.quick else PEERS
-    names = dict.fromkeys(options.peers or [name for name in PEERS if name in usual and PEERS[name].installed()])
-    peers = {number: [PEERS[name](number) for name in names] for number in threads}
+    peers = {number: _peers(options, usual, number) for number in threads}
     engines = dict.fromkeys(options.engine or [cpunorm.get_engine()])
     work = [
         (case, engine, number)

@@ -1,8 +1,13 @@
-"""What is measured: the norms of well-known networks, as data. A new layer is one line in `LAYERS`."""
+"""What is measured: the norms of well-known networks, as data.
+
+A new layer is one line in `LAYERS`, a new norm one entry in `NORMS`.
+"""
 
 import fnmatch
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,6 +21,73 @@ SWEEP = "sweep"
 LETTERS = {2: "", 3: "L", 4: "HW", 5: "DHW"}  # of the axes beside N and C, by rank
 
 
+class Norm(NamedTuple):
+    """What tells a norm from the others.
+
+    Attributes
+    ----------
+    module : str
+        Its name in torch.nn, without dimensions or groups.
+    modes : tuple
+        "eval" and "train"; None for one that does the same in both.
+    axis : int
+        Of a channels-first array, the one that weight and bias go along.
+    domains : callable
+        What has a mean and variance: a layer's shape -> how many samples, and domains in each.
+    arguments : callable
+        Case and arrays -> what follows the input, in `cpunorm.functional` and in `torch.nn.functional` alike.
+    over_samples : bool
+        Whether a domain goes over all samples.
+    grouped : bool
+        Whether a layer says its number of groups.
+    ranks : tuple of int
+    """
+
+    module: str
+    modes: tuple
+    axis: int
+    domains: Callable
+    arguments: Callable
+    over_samples: bool = False
+    grouped: bool = False
+    ranks: tuple = (2, 3, 4, 5)
+
+
+NORMS = {
+    "batch_norm": Norm(
+        "BatchNorm",
+        ("eval", "train"),
+        1,
+        lambda layer: layer.shape[:2],
+        lambda case, a: (a.running_mean, a.running_var, a.weight, a.bias, case.mode == "train", MOMENTUM, EPS),
+        over_samples=True,
+    ),
+    "layer_norm": Norm(
+        "LayerNorm",
+        (None,),
+        -1,
+        lambda layer: (math.prod(layer.shape[:-1]), 1),
+        lambda case, a: (a.weight.shape, a.weight, a.bias, EPS),
+    ),
+    "group_norm": Norm(
+        "GroupNorm",
+        (None,),
+        1,
+        lambda layer: (layer.shape[0], layer.groups),
+        lambda case, a: (case.layer.groups, a.weight, a.bias, EPS),
+        grouped=True,
+    ),
+}
+
+# How an input may lie in memory, if not in one piece: its values, and where its channels are (1 or -1) -> the view.
+VIEWS = {
+    "every second sample": lambda x, axis: np.repeat(x, 2, axis=0)[::2],
+    "cropped": lambda x, axis: np.pad(x, ((0, 0),) * (x.ndim - 2) + ((0, 1),) * 2)[..., :-1, :-1],
+    "Fortran order": lambda x, axis: np.asfortranarray(x),
+    "channels moved": lambda x, axis: np.moveaxis(np.ascontiguousarray(np.moveaxis(x, axis, -axis)), -axis, axis),
+}
+
+
 @dataclass(frozen=True)
 class Layer:
     """One norm at one place of a network: a case in each layout and mode that it is run in.
@@ -27,7 +99,7 @@ class Layer:
     norm : str
         Its name in `cpunorm.functional`.
     shape : tuple of int
-        (N, C, ...) for BatchNorm and GroupNorm, (rows, width) for LayerNorm.
+        (N, C, ...), or for LayerNorm (..., width).
     groups : int, optional
         GroupNorm's.
     quick : bool
@@ -87,13 +159,17 @@ ACCURACY_LAYERS = (
 
 @dataclass(frozen=True)
 class Arrays:
-    """What a case computes from; `x` is contiguous in the case's layout: (N, C, ...) or (N, ..., C)."""
+    """What a case computes from; `x` is in the case's layout: (N, C, ...) or (N, ..., C).
+
+    `out` is for ours and for another build of it alike: the same work in other memory differs by up to 14 percent.
+    """
 
     x: np.ndarray
     weight: np.ndarray
     bias: np.ndarray
     running_mean: np.ndarray
     running_var: np.ndarray
+    out: np.ndarray
 
     def with_own_statistics(self):
         """The same, but for running statistics of its own: training writes to them."""
@@ -104,7 +180,8 @@ class Arrays:
 class Case:
     """One measurement: `layer` in one layout, mode ("eval", "train"; None where there is no difference) and dtype.
 
-    With an `offset` its input is `offset + N(0, 1)` and weight and bias are 1 and 0: a measurement of accuracy.
+    With an `offset` its input is `offset + N(0, 1)` and weight and bias are 1 and 0: a measurement of accuracy. With a
+    `view`, one of `VIEWS`, its input is no contiguous array.
     """
 
     layer: Layer
@@ -112,6 +189,7 @@ class Case:
     mode: str | None
     dtype: str
     offset: float | None = None
+    view: str | None = None
 
     @property
     def norm(self):
@@ -121,9 +199,10 @@ class Case:
     @property
     def module(self):
         """The norm's name as torch's users know it."""
-        if self.norm == "batch_norm":
-            return f"BatchNorm{max(1, len(self.layer.shape) - 2)}d"
-        return "LayerNorm" if self.norm == "layer_norm" else f"GroupNorm-{self.layer.groups}"
+        name = NORMS[self.norm].module
+        if self.layer.groups is not None:
+            return f"{name}-{self.layer.groups}"
+        return f"{name}{max(1, len(self.layer.shape) - 2)}d" if name == "BatchNorm" else name
 
     @property
     def shape(self):
@@ -132,8 +211,8 @@ class Case:
 
     @property
     def layout(self):
-        """The order of the axes in memory, such as NHWC; None for LayerNorm."""
-        if self.norm == "layer_norm":
+        """The order of the axes, such as NHWC; None for a norm that knows no channels."""
+        if NORMS[self.norm].axis != 1:
             return None
         spatial = LETTERS[len(self.layer.shape)]
         return f"N{spatial}C" if self.channels_last else f"NC{spatial}"
@@ -142,8 +221,12 @@ class Case:
     def name(self):
         """What `--cases` matches and errors tell."""
         offset = None if self.offset is None else f"{self.offset:g}"
-        parts = self.layer.source, self.module, self.shape, self.layout, self.mode, self.dtype, offset
+        parts = self.layer.source, self.module, self.shape, self.layout, self.mode, self.dtype, offset, self.view
         return "/".join(filter(None, parts))
+
+    def matches(self, pattern):
+        """Whether `pattern`, in which ``*`` and ``?`` are wildcards, is anywhere in the name, in any case."""
+        return fnmatch.fnmatchcase(self.name.lower(), f"*{pattern.lower()}*")
 
     @property
     def bytes(self):
@@ -170,33 +253,35 @@ class Case:
         x += shift
         if self.channels_last:
             x = np.ascontiguousarray(np.moveaxis(x, 1, -1))
-        weight, bias, mean, var = random.uniform(0.5, 1.5, (4, self.layer.shape[1])).astype(self.dtype)
+        if self.view is not None:
+            x = VIEWS[self.view](x, -1 if self.channels_last else NORMS[self.norm].axis)
+        count = self.layer.shape[NORMS[self.norm].axis]
+        weight, bias, mean, var = random.uniform(0.5, 1.5, (4, count)).astype(self.dtype)
         if self.offset is not None:
             weight[:], bias[:] = 1, 0
-        return Arrays(x, weight, bias, mean, var)
+        return Arrays(x, weight, bias, mean, var, np.empty_like(x))
 
     def expected(self, arrays):
         """The output, running mean and running variance for `arrays`, in float64, by the formula."""
         x = np.moveaxis(arrays.x, -1, 1) if self.channels_last else arrays.x
-        samples, channels = self.layer.shape[:2]
-        together = {"batch_norm": channels, "layer_norm": 1, "group_norm": self.layer.groups}[self.norm]
-        z = x.astype(np.float64, order="C").reshape(samples, together, -1)
-        axes = (0, 2) if self.norm == "batch_norm" else (2,)
+        norm = NORMS[self.norm]
+        z = x.astype(np.float64, order="C").reshape(*norm.domains(self.layer), -1)
+        axes = (0, 2) if norm.over_samples else (2,)
         mean, var = (v.astype(np.float64).reshape(1, -1, 1) for v in (arrays.running_mean, arrays.running_var))
         running = mean.ravel(), var.ravel()
         if self.mode != "eval":
             mean = z.mean(axis=axes, keepdims=True, dtype=np.longdouble).astype(np.float64)
             var = np.square(z - mean).mean(axis=axes, keepdims=True)
         if self.mode == "train":
-            count = z.size // channels
+            count = z.size // mean.size
             batch = mean.ravel(), var.ravel() * count / (count - 1)
             running = tuple((1 - MOMENTUM) * old + MOMENTUM * new for old, new in zip(running, batch, strict=True))
         z -= mean
         z /= np.sqrt(var + EPS)
-        y = z.reshape(samples, channels, -1)
-        y *= arrays.weight[:, None]
-        y += arrays.bias[:, None]
-        y = y.reshape(self.layer.shape)
+        y = np.moveaxis(z.reshape(self.layer.shape), norm.axis, -1)  # a view
+        y *= arrays.weight
+        y += arrays.bias
+        y = np.moveaxis(y, -1, norm.axis)
         return np.moveaxis(y, 1, -1) if self.channels_last else y, *running
 
 
@@ -206,7 +291,7 @@ def expand(layers, dtype):
         Case(layer, channels_last, mode, dtype)
         for layer in layers
         for channels_last in ((False, True) if len(layer.shape) >= 4 and layer.both_layouts else (False,))
-        for mode in (("eval", "train") if layer.norm == "batch_norm" else (None,))
+        for mode in NORMS[layer.norm].modes
     ]
 
 
@@ -217,5 +302,5 @@ def accuracy_cases():
 
 
 def matching(cases, pattern):
-    """The cases with `pattern`, in which ``*`` and ``?`` are wildcards, anywhere in their name, in any case."""
-    return [case for case in cases if fnmatch.fnmatchcase(case.name.lower(), f"*{pattern.lower()}*")]
+    """The cases that match `pattern`."""
+    return [case for case in cases if case.matches(pattern)]

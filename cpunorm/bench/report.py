@@ -23,6 +23,7 @@ PLAIN = str.maketrans({"µ": "u", "±": "+-", "▼": "!", "·": "-"})
 NOT_AVAILABLE = Text("n/a", "dim")
 GAP = "  "
 REDRAW_SECONDS = 0.2
+LOST = 0.97  # a ratio under it is more than a tie
 NOISY = 0.1  # a spread that says more about the machine than about the libraries
 REGIONS = ("call-bound", "cache-bound", "memory-bound")
 
@@ -341,6 +342,10 @@ class Report:
         for text, memory, peer in measured:
             losses = [(result, s) for result, s in speedups(results, memory, peer) if is_loss(s)]
             if losses:
-                self._print(f"{text}: slower in {len(losses)} of {len(speedups(results, memory, peer))}")
+                count, lost = len(speedups(results, memory, peer)), sum(loss.median < LOST for _, loss in losses)
+                self._print(
+                    f"{text}: slower in {len(losses)} of {count}, by over {1 - LOST:.0%} in {lost} ({lost / count:.0%})"
+                )
             for result, loss in losses:
-                self._print(Text.assemble("  ", speedup(loss), f"  {result.case.name}"))
+                quartiles = f"{three_digits(loss.q1)} to {three_digits(loss.q3)}"
+                self._print(Text.assemble("  ", speedup(loss), f"  {quartiles}  {result.case.name}"))

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 BLOCK_SECONDS = 2e-3
+MEMORIES = ("fresh", "into")  # of an output: made by the call, or given
 
 # Largest |error| of ours, for weight 1 (the project's promise), and of a peer that still does the same work: sums of 4
 # million float32 values one after the other, as in channels_last, cost NumPy 8e-3 and torch 3e-3.
@@ -190,12 +191,13 @@ def largest_error(who, y, expected, dtype, bound):
 
 def prepared(peer, case, arrays):
     """The peer's `Call` for the case, None if it has none."""
-    prepare = getattr(peer, case.norm, None)
-    return prepare(case, arrays) if prepare and peer.has(case) else None
+    return peer.prepare(case, arrays) if peer.has(case) else None
 
 
-def checked(peer, case, arrays, expected, allowed):
+def checked(peer, case, arrays, expected, allowed, memory=None):
     """The peer's `Call` for the case and its largest |error|, or (None, None) if it has none.
+
+    With `memory` "fresh" alone it is not asked for more: torch writes wrong values into a given output with strides.
 
     Raises
     ------
@@ -214,7 +216,7 @@ def checked(peer, case, arrays, expected, allowed):
         for name, got, values in zip(("running_mean", "running_var"), given, running, strict=True):
             limit = allowed[case.dtype] * max(1, np.max(np.abs(values)))
             largest_error(f"{peer.name}: {name}", got, values, case.dtype, limit)
-    if call.into is not None:
+    if call.into is not None and memory != "fresh":
         largest_error(f"{peer.name} into a given output", peer.to_numpy(case, call.into()), y, case.dtype, bound)
     return call, error
 
@@ -228,7 +230,7 @@ def fastest_copy(x, threads):
     return min((partial(copy, y, x, *way) for way in ways), key=seconds_per_call)
 
 
-def measure(case, ours, peers, samples, tick=lambda text: None):
+def measure(case, ours, peers, samples, tick=lambda text: None, memory=None):
     """Check the case everywhere, and time ours against each of `peers`, one after the other.
 
     Parameters
@@ -240,6 +242,8 @@ def measure(case, ours, peers, samples, tick=lambda text: None):
         Turns against each peer.
     tick : callable, optional
         Told what is being run, never while something is timed.
+    memory : {"fresh", "into"}, optional
+        What alone is timed; both by default, and the copy.
 
     Returns
     -------
@@ -251,19 +255,21 @@ def measure(case, ours, peers, samples, tick=lambda text: None):
         tick("checking")
         arrays = case.arrays()
         expected = case.expected(arrays)
-        call, result.errors[ours.name] = checked(ours, case, arrays, expected, PROMISED)
+        call, result.errors[ours.name] = checked(ours, case, arrays, expected, PROMISED, memory)
         for peer in peers:
             tick(f"{'compiling' if peer.compiles else 'checking'} {peer.name}")
             told = partial(tick, f"vs {peer.name}")
             settle = peer.settle if peer.threads > 1 else 0.0
             with result.blaming(peer.name), peer.context():
-                theirs, error = checked(peer, case, arrays, expected, SAME_WORK)
+                theirs, error = checked(peer, case, arrays, expected, SAME_WORK, memory)
                 if theirs is None:
                     continue
                 result.errors[peer.name] = error
-                result.fresh[peer.name] = interleave(call.fresh, theirs.fresh, samples, told, settle)
-                if theirs.into is not None:
-                    result.into[peer.name] = interleave(call.into, theirs.into, samples, told, settle)
-        copy = fastest_copy(arrays.x, ours.threads)
-        result.into["copy"] = interleave(call.into, copy, samples, partial(tick, "vs copy"))
+                for kind in MEMORIES if memory is None else (memory,):
+                    if (calls := getattr(theirs, kind)) is not None:
+                        turns = interleave(getattr(call, kind), calls, samples, told, settle)
+                        getattr(result, kind)[peer.name] = turns
+        if memory is None:
+            copy = fastest_copy(arrays.x, ours.threads)
+            result.into["copy"] = interleave(call.into, copy, samples, partial(tick, "vs copy"))
     return result

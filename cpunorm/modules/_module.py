@@ -1,12 +1,17 @@
 """What every module is: parameters, a training flag, a state_dict that torch can read and write."""
 
+import copy
 from typing import NamedTuple
 
 import numpy as np
 
-from cpunorm._arguments import HALVES
+from cpunorm import _running
+from cpunorm._arguments import HALVES, check_array
 
 __all__ = ["Module"]
+
+MOST_BATCHES = np.iinfo(np.int64).max
+DEVICE_CPU = 1  # DLPack's number for it
 
 
 class IncompatibleKeys(NamedTuple):
@@ -34,23 +39,66 @@ def parameter_dtype(device, dtype):
     return dtype
 
 
-def _as_state(value):
-    """A checkpoint's value, a NumPy array or a torch tensor, as an ndarray; None if it is neither."""
+def _as_array(value):
+    """A checkpoint's value as an ndarray of real numbers: NumPy's, torch's, or what gives itself away on the CPU.
+
+    Raises
+    ------
+    TypeError
+        It is something else.
+    """
+    kind = type(value).__name__
     if hasattr(value, "detach"):
         value = value.detach().cpu()
         if "bfloat16" in str(value.dtype):  # has no NumPy counterpart in torch
             value = value.float()
         value = value.numpy()
-    return value if isinstance(value, np.ndarray | np.generic) else None
+    elif isinstance(value, np.ndarray):
+        check_array("it", value)
+    elif hasattr(value, "__dlpack_device__") and value.__dlpack_device__()[0] != DEVICE_CPU:
+        raise TypeError(f"it is a {kind} on another device than the CPU")
+    elif hasattr(value, "__array__"):
+        value = np.asarray(value)
+    elif hasattr(value, "__dlpack__"):
+        value = np.from_dlpack(value)
+    else:
+        raise TypeError(f"it is a {kind}")
+    if value.dtype.kind not in "biuf" and value.dtype.name not in HALVES:
+        raise TypeError(f"it is of dtype {value.dtype}")
+    return value
+
+
+def _converted(name, value, target):
+    """`value` as `target` can take it: its dtype and shape, in memory of its own.
+
+    Raises
+    ------
+    TypeError, ValueError
+        It can't.
+    """
+    value = _as_array(value)
+    if value.shape != target.shape and not (target.ndim == 0 and value.size == 1):
+        raise ValueError(f"size mismatch: shape {value.shape} in the checkpoint, {target.shape} here")
+    if not target.flags.writeable:
+        raise ValueError("that of this module is read-only")
+    if name == "num_batches_tracked":
+        number = value.item()
+        if not (0 <= number <= MOST_BATCHES and number % 1 == 0):
+            raise ValueError(f"it must be a whole number from 0 to {MOST_BATCHES}, got {number}")
+    with np.errstate(all="ignore"):  # beyond the range of a parameter's dtype is infinite, as in torch, or 0
+        return np.array(value.reshape(target.shape), target.dtype)
 
 
 class Module:
     """The base of all modules; `_state` names what its state_dict holds, in torch's order."""
 
-    _state = ("weight", "bias")
+    _state: tuple[str, ...] = ("weight", "bias")
 
-    def __init__(self):
+    def __init__(self, shape, eps, affine, bias, dtype):
         self.training = True
+        self.eps = eps
+        self.weight = np.ones(shape, dtype) if affine else None
+        self.bias = np.zeros(shape, dtype) if affine and bias else None
 
     def __call__(self, input, *, out=None):
         """The same as `forward`."""
@@ -73,27 +121,41 @@ class Module:
         """Switch to evaluation; returns self."""
         return self.train(False)
 
+    def _arrays(self):
+        """The parameters and buffers that exist, by their names."""
+        arrays = {name: array for name in self._state if (array := getattr(self, name)) is not None}
+        for name, array in arrays.items():
+            check_array(name, array)
+        return arrays
+
+    def _fill(self, **values):
+        """Set each of these that exists to one value, in place, all at one moment."""
+        arrays = {name: array for name, array in self._arrays().items() if name in values}
+        _running.write(list(arrays.values()), [np.full_like(array, values[name]) for name, array in arrays.items()])
+
     def reset_parameters(self):
         """Set weight to 1 and bias to 0, in place."""
-        if self.weight is not None:
-            self.weight.fill(1)
-        if self.bias is not None:
-            self.bias.fill(0)
+        self._fill(weight=1, bias=0)
 
     def state_dict(self, prefix=""):
         """The parameters and buffers that exist, by torch's names, each behind `prefix`.
 
-        The arrays are the module's own, not copies, as in torch.
+        They are copies, all of one moment, whatever other threads train or load meanwhile. (In torch they are the
+        module's own, which go on changing.)
         """
-        return {prefix + name: getattr(self, name) for name in self._state if getattr(self, name) is not None}
+        arrays = self._arrays()
+        return dict(zip([prefix + name for name in arrays], _running.snapshot(list(arrays.values())), strict=True))
 
     def load_state_dict(self, state_dict, strict=True, *, prefix=""):
         """Copy a checkpoint into the parameters and buffers, in place: all of it or, on an error, nothing.
 
+        Calls in other threads see the module as it was or as it will be, nothing in between.
+
         Parameters
         ----------
-        state_dict : mapping of str to ndarray or torch.Tensor
-            From `state_dict` here or in torch, ``np.load("x.npz")``, ``safetensors.numpy.load_file("x.safetensors")``.
+        state_dict : mapping of str to array
+            From `state_dict` here or in torch, ``np.load("x.npz")``, ``safetensors.numpy.load_file("x.safetensors")``:
+            arrays of NumPy, torch, JAX or whatever else has ``__array__`` or, on the CPU, ``__dlpack__``.
         strict : bool
             Whether missing and unexpected keys are errors. A missing ``num_batches_tracked`` (an old one) never is.
         prefix : str
@@ -107,7 +169,8 @@ class Module:
         Raises
         ------
         RuntimeError
-            All missing, unexpected, mis-shaped and non-numeric entries, in one message.
+            All missing, unexpected, mis-shaped and non-numeric entries, and a ``num_batches_tracked`` that is no number
+            of batches, in one message.
         TypeError
             `state_dict` is no mapping.
 
@@ -121,35 +184,41 @@ class Module:
         if not hasattr(state_dict, "keys"):
             raise TypeError(f"state_dict must be a mapping, got {type(state_dict).__name__}")
         given = {key.removeprefix(prefix): key for key in state_dict.keys() if key.startswith(prefix)}  # noqa: SIM118
-        own = self.state_dict()
+        own = self._arrays()
         missing = [prefix + name for name in own if name not in given and name != "num_batches_tracked"]
         unexpected = [key for name, key in given.items() if name not in own]
-        errors, loaded = [], []
+        errors, values = [], {}
         if strict and missing:
             errors.append(f"missing keys: {', '.join(missing)}")
         if strict and unexpected:
             errors.append(f"unexpected keys: {', '.join(unexpected)}")
-        for name, target in own.items():
-            if name not in given:
-                continue
-            value = _as_state(state_dict[given[name]])
-            if value is None or (value.dtype.kind not in "biuf" and value.dtype.name not in HALVES):
-                what = type(state_dict[given[name]]).__name__ if value is None else value.dtype
-                errors.append(f"{given[name]} must be an array of real numbers, got {what}")
-            elif value.shape != target.shape and not (target.ndim == 0 and value.size == 1):
-                errors.append(
-                    f"size mismatch for {given[name]}: shape {value.shape} in the checkpoint, {target.shape} here"
-                )
-            elif not target.flags.writeable:
-                errors.append(f"{name} of this module is read-only")
-            else:
-                loaded.append((target, value.reshape(target.shape)))
+        for name in [name for name in own if name in given]:
+            value = state_dict[given[name]]
+            try:
+                values[name] = _converted(name, value, own[name])
+            except Exception as error:  # it may be of a library's own
+                errors.append(f"{given[name]}: {error}")
         if errors:
             raise RuntimeError(f"can't load the state_dict into {type(self).__name__}: " + "; ".join(errors))
-        with np.errstate(over="ignore"):  # beyond the range of a parameter's dtype is infinite, as in torch
-            for target, value in loaded:
-                np.copyto(target, value, casting="unsafe")
+        _running.write([own[name] for name in values], list(values.values()))
         return IncompatibleKeys(missing, unexpected)
+
+    def __getstate__(self):
+        return vars(self) | self.state_dict()
+
+    def __copy__(self):
+        twin = object.__new__(type(self))  # it shares the arrays, so their moments too
+        vars(twin).update(vars(self))
+        return twin
+
+    def __deepcopy__(self, memo):
+        arrays = self._arrays()
+        for array, twin in zip(arrays.values(), _running.snapshot(list(arrays.values())), strict=True):
+            memo.setdefault(id(array), twin)
+        memo[id(arrays)] = arrays  # an id stands for an array while that lives
+        twin = memo[id(self)] = object.__new__(type(self))
+        vars(twin).update(copy.deepcopy(vars(self), memo))
+        return twin
 
     def extra_repr(self):
         """What stands between the brackets of the repr."""

@@ -1,14 +1,15 @@
 """BatchNorm1d, BatchNorm2d, BatchNorm3d: one class, three ranks."""
 
-import threading
-
 import numpy as np
 
-from cpunorm import functional
+from cpunorm import _call
 from cpunorm._arguments import check_array, dimension
 from cpunorm.modules._module import Module, parameter_dtype
 
 __all__ = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d"]
+
+
+NO_BATCHES = {"running_mean": 0, "running_var": 1, "num_batches_tracked": 0}
 
 
 class _BatchNorm(Module):
@@ -42,8 +43,8 @@ class _BatchNorm(Module):
 
     Notes
     -----
-    In evaluation a module may be called from many threads at once.  Training calls of one module that
-    tracks statistics wait for each other, and no thread ever sees half an update.
+    A module may be called from many threads at once. Its counter and running statistics move together, when a batch
+    is done: they are those of some order of the calls, and no thread ever sees half an update.
     """
 
     _state = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
@@ -62,38 +63,25 @@ class _BatchNorm(Module):
         bias=True,
         data_format="channels_first",
     ):
-        super().__init__()
         dtype = parameter_dtype(device, dtype)
         self.num_features = dimension("num_features", num_features)
-        self.eps = eps
         self.momentum = momentum
         self.affine = affine
         self.track_running_stats = track_running_stats
         self.data_format = data_format
-        self.weight = np.ones(num_features, dtype) if affine else None
-        self.bias = np.zeros(num_features, dtype) if affine and bias else None
+        super().__init__(self.num_features, eps, affine, bias, dtype)
         self.running_mean = np.zeros(num_features, dtype) if track_running_stats else None
         self.running_var = np.ones(num_features, dtype) if track_running_stats else None
         self.num_batches_tracked = np.zeros((), np.int64) if track_running_stats else None
-        self._lock = threading.Lock()
-
-    def __getstate__(self):
-        return {name: value for name, value in vars(self).items() if name != "_lock"}
-
-    def __setstate__(self, state):
-        vars(self).update(state, _lock=threading.Lock())
 
     def reset_running_stats(self):
         """Set running_mean to 0, running_var to 1 and num_batches_tracked to 0, in place."""
         if self.track_running_stats:
-            self.running_mean.fill(0)
-            self.running_var.fill(1)
-            self.num_batches_tracked.fill(0)
+            self._fill(**NO_BATCHES)
 
     def reset_parameters(self):
         """Set weight to 1 and bias to 0 and reset the running statistics, in place."""
-        self.reset_running_stats()
-        super().reset_parameters()
+        self._fill(weight=1, bias=0, **(NO_BATCHES if self.track_running_stats else {}))
 
     def forward(self, input, *, out=None):
         """Normalise `input`, of shape (N, C, ...) or (N, ..., C); see `functional.batch_norm`.
@@ -109,32 +97,26 @@ class _BatchNorm(Module):
         if input.ndim not in self._ranks:
             ranks = " or ".join(f"{rank}-D" for rank in self._ranks)
             raise ValueError(f"{type(self).__name__} expects {ranks} input, got shape {input.shape}")
-        if not (self.training and self.track_running_stats):
-            return self._normalize(input, 0.0, out)
-        with self._lock:
-            factor = self.momentum
-            if self.num_batches_tracked is not None:
-                self.num_batches_tracked += 1
-            if factor is None:
-                factor = 0.0 if self.num_batches_tracked is None else 1 / int(self.num_batches_tracked)
-            return self._normalize(input, factor, out)
-
-    def _normalize(self, input, factor, out):
-        running_mean, running_var = self.running_mean, self.running_var
-        batch_statistics = self.training or (running_mean is None and running_var is None)
-        if self.training and not self.track_running_stats:
+        training, running_mean, running_var = self.training, self.running_mean, self.running_var
+        counter, momentum = None, 0.0
+        if training and self.track_running_stats:
+            counter, momentum = self.num_batches_tracked, self.momentum
+            if counter is None and momentum is None:
+                momentum = 0.0
+        elif training:
             running_mean = running_var = None
-        return functional.batch_norm(
+        return _call.batch_norm(
             input,
             running_mean,
             running_var,
             self.weight,
             self.bias,
-            batch_statistics,
-            factor,
+            training or (running_mean is None and running_var is None),
+            momentum,
             self.eps,
-            data_format=self.data_format,
-            out=out,
+            self.data_format,
+            out,
+            counter,
         )
 
     def extra_repr(self):

@@ -1,7 +1,5 @@
 """GroupNorm."""
 
-import numpy as np
-
 from cpunorm import functional
 from cpunorm._arguments import dimension, integer
 from cpunorm.modules._module import Module, parameter_dtype
@@ -58,17 +56,13 @@ class GroupNorm(Module):
         bias=True,
         data_format="channels_first",
     ):
-        super().__init__()
-        dtype = parameter_dtype(device, dtype)
         self.num_channels = dimension("num_channels", num_channels)
         self.num_groups = integer("num_groups", num_groups)
         if self.num_groups < 1 or self.num_channels % self.num_groups:
             raise ValueError(f"num_channels ({num_channels}) must be divisible by num_groups ({num_groups})")
-        self.eps = eps
         self.affine = affine
         self.data_format = data_format
-        self.weight = np.ones(num_channels, dtype) if affine else None
-        self.bias = np.zeros(num_channels, dtype) if affine and bias else None
+        super().__init__(self.num_channels, eps, affine, bias, parameter_dtype(device, dtype))
 
     def forward(self, input, *, out=None):
         """Normalise `input`, of shape (N, C, ...) or (N, ..., C); see `functional.group_norm`."""

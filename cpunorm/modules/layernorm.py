@@ -1,8 +1,7 @@
 """LayerNorm."""
 
-import numpy as np
-
 from cpunorm import functional
+from cpunorm._arguments import as_normalized_shape
 from cpunorm.modules._module import Module, parameter_dtype
 
 __all__ = ["LayerNorm"]
@@ -40,13 +39,9 @@ class LayerNorm(Module):
     """
 
     def __init__(self, normalized_shape, eps=1e-5, elementwise_affine=True, bias=True, device=None, dtype=None):
-        super().__init__()
-        dtype = parameter_dtype(device, dtype)
-        self.normalized_shape = functional.as_normalized_shape(normalized_shape)
-        self.eps = eps
+        self.normalized_shape = as_normalized_shape(normalized_shape)
         self.elementwise_affine = elementwise_affine
-        self.weight = np.ones(self.normalized_shape, dtype) if elementwise_affine else None
-        self.bias = np.zeros(self.normalized_shape, dtype) if elementwise_affine and bias else None
+        super().__init__(self.normalized_shape, eps, elementwise_affine, bias, parameter_dtype(device, dtype))
 
     def forward(self, input, *, out=None):
         """Normalise `input`, of shape (..., *normalized_shape); see `functional.layer_norm`."""

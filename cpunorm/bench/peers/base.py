@@ -31,12 +31,15 @@ class Peer:
     settle : float
         Seconds until its idle threads, or our OpenMP ones, have ceased to spin on the other's cores; 0 if it has none
         but those of our OpenMP.
+    memory : {"fresh", "into"}
+        How `--random` calls it: as most people do, unless it is there for its `into`.
     """
 
     name = version = ""
     packages = ()
     takes_out = compiles = False
     settle = 0.0
+    memory = "fresh"
 
     def __init__(self, threads):
         self.threads = threads
@@ -49,6 +52,11 @@ class Peer:
     def has(self, case):
         """Whether the library has that layout, mode and dtype, on that number of threads."""
         return True
+
+    def prepare(self, case, arrays):
+        """The case's `Call`, by the method of its norm's name; None if there is none."""
+        method = getattr(self, case.norm, None)
+        return method and method(case, arrays)
 
     def context(self):
         """A context manager in which the calls are made."""

@@ -61,11 +61,15 @@ class NumPy(Peer):
     def group_norm(self, case, a):
         """Reshape to groups, mean and variance over each, reshape back."""
         samples, channels, *spatial = case.layer.shape
-        size = channels // case.layer.groups
+        groups, rank = (case.layer.groups, channels // case.layer.groups), len(case.layer.shape)
         if case.channels_last:
-            grouped, axes, per_channel = (samples, *spatial, case.layer.groups, size), (1, 2, 4), (-1,)
+            grouped, axes, per_channel = (samples, *spatial, *groups), (*range(1, rank - 1), rank), (-1,)
         else:
-            grouped, axes, per_channel = (samples, case.layer.groups, size, *spatial), (2, 3, 4), (1, -1, 1, 1)
+            grouped, axes, per_channel = (
+                (samples, *groups, *spatial),
+                tuple(range(2, rank + 1)),
+                (-1, *(1,) * (rank - 2)),
+            )
 
         def group_norm(x, weight, bias):
             groups = x.reshape(grouped)

@@ -11,8 +11,8 @@ class ONNXPeer(Peer):
     """A library that runs ONNX models: its `_call` takes arrays and model and returns the `Call`."""
 
     def has(self, case):
-        """Channels first and evaluation: its training updates the statistics by another variance than torch's."""
-        return not case.channels_last and case.mode != "train"
+        """Channels first, contiguous, evaluation: its training updates statistics by another variance than torch's."""
+        return not case.channels_last and case.mode != "train" and case.view is None
 
     def _norm(self, a, operator, *parameters, **attributes):
         from onnx import helper, numpy_helper

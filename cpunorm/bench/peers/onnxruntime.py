@@ -37,6 +37,7 @@ class BoundONNXRuntime(ONNXRuntime):
 
     name = "onnxruntime-bound"
     takes_out = True
+    memory = "into"
 
     def _call(self, a, model):
         session = self._session(model)

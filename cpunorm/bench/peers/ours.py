@@ -3,49 +3,44 @@
 import contextlib
 from functools import partial
 
-import numpy as np
-
 import cpunorm
 
-from ..cases import EPS, MOMENTUM
+from ..cases import NORMS
 from .base import Call, Peer
 
 
 class CPUNorm(Peer):
-    """This library, on one of its engines."""
+    """This library, on one of its engines.
+
+    Parameters
+    ----------
+    threads : int
+    engine : str
+    package : module
+        Another build of cpunorm, instead of this one.
+    """
 
     name = "cpunorm"
     packages = ("cpunorm",)
     takes_out = True
-    version = cpunorm.__version__
 
-    def __init__(self, threads, engine):
+    def __init__(self, threads, engine, package=cpunorm):
         super().__init__(threads)
         self.engine = engine
+        self.package = package
+        self.version = package.__version__
 
     @contextlib.contextmanager
     def context(self):
         """Its engine and number of threads."""
-        with cpunorm.engine(self.engine), cpunorm.num_threads(self.threads):
+        with self.package.engine(self.engine), self.package.num_threads(self.threads):
             yield
 
-    def _call(self, case, function, x, *arguments):
+    def prepare(self, case, a):
+        """`cpunorm.functional`'s function, None where that build has none."""
         channels_last = {"data_format": "channels_last"} if case.channels_last else {}
-        call = partial(function, x, *arguments, **channels_last)
-        return Call(call, partial(call, out=np.empty_like(x)))
-
-    def batch_norm(self, case, a):
-        """`cpunorm.functional.batch_norm`."""
-        statistics = a.running_mean, a.running_var
-        training = case.mode == "train"
-        return self._call(
-            case, cpunorm.functional.batch_norm, a.x, *statistics, a.weight, a.bias, training, MOMENTUM, EPS
-        )
-
-    def layer_norm(self, case, a):
-        """`cpunorm.functional.layer_norm`."""
-        return self._call(case, cpunorm.functional.layer_norm, a.x, a.weight.shape, a.weight, a.bias, EPS)
-
-    def group_norm(self, case, a):
-        """`cpunorm.functional.group_norm`."""
-        return self._call(case, cpunorm.functional.group_norm, a.x, case.layer.groups, a.weight, a.bias, EPS)
+        function = getattr(self.package.functional, case.norm, None)
+        if function is None:
+            return None
+        call = partial(function, a.x, *NORMS[case.norm].arguments(case, a), **channels_last)
+        return Call(call, partial(call, out=a.out))

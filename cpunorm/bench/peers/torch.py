@@ -5,7 +5,9 @@ import os
 import shutil
 from functools import partial
 
-from ..cases import EPS, MOMENTUM
+import numpy as np
+
+from ..cases import NORMS
 from .base import Call, Peer
 
 
@@ -38,36 +40,25 @@ class Torch(Peer):
         """The same memory, in the case's layout."""
         return (y.movedim(1, -1) if case.channels_last else y).numpy()
 
-    def _tensors(self, case, x, *vectors):
-        x = self.torch.from_numpy(x)
-        return x.movedim(-1, 1) if case.channels_last else x, *map(self.torch.from_numpy, vectors)
-
     def _call(self, function, *arguments, into=None):
         return Call(partial(function, *arguments), into)
 
-    def batch_norm(self, case, a):
-        """`torch.nn.functional.batch_norm`; into a given output `torch.native_batch_norm`, the function below it."""
-        x, weight, bias, *running = self._tensors(case, a.x, a.weight, a.bias, a.running_mean, a.running_var)
-        training = case.mode == "train"
-        saved = self.torch.empty((2, weight.numel() if training else 0), dtype=weight.dtype)
-        out = (self.torch.empty_like(x), *saved)
-        arguments = weight, bias, *running, training, MOMENTUM, EPS
+    def prepare(self, case, a):
+        """`torch.nn.functional`'s function; into a given output only BatchNorm's, `torch.native_batch_norm`."""
+        x = self.torch.from_numpy(a.x)
+        x = x.movedim(-1, 1) if case.channels_last else x
+        arguments = NORMS[case.norm].arguments(case, a)
+        arguments = [self.torch.from_numpy(v) if isinstance(v, np.ndarray) else v for v in arguments]
+        into = None
+        if case.norm == "batch_norm":
+            mean, var, weight, bias, training, *rest = arguments
+            saved = self.torch.empty((2, weight.numel() if training else 0), dtype=weight.dtype)
+            out = (self.torch.empty_like(x), *saved)
 
-        def into():
-            return self.torch.native_batch_norm(x, *arguments, out=out)[0]
+            def into():
+                return self.torch.native_batch_norm(x, weight, bias, mean, var, training, *rest, out=out)[0]
 
-        batch_norm = self.torch.nn.functional.batch_norm
-        return self._call(batch_norm, x, *running, weight, bias, training, MOMENTUM, EPS, into=into)
-
-    def layer_norm(self, case, a):
-        """`torch.nn.functional.layer_norm`; torch has no variant that computes in a given output."""
-        x, weight, bias = self._tensors(case, a.x, a.weight, a.bias)
-        return self._call(self.torch.nn.functional.layer_norm, x, a.weight.shape, weight, bias, EPS)
-
-    def group_norm(self, case, a):
-        """`torch.nn.functional.group_norm`; torch has no variant that computes in a given output."""
-        x, weight, bias = self._tensors(case, a.x, a.weight, a.bias)
-        return self._call(self.torch.nn.functional.group_norm, x, case.layer.groups, weight, bias, EPS)
+        return self._call(getattr(self.torch.nn.functional, case.norm), x, *arguments, into=into)
 
 
 class CompiledTorch(Torch):

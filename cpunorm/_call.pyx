@@ -1,0 +1,450 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""A call: arguments -> Norm -> kernel.
+
+Each argument has a fast test in C; where that fails, one slow function of `_arguments` converts it or raises.  So what
+is merely unusual costs its own conversion and nothing else.
+
+An array, in whatever layout, is seen along the axes of `_norm.pxd` and not copied: neighbours that lie evenly in memory
+are merged.  What is left over (more uneven axes than a Norm has, misaligned or byte-swapped memory, half precision) goes
+through a copy that keeps the order of the axes.
+"""
+
+from cpython.float cimport PyFloat_CheckExact
+from cpython.long cimport PyLong_AsSsize_t, PyLong_CheckExact
+from cpython.pycapsule cimport PyCapsule_GetPointer
+from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_ITEM, PyTuple_GET_SIZE
+from libc.stdint cimport int64_t
+from libc.stdlib cimport free, labs, malloc
+
+import numpy as np
+
+cimport numpy as cnp
+
+from cpunorm._cpu cimport call_ends, threads_for
+from cpunorm._memory cimport new_like
+from cpunorm._norm cimport CENTRED, GIVEN, KernelSet, Norm, Operand
+from cpunorm._running cimport count_up, enter, is_counter, leave, read, update
+
+from cpunorm import _arguments, _memory
+
+cnp.import_array()
+
+cdef enum:
+    MOST_AXES = 64  # of an ndarray
+
+cdef KernelSet given_set  # of an engine that tells the address of its function
+cdef KernelSet* kernels = NULL
+cdef object prepare = None  # what to call before the first call of an engine for an element
+cdef object python_forward = None  # of an engine in Python
+
+
+def use_kernels(module):
+    """Send calls to the kernels of this module: a capsule KERNEL_SET, an address FORWARD, or a Python function forward."""
+    global kernels, prepare, python_forward
+    cdef KernelSet* chosen = NULL
+    made_ready, forward = getattr(module, "prepare", None), getattr(module, "forward", None)
+    if hasattr(module, "KERNEL_SET"):
+        chosen = <KernelSet*> PyCapsule_GetPointer(module.KERNEL_SET, "cpunorm.KernelSet")
+    elif hasattr(module, "FORWARD"):
+        given_set.forward = <int (*)(const Norm*, int) noexcept nogil> <size_t> module.FORWARD
+        chosen = &given_set
+    kernels, prepare, python_forward = chosen, made_ready, forward if chosen == NULL else None
+
+
+# Fast tests of arguments.
+
+cdef inline bint is_plain(object array) noexcept:
+    """Whether it is exactly an ndarray of native float32 or float64 whose memory can be walked."""
+    cdef int axis, dtype
+    cdef Py_ssize_t size
+    if not cnp.PyArray_CheckExact(array):
+        return False
+    dtype = cnp.PyArray_TYPE(array)
+    if (dtype != cnp.NPY_FLOAT32 and dtype != cnp.NPY_FLOAT64) or not cnp.PyArray_ISBEHAVED_RO(array):
+        return False
+    size = cnp.PyArray_ITEMSIZE(array)
+    for axis in range(cnp.PyArray_NDIM(array)):
+        if cnp.PyArray_STRIDE(array, axis) & (size - 1):
+            return False
+    return True
+
+
+cdef inline bint fits(object vector, object x, int ndim) noexcept:
+    """Whether `vector` is None, or contiguous in the dtype of x with the lengths of its last `ndim` axes."""
+    cdef int axis
+    if vector is None:
+        return True
+    if not (cnp.PyArray_CheckExact(vector) and cnp.PyArray_TYPE(vector) == cnp.PyArray_TYPE(x)
+            and cnp.PyArray_ISCARRAY_RO(vector) and cnp.PyArray_NDIM(vector) == ndim):
+        return False
+    for axis in range(ndim):
+        if cnp.PyArray_DIM(vector, axis) != cnp.PyArray_DIM(x, cnp.PyArray_NDIM(x) - ndim + axis):
+            return False
+    return True
+
+
+cdef inline bint is_vector(object vector, object x, Py_ssize_t size) noexcept:
+    """Whether `vector` is None, or a contiguous vector of `size` values in the dtype of x."""
+    return vector is None or (
+        cnp.PyArray_CheckExact(vector) and cnp.PyArray_TYPE(vector) == cnp.PyArray_TYPE(x)
+        and cnp.PyArray_ISCARRAY_RO(vector) and cnp.PyArray_NDIM(vector) == 1 and cnp.PyArray_DIM(vector, 0) == size)
+
+
+cdef inline double eps_of(str function, object eps, bint zero_allowed) except? -1:
+    if PyFloat_CheckExact(eps) and (<double> eps > 0 or (zero_allowed and <double> eps == 0)):
+        return <double> eps
+    return _arguments.positive_eps(function, eps, zero_allowed)
+
+
+cdef inline int channel_axis(str function, object x, object data_format) except -1:
+    if cnp.PyArray_NDIM(x) >= 2:
+        if data_format is CHANNELS_FIRST:
+            return 1
+        if data_format is CHANNELS_LAST:
+            return cnp.PyArray_NDIM(x) - 1
+    return _arguments.channel_axis(function, x, data_format)
+
+
+cdef str CHANNELS_FIRST = "channels_first"  # interned, as literals are
+cdef str CHANNELS_LAST = "channels_last"
+
+
+cdef inline bint separate(object a, object b) noexcept:
+    """Whether the memory of two contiguous arrays has no byte in common; None has no memory."""
+    if b is None:
+        return True
+    cdef char* start_a = <char*> cnp.PyArray_DATA(a)
+    cdef char* start_b = <char*> cnp.PyArray_DATA(b)
+    return start_a + cnp.PyArray_NBYTES(a) <= start_b or start_b + cnp.PyArray_NBYTES(b) <= start_a
+
+
+cdef bint is_plain_out(object out, object x) noexcept:
+    """Whether `out` is writeable, laid out as the contiguous x, and is x itself or apart from it."""
+    cdef int axis
+    if not (is_plain(out) and cnp.PyArray_ISWRITEABLE(out) and cnp.PyArray_TYPE(out) == cnp.PyArray_TYPE(x)
+            and cnp.PyArray_NDIM(out) == cnp.PyArray_NDIM(x)
+            and cnp.PyArray_ISCONTIGUOUS(x) and cnp.PyArray_ISCONTIGUOUS(out)):
+        return False
+    for axis in range(cnp.PyArray_NDIM(x)):
+        if cnp.PyArray_DIM(out, axis) != cnp.PyArray_DIM(x, axis):
+            return False
+    return cnp.PyArray_DATA(out) == cnp.PyArray_DATA(x) or separate(out, x)
+
+
+# Seeing arrays along the axes of a Norm.
+
+cdef struct Axis:
+    Py_ssize_t length, x, y  # strides in elements
+
+
+cdef inline int see(Axis* axes, object x, object y, int start, int stop, int without, bint sort) noexcept:
+    """The axes start..stop but `without`, outermost in memory first if `sort`, merged; how many are left."""
+    cdef int axis, count = 0, at
+    cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(x)
+    cdef Axis one
+    for axis in range(start, stop):
+        one = Axis(cnp.PyArray_DIM(x, axis), cnp.PyArray_STRIDE(x, axis) // size, cnp.PyArray_STRIDE(y, axis) // size)
+        if axis == without or one.length == 1:
+            continue
+        at = count
+        if sort:
+            while at > 0 and labs(axes[at - 1].x) < labs(one.x):
+                axes[at] = axes[at - 1]
+                at -= 1
+        axes[at] = one
+        count += 1
+    stop, count = count, 0
+    for at in range(stop):
+        one = axes[at]
+        if count and axes[count - 1].x == one.length * one.x and axes[count - 1].y == one.length * one.y:
+            axes[count - 1] = Axis(axes[count - 1].length * one.length, one.x, one.y)
+        else:
+            axes[count] = one
+            count += 1
+    return count
+
+
+cdef inline bint place_positions(Norm* n, const Axis* axes, int count) noexcept:
+    """`axes`, innermost last, as (outer, middle, inner); False if they are more than there are places."""
+    n.outer = n.middle = n.inner = 1
+    n.x.outer = n.x.middle = n.x.inner = n.y.outer = n.y.middle = n.y.inner = 0
+    if count > 0:
+        n.inner, n.x.inner, n.y.inner = axes[count - 1].length, axes[count - 1].x, axes[count - 1].y
+    if count > 1:
+        n.middle, n.x.middle, n.y.middle = axes[count - 2].length, axes[count - 2].x, axes[count - 2].y
+    if count > 2:
+        n.outer, n.x.outer, n.y.outer = axes[0].length, axes[0].x, axes[0].y
+    return count <= 3
+
+
+cdef inline void place_channels(Norm* n, object x, object y, int axis) noexcept:
+    cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(x)
+    n.channels = cnp.PyArray_DIM(x, axis)
+    n.x.channel, n.y.channel = cnp.PyArray_STRIDE(x, axis) // size, cnp.PyArray_STRIDE(y, axis) // size
+
+
+cdef bint place_batch(Norm* n, object x, object y, int axis) noexcept:
+    """BatchNorm's view, all axes but the channels' being positions."""
+    cdef Axis axes[MOST_AXES]
+    place_channels(n, x, y, axis)
+    n.groups = n.channels
+    return place_positions(n, axes, see(axes, x, y, 0, cnp.PyArray_NDIM(x), axis, True))
+
+
+cdef bint place_samples(Norm* n, object x, object y, int axis, bint dense) noexcept:
+    """GroupNorm's view: the first axis is the samples'.
+
+    The outer place is for dense arrays whose samples or channels lie between positions: others become dense first, lest
+    their bits were different from those of the dense array with the same order of axes.
+    """
+    cdef Axis axes[MOST_AXES]
+    cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(x)
+    cdef int count = see(axes, x, y, 1, cnp.PyArray_NDIM(x), axis, True)
+    place_channels(n, x, y, axis)
+    n.samples = cnp.PyArray_DIM(x, 0)
+    n.x.sample, n.y.sample = cnp.PyArray_STRIDE(x, 0) // size, cnp.PyArray_STRIDE(y, 0) // size
+    return count < (4 if dense else 3) and place_positions(n, axes, count)
+
+
+cdef bint place_rows(Norm* n, object x, object y, int leading) noexcept:
+    """LayerNorm's view: what is normalised are positions, each row is a channel."""
+    cdef Axis axes[MOST_AXES]
+    cdef bint fit = place_positions(n, axes, see(axes, x, y, leading, cnp.PyArray_NDIM(x), -1, False))
+    cdef int count = see(axes, x, y, 0, leading, -1, True)
+    if count > 0:
+        n.channels, n.x.channel, n.y.channel = axes[count - 1].length, axes[count - 1].x, axes[count - 1].y
+    if count > 1:
+        n.samples, n.x.sample, n.y.sample = axes[0].length, axes[0].x, axes[0].y
+    n.groups = n.channels
+    return fit and count <= 2
+
+
+cdef enum View:
+    BATCH, SAMPLES, ROWS
+
+
+cdef inline bint place(Norm* n, View view, object x, object y, int axis, bint dense) noexcept:
+    n.samples = n.channels = 1
+    n.x.sample = n.x.channel = n.y.sample = n.y.channel = 0
+    if view == BATCH:
+        return place_batch(n, x, y, axis)
+    if view == SAMPLES:
+        return place_samples(n, x, y, axis, dense)
+    return place_rows(n, x, y, axis)
+
+
+cdef inline int kernel(
+    KernelSet* chosen, const Norm* n, object running_mean, object running_var, int threads
+) except -2:
+    """The engine's kernel, between writes of checkpoints; given statistics are read in the same moment."""
+    cdef int failed = 0
+    enter()
+    try:
+        if running_mean is not None:
+            read(running_mean, n.mean)
+            read(running_var, n.var)
+        if chosen != NULL:
+            with nogil:
+                failed = chosen.forward(n, threads)
+    finally:
+        leave()
+    return failed
+
+
+cdef object run(
+    Norm* n, View view, int axis, object x, object out, object dtype, object running_mean=None, object running_var=None
+):
+    """`out`, or a new array for None, = the norm of x; `dtype` is that of the result if it isn't that of x."""
+    cdef int threads, reads
+    cdef KernelSet* chosen = kernels  # all three of the same engine: another thread may change it meanwhile
+    made_ready, forward = prepare, python_forward
+    cdef object y = out, result = out
+    if out is None:
+        y = new_like(x)
+        result = y if dtype is None else None
+    elif dtype is not None or not is_plain(out):
+        y = new_like(x)
+    if not place(n, view, x, y, axis, False):
+        x = x.copy("C" if view == ROWS else "K")  # rows are walked in logical order, others in that of memory
+        y = new_like(x)
+        place(n, view, x, y, axis, True)
+    n.x.data, n.y.data = cnp.PyArray_DATA(x), cnp.PyArray_DATA(y)
+    n.element = 0 if cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32 else 1
+    reads = 1 if n.statistic == GIVEN else 2
+    threads = threads_for(cnp.PyArray_SIZE(x), reads)
+    if made_ready is not None:
+        made_ready(n.element)
+    if kernel(chosen, n, running_mean, running_var, threads):
+        _memory.empty_cache()
+        if kernel(chosen, n, running_mean, running_var, threads):
+            raise MemoryError("cpunorm: no memory for the scratch of a kernel")
+    call_ends(cnp.PyArray_SIZE(x), reads)
+    if forward is not None:
+        forward_in_python(forward, n, x, y)
+    if dtype is None and result is y:
+        return y
+    return _arguments.deliver(y, result, dtype)
+
+
+cdef object seen(const Operand* a, const Norm* n, object base):
+    """An operand as an ndarray (samples, outer, middle, channels, inner)."""
+    cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(base)
+    strides = (a.sample * size, a.outer * size, a.middle * size, a.channel * size, a.inner * size)
+    return _memory.strided(base, (n.samples, n.outer, n.middle, n.channels, n.inner), strides)
+
+
+cdef object vector_of(const void* data, Py_ssize_t count, int type_):
+    cdef cnp.npy_intp length = count
+    return None if data == NULL else cnp.PyArray_SimpleNewFromData(1, &length, type_, <void*> data)
+
+
+cdef int forward_in_python(object forward, const Norm* n, object x, object y) except -1:
+    cdef int element = cnp.PyArray_TYPE(x)
+    cdef Py_ssize_t moments = n.channels if n.statistic == GIVEN else n.samples * n.groups
+    cdef Py_ssize_t weights = n.outer * n.middle * n.inner if n.along else n.channels
+    forward(
+        seen(&n.x, n, x), seen(&n.y, n, y), n.groups, n.along, n.statistic == GIVEN,
+        vector_of(n.mean, moments, cnp.NPY_FLOAT64), vector_of(n.var, moments, cnp.NPY_FLOAT64),
+        vector_of(n.weight, weights, element), vector_of(n.bias, weights, element), n.eps)
+    return 0
+
+
+cdef inline void* data(object array) noexcept:
+    return NULL if array is None else cnp.PyArray_DATA(array)
+
+
+def batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps, data_format, out, counter):
+    """`functional.batch_norm`, which also counts the batch, a failed one too; `momentum` may be None with a counter."""
+    cdef bint counts = counter is not None and is_counter(counter)
+    cdef int64_t before = (<int64_t*> cnp.PyArray_DATA(counter))[0] if counts else 0
+    try:
+        return counted_batch_norm(
+            input, running_mean, running_var, weight, bias, training, momentum, eps, data_format, out, counter)
+    except BaseException:
+        if counts and (<int64_t*> cnp.PyArray_DATA(counter))[0] == before:
+            count_up(counter)
+        raise
+
+
+cdef object counted_batch_norm(
+    object input, object running_mean, object running_var, object weight, object bias, object training, object momentum,
+    object eps, object data_format, object out, object counter
+):
+    cdef Norm n
+    cdef object x = input, dtype = None, w = weight, b = bias
+    cdef object mean = running_mean, var = running_var
+    cdef bint usual = True
+    if not is_plain(input):
+        x, dtype = _arguments.as_input("batch_norm", input, out)
+    cdef int axis = channel_axis("batch_norm", x, data_format)
+    cdef Py_ssize_t channels = cnp.PyArray_DIM(x, axis), size = cnp.PyArray_SIZE(x)
+    cdef bint train = training if training is True or training is False else _arguments.boolean(
+        "batch_norm: training", training)
+    if not (PyFloat_CheckExact(momentum) and momentum == momentum) and (momentum is not None or counter is None):
+        momentum = _arguments.real("batch_norm: momentum", momentum)
+    if counter is not None and not is_counter(counter):
+        _arguments.check_counter(counter)
+    n.eps = eps_of("batch_norm", eps, not train)
+    if train and size == channels and channels:
+        raise ValueError(
+            f"batch_norm: expected more than 1 value per channel in training, got shape {np.shape(input)}")
+    if not (is_vector(weight, x, channels) and is_vector(bias, x, channels)
+            and is_vector(running_mean, x, channels) and is_vector(running_var, x, channels)
+            and (running_mean is None) == (running_var is None) and (train or running_mean is not None)
+            and (not train or running_mean is None or cnp.PyArray_ISWRITEABLE(running_mean)
+                 and cnp.PyArray_ISWRITEABLE(running_var))
+            and dtype is None):
+        usual = False
+        w, b, mean, var = _arguments.batch_norm_vectors(
+            x, input.dtype, channels, train, running_mean, running_var, weight, bias)
+    if out is not None and not (usual and is_plain_out(out, x) and separate(out, weight) and separate(out, bias)
+                                and separate(out, running_mean) and separate(out, running_var)):
+        _arguments.as_out("batch_norm", out, input, x.dtype if dtype is None else dtype, weight=weight, bias=bias,
+                          running_mean=running_mean, running_var=running_var)
+    if size == 0:
+        update(None, None, counter, NULL, NULL, momentum, 0)
+        return _arguments.empty(input, dtype, out)
+
+    n.statistic, n.along = CENTRED if train else GIVEN, False
+    n.weight, n.bias = data(w), data(b)
+    n.mean = <double*> malloc(2 * channels * sizeof(double))
+    if n.mean == NULL:
+        raise MemoryError(f"batch_norm: no memory for the moments of {channels} channels")
+    n.var = n.mean + channels
+    try:
+        if not train:
+            return run(&n, BATCH, axis, x, out, dtype, mean, var)
+        y = run(&n, BATCH, axis, x, out, dtype)
+        update(mean, var, counter, n.mean, n.var, momentum, size // channels)
+        return y
+    finally:
+        free(n.mean)
+
+
+def group_norm(input, num_groups, weight, bias, eps, data_format, out):
+    """`functional.group_norm`."""
+    cdef Norm n
+    cdef object x = input, dtype = None, w = weight, b = bias
+    cdef bint usual = True
+    if not is_plain(input):
+        x, dtype = _arguments.as_input("group_norm", input, out)
+    cdef int axis = channel_axis("group_norm", x, data_format)
+    cdef Py_ssize_t channels = cnp.PyArray_DIM(x, axis), size = cnp.PyArray_SIZE(x)
+    if not PyLong_CheckExact(num_groups):
+        num_groups = _arguments.integer("group_norm: num_groups", num_groups)
+    if not 0 < num_groups <= channels or channels % <Py_ssize_t> num_groups or size == <Py_ssize_t> num_groups:
+        _arguments.check_groups(x, channels, num_groups)
+    cdef Py_ssize_t groups = num_groups
+    n.eps = eps_of("group_norm", eps, True)
+    if not (is_vector(weight, x, channels) and is_vector(bias, x, channels) and dtype is None):
+        usual = False
+        w, b = _arguments.as_parameters("group_norm", x, input.dtype, (channels,), weight=weight, bias=bias)
+    if out is not None and not (usual and is_plain_out(out, x) and separate(out, weight) and separate(out, bias)):
+        _arguments.as_out("group_norm", out, input, x.dtype if dtype is None else dtype, weight=weight, bias=bias)
+    if size == 0:
+        return _arguments.empty(input, dtype, out)
+
+    n.statistic, n.along, n.groups = CENTRED, False, groups
+    n.weight, n.bias, n.mean, n.var = data(w), data(b), NULL, NULL
+    return run(&n, SAMPLES, axis, x, out, dtype)
+
+
+cdef inline int trailing(object x, object normalized_shape) noexcept:
+    """How many axes `normalized_shape` names, if it is a tuple of the ints in which the shape of x ends; else 0."""
+    cdef int axis, ndim, leading
+    if not PyTuple_CheckExact(normalized_shape):
+        return 0
+    ndim = <int> PyTuple_GET_SIZE(normalized_shape)
+    leading = cnp.PyArray_NDIM(x) - ndim
+    if leading < 0:
+        return 0
+    for axis in range(ndim):
+        length = <object> PyTuple_GET_ITEM(normalized_shape, axis)
+        if not PyLong_CheckExact(length) or length != cnp.PyArray_DIM(x, leading + axis):
+            return 0
+    return ndim
+
+
+def layer_norm(input, normalized_shape, weight, bias, eps, out):
+    """`functional.layer_norm`."""
+    cdef Norm n
+    cdef object x = input, dtype = None, w = weight, b = bias
+    cdef bint usual = True
+    if not is_plain(input):
+        x, dtype = _arguments.as_input("layer_norm", input, out)
+    cdef int ndim = trailing(x, normalized_shape)
+    if ndim == 0:
+        ndim = _arguments.trailing_axes("layer_norm", x, normalized_shape)
+    n.eps = eps_of("layer_norm", eps, True)
+    if not (fits(weight, x, ndim) and fits(bias, x, ndim) and dtype is None):
+        usual = False
+        w, b = _arguments.as_parameters(
+            "layer_norm", x, input.dtype, x.shape[x.ndim - ndim:], weight=weight, bias=bias)
+    if out is not None and not (usual and is_plain_out(out, x) and separate(out, weight) and separate(out, bias)):
+        _arguments.as_out("layer_norm", out, input, x.dtype if dtype is None else dtype, weight=weight, bias=bias)
+    if cnp.PyArray_SIZE(x) == 0:
+        return _arguments.empty(input, dtype, out)
+
+    n.statistic, n.along = CENTRED, True
+    n.weight, n.bias, n.mean, n.var = data(w), data(b), NULL, NULL
+    return run(&n, ROWS, cnp.PyArray_NDIM(x) - ndim, x, out, dtype)
