@@ -7,6 +7,8 @@ reordered (the subtraction of a shift must not be), and y may be x.
 Pointers are `types.CPointer`: an index costs nothing, a slice of an array does.
 """
 
+import inspect
+
 import llvmlite.binding
 import numpy as np
 from llvmlite import ir
@@ -17,13 +19,16 @@ from numba.extending import intrinsic, register_model
 
 __all__ = [
     "REGISTERS",
+    "STATE",
     "add",
     "address_of",
     "apart",
-    "call_step",
+    "call",
+    "exchange",
     "first",
     "fma",
     "free",
+    "get_threads",
     "itemsize",
     "lanes",
     "load",
@@ -32,8 +37,10 @@ __all__ = [
     "pointer",
     "prefetch",
     "record_at",
+    "set_threads",
     "shifted",
     "stack",
+    "state",
     "store",
     "store_first",
     "sub",
@@ -44,6 +51,7 @@ __all__ = [
     "zeros",
 ]
 
+STATE = "cpunorm_numba_state"  # a symbol, for what is cached on disk can know no address
 REGISTERS = 256 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 128  # bytes of a vector
 
 
@@ -170,50 +178,62 @@ def apart(typing_context):
 
 
 @intrinsic
-def call_step(typing_context, function, address, phase, i, slot):
+def call(typing_context, function, *arguments):
     """Call the C function at the address `function`, so that it need not be compiled into its caller."""
 
     def code(context, builder, signature, arguments):
-        function, *arguments = arguments
+        function, arguments = arguments[0], cgutils.unpack_tuple(builder, arguments[1])
         kind = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
         builder.call(builder.inttoptr(function, kind.as_pointer()), arguments)
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 5), code
+    return types.void(types.intp, types.StarArgTuple.from_types([types.intp] * len(arguments))), code
 
 
 def outside(name, result, *parameters):
-    """An intrinsic that calls a C function of that name."""
+    """An intrinsic that calls the C function of that name, without the GIL."""
 
-    def call(typing_context, *_):
+    def call(typing_context, *arguments):
         def code(context, builder, signature, arguments):
-            kind = ir.FunctionType(*[
-                [context.get_value_type(of) for of in parameters] if many else context.get_value_type(result)
-                for many in (False, True)
-            ])
-            return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
+            kinds = [context.get_value_type(kind) for kind in (result, *parameters)]
+            function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kinds[0], kinds[1:]), name)
+            return builder.call(function, arguments)
 
         return result(*parameters), code
 
-    return call
+    call.__signature__ = inspect.Signature(
+        [inspect.Parameter(f"p{i}", inspect.Parameter.POSITIONAL_ONLY) for i in range(1 + len(parameters))]
+    )
+    return intrinsic(call)
+
+
+malloc, free = outside("malloc", types.intp, types.intp), outside("free", types.void, types.intp)
+thread_id = outside("get_thread_id", types.intp)  # these three are Numba's
+get_threads, set_threads = outside("get_num_threads", types.intp), outside("set_num_threads", types.void, types.intp)
 
 
 @intrinsic
-def thread_id(typing_context):
-    """The number of this thread in its team."""
-    return outside("get_thread_id", types.intp)(typing_context)
+def state(typing_context):
+    """The address of the memory that the symbol STATE stands for."""
+
+    def code(context, builder, signature, arguments):
+        memory = cgutils.add_global_variable(builder.module, ir.IntType(64), STATE)
+        memory.linkage = "external"
+        return builder.ptrtoint(memory, context.get_value_type(types.intp))
+
+    return types.intp(), code
 
 
 @intrinsic
-def malloc(typing_context, size):
-    """C's."""
-    return outside("malloc", types.intp, types.intp)(typing_context)
+def exchange(typing_context, pointer, index, before, after):
+    """Write `after` if there is `before`, at once; whether it was."""
 
+    def code(context, builder, signature, arguments):
+        pointer, index, before, after = arguments
+        done = builder.cmpxchg(builder.gep(pointer, [index]), before, after, "seq_cst", "seq_cst")
+        return builder.extract_value(done, 1)
 
-@intrinsic
-def free(typing_context, address):
-    """C's."""
-    return outside("free", types.void, types.intp)(typing_context)
+    return types.boolean(pointer, types.intp, types.intp, types.intp), code
 
 
 # Vectors

@@ -26,10 +26,12 @@ from cpunorm._numba.lanes import (
     add,
     apart,
     address_of,
-    call_step,
+    call,
+    exchange,
     first,
     fma,
     free,
+    get_threads,
     itemsize,
     lanes,
     load,
@@ -37,8 +39,10 @@ from cpunorm._numba.lanes import (
     malloc,
     pointer,
     record_at,
+    set_threads,
     shifted,
     stack,
+    state,
     store,
     store_first,
     sub,
@@ -49,7 +53,22 @@ from cpunorm._numba.lanes import (
     zeros,
 )
 
-__all__ = ["NORM", "columns", "forward", "rows", "short", "step_of"]
+__all__ = [
+    "ANY",
+    "COMPILE",
+    "FORWARD",
+    "FREE",
+    "KINDS",
+    "MOST_THREADS",
+    "NORM",
+    "REGIONS",
+    "SHARE",
+    "STATE_WORDS",
+    "TAKEN",
+    "forward_of",
+    "share_of",
+    "step_of",
+]
 
 INT, CINT, DOUBLE = np.intp, np.int32, np.float64
 GIVEN = 1  # a `Statistic`
@@ -63,6 +82,7 @@ NORM = np.dtype(  # the fields of `_norm.pxd`
 )
 AXES = np.dtype([(name, INT, 4) for name in ("n", "x", "y")])  # lengths and strides, outermost first
 ROWS, COLUMNS, SHORT = range(3)  # kinds
+KINDS, PHASES = 3, 5
 READ, WRITE = np.intp(0), np.intp(1)  # of `move`; not literals, for which Numba compiles functions twice
 SPREAD, WHOLE, MOMENTS, FINISH, APPLY = range(5)  # phases
 PLAN = np.dtype(
@@ -101,6 +121,10 @@ PLAN = np.dtype(
 )
 
 NORM_WORDS, PLAN_WORDS = NORM.itemsize // 8, PLAN.itemsize // 8
+
+# The memory `state`: addresses of functions (first those of the steps of each element and kind), and what else there is.
+SHARE, FORWARD, COMPILE, REGIONS, MOST_THREADS, STATE_WORDS = range(2 * KINDS, 2 * KINDS + 6)
+ANY, FREE, TAKEN = range(3)  # parallel regions at a time: any number; one, and there is none; one or none, and no more
 
 CHAIN = 8  # values that a lane adds up before its sum is added to others
 BLOCK = 4 * CHAIN  # vectors of a block, whose sum is added to others in float64
@@ -1030,50 +1054,88 @@ def spread(plan, like):
         bias[i] = pointer(norm.bias, like)[i // plan.repeated] if norm.bias else 0
 
 
-def step_of(kind):
-    """The function that takes step i of a phase of a plan of that kind: what Numba compiles for itself."""
+def step_of(kind, zero, version):
+    """Step i of a phase of a plan of that kind, for the type of `zero`: what is compiled for each of both."""
 
-    def step(address, phase, i, slot, like):
+    def step(address, phase, i, slot):
+        _ = version  # so that Numba's cache, which looks at one file, asks for it
         plan = plan_at(address)
+        x, y = pointer(plan.norm.x.data, zero), pointer(plan.norm.y.data, zero)
         if phase == SPREAD:
-            spread(plan, like)
+            spread(plan, zero)
+        elif kind == ROWS:
+            rows(plan, phase, i, slot, x, y)
+        elif kind == COLUMNS:
+            columns(plan, phase, i, slot, x, y)
         else:
-            kind(plan, phase, i, slot, pointer(plan.norm.x.data, like), pointer(plan.norm.y.data, like))
+            short(plan, phase, i, slot, x, y)
 
     return step
 
 
 @functools.partial(numba.njit, parallel=True, nogil=True, error_model="numpy", no_cpython_wrapper=True)
-def share(step, address, phase, steps):
+def parallel_steps(step, plan, phase, steps):
     """All steps of a phase, by all threads."""
     for i in numba.prange(steps):
-        call_step(step, address, phase, np.intp(i), thread_id())
+        call(step, plan, phase, np.intp(i), thread_id())
 
 
-@jit
-def forward(address, threads, state):
-    """`KernelSet.forward` on up to so many threads; `state` holds the addresses of the steps."""
-    norm, words = pointer(address, 0), stack(PLAN_WORDS, 0)
-    for i in range(NORM_WORDS):
-        words[i] = norm[i]
-    here = address_of(words)
-    plan = plan_at(here)
-    make_plan(plan, threads)
-    size = 8 if plan.norm.element else 4
-    plan.scratch = malloc(plan.bytes + 2 * plan.spread * size)
-    if plan.scratch == 0:
-        return -1
-    plan.weight, plan.bias = plan.norm.weight, plan.norm.bias
-    if plan.spread:
-        plan.weight = plan.scratch + plan.bytes
-        plan.bias = plan.weight + plan.spread * size
-    step = pointer(state, 0)[plan.norm.element * 3 + plan.kind]
-    for phase in range(5):
-        steps = steps_of(plan, phase)
-        if threads == 1 or steps == 1 or (phase == FINISH and plan.kind == ROWS):
+def share_of(version):
+    """Take all steps of a phase, on up to `threads` threads: those that Numba has, and no more regions than it can."""
+
+    def share(step, plan, phase, steps, threads):
+        _ = version
+        memory, before = pointer(state(), 0), get_threads()
+        threads = min(threads, memory[MOST_THREADS])
+        if threads > 1 and (memory[REGIONS] == ANY or exchange(memory, REGIONS, FREE, TAKEN)):
+            set_threads(threads)
+            parallel_steps(step, plan, phase, steps)
+            set_threads(before)
+            exchange(memory, REGIONS, TAKEN, FREE)
+        else:
             for i in range(steps):
-                call_step(step, here, phase, i, 0)
-        elif steps:
-            share(step, here, phase, steps)
-    free(plan.scratch)
-    return 0
+                call(step, plan, phase, i, 0)
+
+    return share
+
+
+@inlined
+def compiled(index):
+    """The address of one of the functions in the state, compiled now if it isn't yet."""
+    memory = pointer(state(), 0)
+    if memory[index] == 0:
+        call(memory[COMPILE], index)
+    return memory[index]
+
+
+def forward_of(version):
+    """`KernelSet.forward`."""
+
+    def forward(address, threads):
+        _ = version
+        norm, words = pointer(address, 0), stack(PLAN_WORDS, 0)
+        for i in range(NORM_WORDS):
+            words[i] = norm[i]
+        here = address_of(words)
+        plan = plan_at(here)
+        make_plan(plan, threads)
+        size = 8 if plan.norm.element else 4
+        step = compiled(plan.norm.element * KINDS + plan.kind)
+        plan.scratch = malloc(plan.bytes + 2 * plan.spread * size)
+        if plan.scratch == 0 or step == 0:
+            return -1
+        plan.weight, plan.bias = plan.norm.weight, plan.norm.bias
+        if plan.spread:
+            plan.weight = plan.scratch + plan.bytes
+            plan.bias = plan.weight + plan.spread * size
+        for phase in range(PHASES):
+            steps = steps_of(plan, phase)
+            if threads == 1 or steps <= 1 or (phase == FINISH and plan.kind == ROWS):
+                for i in range(steps):
+                    call(step, here, phase, i, 0)
+            else:
+                call(compiled(SHARE), step, here, phase, steps, threads)
+        free(plan.scratch)
+        return 0
+
+    return forward
