@@ -1,11 +1,12 @@
 """The engine "numba": what `loops` says, compiled for this very CPU, and called as C functions without the GIL.
 
-`FORWARD` is the address of `KernelSet.forward`.  What it calls is compiled when it is first called, or loaded from
-Numba's cache on disk: for each element and kind of plan one function, which takes any strides.
+`FORWARD` is the address of `KernelSet.forward`.  What that calls is compiled when it is first called, or loaded from
+Numba's cache on disk: one function for each element and kind of plan, which takes any strides.
 """
 
 import ctypes
 import os
+import pickle
 import warnings
 import zlib
 from pathlib import Path
@@ -23,11 +24,11 @@ from numba.core.compiler_lock import global_compiler_lock
 
 from cpunorm._numba import lanes, loops
 
-__all__ = ["FORWARD", "compile_for"]
+__all__ = ["FORWARD", "compile_for"]  # noqa: F822, see __getattr__
 
 ZEROS = np.float32(0), np.float64(0)  # of each element
-SHARED = types.void(*[types.intp] * 5)
-STEP = types.void(*[types.intp] * 4)
+SIGNATURES = {loops.FORWARD: types.intc(types.intp, types.intc), loops.SHARE: types.intc(*[types.intp] * 5)}
+STEP = types.intc(*[types.intp] * 4)
 VERSION = zlib.crc32(b"".join(Path(module.__file__).read_bytes() for module in (lanes, loops)))
 
 state = np.zeros(loops.STATE_WORDS, np.intp)
@@ -42,17 +43,18 @@ def _compile(index):
         if state[index]:
             return
         if index == loops.FORWARD:
-            signature, function = types.intc(types.intp, types.intc), loops.forward_of(VERSION)
+            function = loops.forward_of(VERSION)
         elif index == loops.SHARE:
-            numba.set_num_threads(numba.get_num_threads())  # there are the threads that it calls
-            signature, function = SHARED, loops.share_of(VERSION)
+            numba.set_num_threads(numba.get_num_threads())  # now there are the functions that it calls
+            function = loops.share_of(VERSION)
         else:
             element, kind = divmod(index, loops.KINDS)
-            signature, function = STEP, loops.step_of(kind, ZEROS[element], VERSION)
+            function = loops.step_of(kind, ZEROS[element], VERSION)
+        signature = SIGNATURES.get(index, STEP)
         if _cached_on_disk:
             try:
                 compiled[index] = numba.cfunc(signature, cache=True, error_model="numpy")(function)
-            except (OSError, RuntimeError) as error:  # Numba's for a directory that is missing or not to be written
+            except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:  # no place, no room, a damaged file
                 message = f"the Numba kernels are compiled anew in each process: {error}"
                 warnings.warn(message, RuntimeWarning, stacklevel=2)
                 _cached_on_disk = False
@@ -87,5 +89,11 @@ _callback = ctypes.CFUNCTYPE(None, ctypes.c_ssize_t)(_compile)
 state[loops.COMPILE] = ctypes.cast(_callback, ctypes.c_void_p).value
 state[loops.MOST_THREADS] = numba.config.NUMBA_NUM_THREADS
 llvmlite.binding.add_symbol(lanes.STATE, state.ctypes.data)
-_compile(loops.FORWARD)
-FORWARD = int(state[loops.FORWARD])
+
+
+def __getattr__(name):
+    """`FORWARD`, compiled when it is asked for: not by users of Numba who import this for `overloads` alone."""
+    if name != "FORWARD":
+        raise AttributeError(name)
+    _compile(loops.FORWARD)
+    return int(state[loops.FORWARD])

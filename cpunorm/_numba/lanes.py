@@ -90,7 +90,7 @@ def pointer(typing_context, address, like):
 
 @intrinsic
 def address_of(typing_context, pointer):
-    """The address that a pointer holds."""
+    """The address that a pointer, or a record, holds."""
 
     def code(context, builder, signature, arguments):
         return builder.ptrtoint(arguments[0], context.get_value_type(types.intp))
@@ -183,11 +183,10 @@ def call(typing_context, function, *arguments):
 
     def code(context, builder, signature, arguments):
         function, arguments = arguments[0], cgutils.unpack_tuple(builder, arguments[1])
-        kind = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
-        builder.call(builder.inttoptr(function, kind.as_pointer()), arguments)
-        return context.get_dummy_value()
+        kind = ir.FunctionType(ir.IntType(32), [argument.type for argument in arguments])
+        return builder.call(builder.inttoptr(function, kind.as_pointer()), arguments)
 
-    return types.void(types.intp, types.StarArgTuple.from_types([types.intp] * len(arguments))), code
+    return types.int32(types.intp, types.StarArgTuple.from_types([types.unliteral(kind) for kind in arguments])), code
 
 
 def outside(name, result, *parameters):

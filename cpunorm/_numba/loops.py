@@ -58,14 +58,18 @@ __all__ = [
     "COMPILE",
     "FORWARD",
     "FREE",
+    "GIVEN",
     "KINDS",
     "MOST_THREADS",
     "NORM",
+    "NORM_WORDS",
     "REGIONS",
     "SHARE",
     "STATE_WORDS",
     "TAKEN",
+    "compiled",
     "forward_of",
+    "norm_at",
     "share_of",
     "step_of",
 ]
@@ -1069,6 +1073,7 @@ def step_of(kind, zero, version):
             columns(plan, phase, i, slot, x, y)
         else:
             short(plan, phase, i, slot, x, y)
+        return 0
 
     return step
 
@@ -1095,6 +1100,7 @@ def share_of(version):
         else:
             for i in range(steps):
                 call(step, plan, phase, i, 0)
+        return 0
 
     return share
 
