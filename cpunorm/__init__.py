@@ -7,14 +7,24 @@ from cpunorm._fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 from cpunorm._memory import empty_cache, get_cache_limit, set_cache_limit
 from cpunorm._threads import get_num_threads, num_threads, set_num_threads
 from cpunorm._version import __version__
-from cpunorm.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, GroupNorm, LayerNorm
+from cpunorm.modules import (
+    BatchNorm1d,
+    BatchNorm2d,
+    BatchNorm3d,
+    FrozenBatchNorm2d,
+    GroupNorm,
+    LayerNorm,
+    LocalResponseNorm,
+)
 
 __all__ = [
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
+    "FrozenBatchNorm2d",
     "GroupNorm",
     "LayerNorm",
+    "LocalResponseNorm",
     "__version__",
     "empty_cache",
     "engine",
