@@ -38,10 +38,10 @@ def _axes(dim, ndim):
 
 
 def _lp_norm(x, p, axes):
-    """The p-norm of float64 x over `axes`, which stay with length 1. Overwrites x."""
+    """The p-norm of float64 x over `axes`, which stay with length 1."""
     if p == 0:
         return np.count_nonzero(x, axis=axes, keepdims=True).astype(np.float64)
-    x = np.abs(x, out=x)
+    x = np.abs(x)
     extreme = x.max(axis=axes, keepdims=True, initial=0) if p > 0 else x.min(axis=axes, keepdims=True)
     if np.isinf(p):
         return extreme
@@ -120,7 +120,7 @@ def normalize(
         raise RuntimeError(f"normalize: there is no norm with p={p} of axis {dim} of shape {x.shape}, which is empty")
     y = x.astype(np.float64)
     with np.errstate(all="ignore"):
-        y /= np.maximum(_lp_norm(y.copy("K"), p, axes), eps)
+        y /= np.maximum(_lp_norm(y, p, axes), eps)
     return deliver(y, out, dtype)
 
 
