@@ -48,8 +48,7 @@ def _lp_norm(x, p, axes):
     # In units of the value that counts most, no power that matters leaves float64's range; 0, Inf and NaN are no unit.
     unit = np.where((extreme > 0) & (extreme < np.inf), extreme, 1.0)
     x /= unit
-    if p != 1:
-        np.power(x, p, out=x)
+    x **= p
     return unit * x.sum(axis=axes, keepdims=True) ** (1 / p)
 
 

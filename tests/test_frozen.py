@@ -95,6 +95,17 @@ def test_state_dict():
     np.testing.assert_array_equal(norm.running_mean, running(3)[0])
 
 
+def test_reads_its_own_part_of_a_checkpoint_alone():
+    class Checkpoint(dict):
+        def __getitem__(self, key):
+            assert key.startswith("layer.")
+            return super().__getitem__(key)
+
+    state = Checkpoint({f"layer.{key}": value for key, value in checkpoint(3).items()})
+    state |= {"layer.num_batches_tracked": np.array(1), "other.weight": np.ones(3)}
+    assert cpunorm.FrozenBatchNorm2d(3).load_state_dict(state, prefix="layer.") == ([], [])
+
+
 def test_a_checkpoint_of_torch():
     torch = pytest.importorskip("torch")
     theirs = torch.nn.BatchNorm2d(6).train()
