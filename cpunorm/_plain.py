@@ -4,10 +4,8 @@
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cpunorm._arguments import as_input, as_out, channel_axis, deliver, integer, real
 
@@ -53,12 +51,12 @@ def _lp_norm(x, p, axes):
 
 
 def normalize(
-    input: NDArray[Any],
+    input: np.ndarray,
     p: float = 2.0,
     dim: int | Sequence[int] = 1,
     eps: float = 1e-12,
-    out: NDArray[Any] | None = None,
-) -> NDArray[Any]:
+    out: np.ndarray | None = None,
+) -> np.ndarray:
     r"""Divide by the p-norm along an axis: `torch.nn.functional.normalize`.
 
     .. math:: y = \frac{x}{\max(\lVert x \rVert_p, \epsilon)}, \qquad
@@ -124,15 +122,15 @@ def normalize(
 
 
 def local_response_norm(
-    input: NDArray[Any],
+    input: np.ndarray,
     size: int,
     alpha: float = 1e-4,
     beta: float = 0.75,
     k: float = 1.0,
     *,
     data_format: str = "channels_first",
-    out: NDArray[Any] | None = None,
-) -> NDArray[Any]:
+    out: np.ndarray | None = None,
+) -> np.ndarray:
     r"""Divide by a power of the mean square of neighbouring channels: `torch.nn.functional.local_response_norm`.
 
     .. math:: y_c = x_c \Bigl(k + \frac{\alpha}{\mathit{size}}

@@ -1,9 +1,8 @@
 """FrozenBatchNorm2d: what `torchvision.ops` has for trained networks whose statistics never move again."""
 
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cpunorm import functional
 from cpunorm._arguments import check_array, dimension
@@ -61,7 +60,7 @@ class FrozenBatchNorm2d(Module):
         """Set weight and running_var to 1, bias and running_mean to 0, in place."""
         self._fill(weight=1, bias=0, running_mean=0, running_var=1)
 
-    def load_state_dict(self, state_dict: Any, strict: bool = True, *, prefix: str = "") -> IncompatibleKeys:
+    def load_state_dict(self, state_dict: Mapping, strict: bool = True, *, prefix: str = "") -> IncompatibleKeys:
         """As all modules do, but a BatchNorm2d's ``num_batches_tracked`` is passed over."""
         counter = f"{prefix}num_batches_tracked"
         if hasattr(state_dict, "keys") and counter in state_dict.keys():  # noqa: SIM118
@@ -69,7 +68,7 @@ class FrozenBatchNorm2d(Module):
             state_dict = {key: state_dict[key] for key in keys}
         return super().load_state_dict(state_dict, strict, prefix=prefix)
 
-    def forward(self, input: NDArray[Any], *, out: NDArray[Any] | None = None) -> NDArray[Any]:
+    def forward(self, input: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
         """Normalise `input`, of shape (N, C, H, W) or (N, H, W, C); see `functional.batch_norm`.
 
         Raises

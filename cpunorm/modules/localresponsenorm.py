@@ -1,8 +1,6 @@
 """LocalResponseNorm."""
 
-from typing import Any
-
-from numpy.typing import NDArray
+import numpy as np
 
 from cpunorm import functional
 from cpunorm.modules._module import Module
@@ -22,6 +20,11 @@ class LocalResponseNorm(Module):
     alpha, beta, k : float
     data_format : {"channels_first", "channels_last"}
         Where the channels of the input are.
+
+    Raises
+    ------
+    RuntimeError, TypeError, ValueError
+        When it is called with what `functional.local_response_norm` refuses; a bad `size` too, as in torch.
 
     Examples
     --------
@@ -51,7 +54,7 @@ class LocalResponseNorm(Module):
         self.k = k
         self.data_format = data_format
 
-    def forward(self, input: NDArray[Any], *, out: NDArray[Any] | None = None) -> NDArray[Any]:
+    def forward(self, input: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
         """Normalise `input`, of shape (N, C, ...) or (N, ..., C); see `functional.local_response_norm`."""
         return functional.local_response_norm(
             input, self.size, self.alpha, self.beta, self.k, data_format=self.data_format, out=out
