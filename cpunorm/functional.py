@@ -11,8 +11,9 @@ Common to all:
 """
 
 from cpunorm import _call
+from cpunorm._plain import local_response_norm, normalize
 
-__all__ = ["batch_norm", "group_norm", "layer_norm"]
+__all__ = ["batch_norm", "group_norm", "layer_norm", "local_response_norm", "normalize"]
 
 
 def batch_norm(
