@@ -85,11 +85,8 @@ def inner_loops(body):
     while changed:
         changed = False
         for at in graph:
-            if (
-                at != entry
-                and (now := {at}.union(set.intersection(*map(above.get, before[at])) if before[at] else ()))
-                != above[at]
-            ):
+            now = {at} | set.intersection(*(above[block] for block in before[at] or [at]))
+            if at != entry and now != above[at]:
                 above[at], changed = now, True
     loops = {}
     for at, (_, follow) in graph.items():
