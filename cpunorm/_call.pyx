@@ -29,6 +29,35 @@ from cpunorm import _arguments, _memory
 
 cnp.import_array()
 
+cdef extern from *:
+    """
+    /* Of what is known to be an ndarray: Cython's own declarations test that once more, 10 ns each. */
+    #define ndim_of(a) PyArray_NDIM((PyArrayObject *) (a))
+    #define length_of(a, axis) PyArray_DIM((PyArrayObject *) (a), axis)
+    #define stride_of(a, axis) PyArray_STRIDE((PyArrayObject *) (a), axis)
+    #define type_of(a) PyArray_TYPE((PyArrayObject *) (a))
+    #define data_of(a) PyArray_DATA((PyArrayObject *) (a))
+    #define size_of(a) PyArray_SIZE((PyArrayObject *) (a))
+    #define itemsize_of(a) PyArray_ITEMSIZE((PyArrayObject *) (a))
+    #define bytes_of(a) PyArray_NBYTES((PyArrayObject *) (a))
+    #define is_behaved(a) PyArray_ISBEHAVED_RO((PyArrayObject *) (a))
+    #define is_writeable(a) PyArray_ISWRITEABLE((PyArrayObject *) (a))
+    #define is_contiguous(a) PyArray_ISCONTIGUOUS((PyArrayObject *) (a))
+    #define is_carray(a) PyArray_ISCARRAY_RO((PyArrayObject *) (a))
+    """
+    int ndim_of(object a)
+    Py_ssize_t length_of(object a, int axis)
+    Py_ssize_t stride_of(object a, int axis)
+    int type_of(object a)
+    void* data_of(object a)
+    Py_ssize_t size_of(object a)
+    Py_ssize_t itemsize_of(object a)
+    Py_ssize_t bytes_of(object a)
+    bint is_behaved(object a)
+    bint is_writeable(object a)
+    bint is_contiguous(object a)
+    bint is_carray(object a)
+
 cdef enum:
     MOST_AXES = 64  # of an ndarray
 
@@ -59,12 +88,12 @@ cdef inline bint is_plain(object array) noexcept:
     cdef Py_ssize_t size
     if not cnp.PyArray_CheckExact(array):
         return False
-    dtype = cnp.PyArray_TYPE(array)
-    if (dtype != cnp.NPY_FLOAT32 and dtype != cnp.NPY_FLOAT64) or not cnp.PyArray_ISBEHAVED_RO(array):
+    dtype = type_of(array)
+    if (dtype != cnp.NPY_FLOAT32 and dtype != cnp.NPY_FLOAT64) or not is_behaved(array):
         return False
-    size = cnp.PyArray_ITEMSIZE(array)
-    for axis in range(cnp.PyArray_NDIM(array)):
-        if cnp.PyArray_STRIDE(array, axis) & (size - 1):
+    size = itemsize_of(array)
+    for axis in range(ndim_of(array)):
+        if stride_of(array, axis) & (size - 1):
             return False
     return True
 
@@ -74,11 +103,11 @@ cdef inline bint fits(object vector, object x, int ndim) noexcept:
     cdef int axis
     if vector is None:
         return True
-    if not (cnp.PyArray_CheckExact(vector) and cnp.PyArray_TYPE(vector) == cnp.PyArray_TYPE(x)
-            and cnp.PyArray_ISCARRAY_RO(vector) and cnp.PyArray_NDIM(vector) == ndim):
+    if not (cnp.PyArray_CheckExact(vector) and type_of(vector) == type_of(x)
+            and is_carray(vector) and ndim_of(vector) == ndim):
         return False
     for axis in range(ndim):
-        if cnp.PyArray_DIM(vector, axis) != cnp.PyArray_DIM(x, cnp.PyArray_NDIM(x) - ndim + axis):
+        if length_of(vector, axis) != length_of(x, ndim_of(x) - ndim + axis):
             return False
     return True
 
@@ -86,8 +115,8 @@ cdef inline bint fits(object vector, object x, int ndim) noexcept:
 cdef inline bint is_vector(object vector, object x, Py_ssize_t size) noexcept:
     """Whether `vector` is None, or a contiguous vector of `size` values in the dtype of x."""
     return vector is None or (
-        cnp.PyArray_CheckExact(vector) and cnp.PyArray_TYPE(vector) == cnp.PyArray_TYPE(x)
-        and cnp.PyArray_ISCARRAY_RO(vector) and cnp.PyArray_NDIM(vector) == 1 and cnp.PyArray_DIM(vector, 0) == size)
+        cnp.PyArray_CheckExact(vector) and type_of(vector) == type_of(x)
+        and is_carray(vector) and ndim_of(vector) == 1 and length_of(vector, 0) == size)
 
 
 cdef inline double eps_of(str function, object eps, bint zero_allowed) except? -1:
@@ -97,11 +126,11 @@ cdef inline double eps_of(str function, object eps, bint zero_allowed) except? -
 
 
 cdef inline int channel_axis(str function, object x, object data_format) except -1:
-    if cnp.PyArray_NDIM(x) >= 2:
+    if ndim_of(x) >= 2:
         if data_format is CHANNELS_FIRST:
             return 1
         if data_format is CHANNELS_LAST:
-            return cnp.PyArray_NDIM(x) - 1
+            return ndim_of(x) - 1
     return _arguments.channel_axis(function, x, data_format)
 
 
@@ -113,22 +142,22 @@ cdef inline bint separate(object a, object b) noexcept:
     """Whether the memory of two contiguous arrays has no byte in common; None has no memory."""
     if b is None:
         return True
-    cdef char* start_a = <char*> cnp.PyArray_DATA(a)
-    cdef char* start_b = <char*> cnp.PyArray_DATA(b)
-    return start_a + cnp.PyArray_NBYTES(a) <= start_b or start_b + cnp.PyArray_NBYTES(b) <= start_a
+    cdef char* start_a = <char*> data_of(a)
+    cdef char* start_b = <char*> data_of(b)
+    return start_a + bytes_of(a) <= start_b or start_b + bytes_of(b) <= start_a
 
 
 cdef bint is_plain_out(object out, object x) noexcept:
     """Whether `out` is writeable, laid out as the contiguous x, and is x itself or apart from it."""
     cdef int axis
-    if not (is_plain(out) and cnp.PyArray_ISWRITEABLE(out) and cnp.PyArray_TYPE(out) == cnp.PyArray_TYPE(x)
-            and cnp.PyArray_NDIM(out) == cnp.PyArray_NDIM(x)
-            and cnp.PyArray_ISCONTIGUOUS(x) and cnp.PyArray_ISCONTIGUOUS(out)):
+    if not (is_plain(out) and is_writeable(out) and type_of(out) == type_of(x)
+            and ndim_of(out) == ndim_of(x)
+            and is_contiguous(x) and is_contiguous(out)):
         return False
-    for axis in range(cnp.PyArray_NDIM(x)):
-        if cnp.PyArray_DIM(out, axis) != cnp.PyArray_DIM(x, axis):
+    for axis in range(ndim_of(x)):
+        if length_of(out, axis) != length_of(x, axis):
             return False
-    return cnp.PyArray_DATA(out) == cnp.PyArray_DATA(x) or separate(out, x)
+    return data_of(out) == data_of(x) or separate(out, x)
 
 
 # Seeing arrays along the axes of a Norm.
@@ -137,13 +166,17 @@ cdef struct Axis:
     Py_ssize_t length, x, y  # strides in elements
 
 
+cdef inline int log2_size(object x) noexcept:
+    """The logarithm of the size of an element: strides are shifted by it, for a division takes ten times as long."""
+    return 2 if type_of(x) == cnp.NPY_FLOAT32 else 3
+
+
 cdef inline int see(Axis* axes, object x, object y, int start, int stop, int without, bint sort) noexcept:
     """The axes start..stop but `without`, outermost in memory first if `sort`, merged; how many are left."""
-    cdef int axis, count = 0, at
-    cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(x)
+    cdef int axis, count = 0, at, size = log2_size(x)
     cdef Axis one
     for axis in range(start, stop):
-        one = Axis(cnp.PyArray_DIM(x, axis), cnp.PyArray_STRIDE(x, axis) // size, cnp.PyArray_STRIDE(y, axis) // size)
+        one = Axis(length_of(x, axis), stride_of(x, axis) >> size, stride_of(y, axis) >> size)
         if axis == without or one.length == 1:
             continue
         at = count
@@ -178,9 +211,9 @@ cdef inline bint place_positions(Norm* n, const Axis* axes, int count) noexcept:
 
 
 cdef inline void place_channels(Norm* n, object x, object y, int axis) noexcept:
-    cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(x)
-    n.channels = cnp.PyArray_DIM(x, axis)
-    n.x.channel, n.y.channel = cnp.PyArray_STRIDE(x, axis) // size, cnp.PyArray_STRIDE(y, axis) // size
+    cdef int size = log2_size(x)
+    n.channels = length_of(x, axis)
+    n.x.channel, n.y.channel = stride_of(x, axis) >> size, stride_of(y, axis) >> size
 
 
 cdef bint place_batch(Norm* n, object x, object y, int axis) noexcept:
@@ -188,7 +221,16 @@ cdef bint place_batch(Norm* n, object x, object y, int axis) noexcept:
     cdef Axis axes[MOST_AXES]
     place_channels(n, x, y, axis)
     n.groups = n.channels
-    return place_positions(n, axes, see(axes, x, y, 0, cnp.PyArray_NDIM(x), axis, True))
+    return place_positions(n, axes, see(axes, x, y, 0, ndim_of(x), axis, True))
+
+
+cdef inline bint is_across(object x) noexcept:
+    """Whether the first axis is the innermost in memory."""
+    cdef int axis
+    for axis in range(1, ndim_of(x)):
+        if length_of(x, axis) > 1 and labs(stride_of(x, axis)) <= labs(stride_of(x, 0)):
+            return False
+    return size_of(x) > length_of(x, 0)
 
 
 cdef bint place_samples(Norm* n, object x, object y, int axis, bint dense) noexcept:
@@ -198,18 +240,20 @@ cdef bint place_samples(Norm* n, object x, object y, int axis, bint dense) noexc
     their bits were different from those of the dense array with the same order of axes.
     """
     cdef Axis axes[MOST_AXES]
-    cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(x)
-    cdef int count = see(axes, x, y, 1, cnp.PyArray_NDIM(x), axis, True)
+    cdef int size = log2_size(x)
+    cdef int count = see(axes, x, y, 1, ndim_of(x), axis, True)
+    if not dense and is_across(x):
+        return False
     place_channels(n, x, y, axis)
-    n.samples = cnp.PyArray_DIM(x, 0)
-    n.x.sample, n.y.sample = cnp.PyArray_STRIDE(x, 0) // size, cnp.PyArray_STRIDE(y, 0) // size
+    n.samples = length_of(x, 0)
+    n.x.sample, n.y.sample = stride_of(x, 0) >> size, stride_of(y, 0) >> size
     return count < (4 if dense else 3) and place_positions(n, axes, count)
 
 
 cdef bint place_rows(Norm* n, object x, object y, int leading) noexcept:
     """LayerNorm's view: what is normalised are positions, each row is a channel."""
     cdef Axis axes[MOST_AXES]
-    cdef bint fit = place_positions(n, axes, see(axes, x, y, leading, cnp.PyArray_NDIM(x), -1, False))
+    cdef bint fit = place_positions(n, axes, see(axes, x, y, leading, ndim_of(x), -1, False))
     cdef int count = see(axes, x, y, 0, leading, -1, True)
     if count > 0:
         n.channels, n.x.channel, n.y.channel = axes[count - 1].length, axes[count - 1].x, axes[count - 1].y
@@ -258,19 +302,21 @@ cdef object run(
     cdef KernelSet* chosen = kernels  # all three of the same engine: another thread may change it meanwhile
     made_ready, forward = prepare, python_forward
     cdef object y = out, result = out
+    cdef Py_ssize_t size = size_of(x)
     if out is None:
         y = new_like(x)
         result = y if dtype is None else None
     elif dtype is not None or not is_plain(out):
         y = new_like(x)
     if not place(n, view, x, y, axis, False):
-        x = x.copy("C" if view == ROWS else "K")  # rows are walked in logical order, others in that of memory
+        # rows are walked in logical order, others in that of memory; but what lies across samples isn't walked at all
+        x = x.copy("C" if view == ROWS or view == SAMPLES and is_across(x) else "K")
         y = new_like(x)
         place(n, view, x, y, axis, True)
-    n.x.data, n.y.data = cnp.PyArray_DATA(x), cnp.PyArray_DATA(y)
-    n.element = 0 if cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32 else 1
+    n.x.data, n.y.data = data_of(x), data_of(y)
+    n.element = 0 if type_of(x) == cnp.NPY_FLOAT32 else 1
     reads = 1 if n.statistic == GIVEN else 2
-    threads = threads_for(cnp.PyArray_SIZE(x), reads)
+    threads = threads_for(size, reads)
     if made_ready is not None:
         made_ready(n.element)
     if forward is not None:
@@ -278,7 +324,7 @@ cdef object run(
     elif kernel(chosen, n, running_mean, running_var, threads) and not (
             release() and kernel(chosen, n, running_mean, running_var, threads) == 0):
         raise MemoryError("cpunorm: no memory for the scratch of a kernel")
-    call_ends(cnp.PyArray_SIZE(x), reads)
+    call_ends(size, reads)
     if dtype is None and result is y:
         return y
     return _arguments.deliver(y, result, dtype)
@@ -286,7 +332,7 @@ cdef object run(
 
 cdef object seen(const Operand* a, const Norm* n, object base):
     """An operand as an ndarray (samples, outer, middle, channels, inner)."""
-    cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(base)
+    cdef Py_ssize_t size = itemsize_of(base)
     strides = (a.sample * size, a.outer * size, a.middle * size, a.channel * size, a.inner * size)
     return _memory.strided(base, (n.samples, n.outer, n.middle, n.channels, n.inner), strides)
 
@@ -306,24 +352,24 @@ cdef int forward_in_python(
     mean, var = room_for(n.mean, moments, np.float64), room_for(n.var, moments, np.float64)
     enter()
     if n.weight != NULL:
-        memcpy(cnp.PyArray_DATA(weight), n.weight, cnp.PyArray_NBYTES(weight))
+        memcpy(data_of(weight), n.weight, bytes_of(weight))
     if n.bias != NULL:
-        memcpy(cnp.PyArray_DATA(bias), n.bias, cnp.PyArray_NBYTES(bias))
+        memcpy(data_of(bias), n.bias, bytes_of(bias))
     try:
         if running_mean is not None:
-            read(running_mean, <double*> cnp.PyArray_DATA(mean))
-            read(running_var, <double*> cnp.PyArray_DATA(var))
+            read(running_mean, <double*> data_of(mean))
+            read(running_var, <double*> data_of(var))
     finally:
         leave()
     forward(seen(&n.x, n, x), seen(&n.y, n, y), n.groups, n.along, n.statistic == GIVEN, mean, var, weight, bias, n.eps)
     if n.mean != NULL:
-        memcpy(n.mean, cnp.PyArray_DATA(mean), cnp.PyArray_NBYTES(mean))
-        memcpy(n.var, cnp.PyArray_DATA(var), cnp.PyArray_NBYTES(var))
+        memcpy(n.mean, data_of(mean), bytes_of(mean))
+        memcpy(n.var, data_of(var), bytes_of(var))
     return 0
 
 
 cdef inline void* data(object array) noexcept:
-    return NULL if array is None else cnp.PyArray_DATA(array)
+    return NULL if array is None else data_of(array)
 
 
 def batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps, data_format, out, counter):
@@ -350,7 +396,7 @@ cdef object counted_batch_norm(
     if not is_plain(input):
         x, dtype = _arguments.as_input("batch_norm", input, out)
     cdef int axis = channel_axis("batch_norm", x, data_format)
-    cdef Py_ssize_t channels = cnp.PyArray_DIM(x, axis), size = cnp.PyArray_SIZE(x)
+    cdef Py_ssize_t channels = length_of(x, axis), size = size_of(x)
     cdef bint train = training if training is True or training is False else _arguments.boolean(
         "batch_norm: training", training)
     if not (PyFloat_CheckExact(momentum) and momentum == momentum) and (momentum is not None or counter is None):
@@ -364,8 +410,8 @@ cdef object counted_batch_norm(
     if not (is_vector(weight, x, channels) and is_vector(bias, x, channels)
             and is_vector(running_mean, x, channels) and is_vector(running_var, x, channels)
             and (running_mean is None) == (running_var is None) and (train or running_mean is not None)
-            and (not train or running_mean is None or cnp.PyArray_ISWRITEABLE(running_mean)
-                 and cnp.PyArray_ISWRITEABLE(running_var))
+            and (not train or running_mean is None or is_writeable(running_mean)
+                 and is_writeable(running_var))
             and dtype is None):
         usual = False
         w, b, mean, var = _arguments.batch_norm_vectors(
@@ -404,7 +450,7 @@ def group_norm(input, num_groups, weight, bias, eps, data_format, out):
     if not is_plain(input):
         x, dtype = _arguments.as_input("group_norm", input, out)
     cdef int axis = channel_axis("group_norm", x, data_format)
-    cdef Py_ssize_t channels = cnp.PyArray_DIM(x, axis), size = cnp.PyArray_SIZE(x)
+    cdef Py_ssize_t channels = length_of(x, axis), size = size_of(x)
     if not PyLong_CheckExact(num_groups):
         num_groups = _arguments.integer("group_norm: num_groups", num_groups)
     if not 0 < num_groups <= channels or channels % <Py_ssize_t> num_groups or size == <Py_ssize_t> num_groups:
@@ -430,12 +476,12 @@ cdef inline int trailing(object x, object normalized_shape) noexcept:
     if not PyTuple_CheckExact(normalized_shape):
         return 0
     ndim = <int> PyTuple_GET_SIZE(normalized_shape)
-    leading = cnp.PyArray_NDIM(x) - ndim
+    leading = ndim_of(x) - ndim
     if leading < 0:
         return 0
     for axis in range(ndim):
         length = <object> PyTuple_GET_ITEM(normalized_shape, axis)
-        if not PyLong_CheckExact(length) or length != cnp.PyArray_DIM(x, leading + axis):
+        if not PyLong_CheckExact(length) or length != length_of(x, leading + axis):
             return 0
     return ndim
 
@@ -457,9 +503,9 @@ def layer_norm(input, normalized_shape, weight, bias, eps, out):
             "layer_norm", x, input.dtype, x.shape[x.ndim - ndim:], weight=weight, bias=bias)
     if out is not None and not (usual and is_plain_out(out, x) and separate(out, weight) and separate(out, bias)):
         _arguments.as_out("layer_norm", out, input, x.dtype if dtype is None else dtype, weight=weight, bias=bias)
-    if cnp.PyArray_SIZE(x) == 0:
+    if size_of(x) == 0:
         return _arguments.empty(input, dtype, out)
 
     n.statistic, n.along = CENTRED, True
     n.weight, n.bias, n.mean, n.var = data(w), data(b), NULL, NULL
-    return run(&n, ROWS, cnp.PyArray_NDIM(x) - ndim, x, out, dtype)
+    return run(&n, ROWS, ndim_of(x) - ndim, x, out, dtype)

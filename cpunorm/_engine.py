@@ -15,6 +15,7 @@ from cpunorm._levels import LEVELS
 __all__ = ["check_one_of", "engine", "force_isa", "get_engine", "isa_levels", "select", "set_engine", "warmup"]
 
 ENGINES = ("cython", "numba", "reference")
+MODULES = {"numba": "_numba.engine", "reference": "_kernels_reference"}
 NORMS = ("batch_norm", "group_norm", "layer_norm")
 
 kernels = None
@@ -75,7 +76,7 @@ def select(engine, isa=None):
     global kernels, _engine, _isa
     check_one_of("engine", engine, ENGINES)
     isa = _usable_isa(isa or _forced_isa) if engine == "cython" else None
-    module = LEVELS[isa].module if isa else f"_kernels_{engine}"
+    module = LEVELS[isa].module if isa else MODULES[engine]
     kernels, _engine, _isa = importlib.import_module(f"cpunorm.{module}"), engine, isa
     _call.use_kernels(kernels)
 
@@ -165,10 +166,9 @@ def warmup(norms=NORMS, dtypes=("float32",), *, engine=None):
     for name in names:
         check_one_of("dtype", name, ("float32", "float64"))
     if engine == "numba":
-        kernel_set = importlib.import_module("cpunorm._kernels_numba")
-        kernels = dict.fromkeys(kernel for norm in norms for kernel in kernel_set.KERNELS[norm])
-        for kernel, name in _with_progress([(kernel, name) for name in names for kernel in kernels]):
-            kernel_set.compiled(kernel, np.dtype(name))
+        compile_for = importlib.import_module("cpunorm._numba.engine").compile_for
+        for name in _with_progress(names):
+            compile_for(name)
 
 
 def _with_progress(steps):

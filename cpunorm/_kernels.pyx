@@ -84,6 +84,9 @@ cdef extern from "kernels/lines.h":
             const void* high, const void* scale, const void* shift, const void* weight, const void* bias,
             Py_ssize_t matrix, Traffic t) noexcept nogil
     const Lines** lines_of
+    void merge_columns_of(
+        const double* mean, const double* m2, Py_ssize_t n, double lines, double* joint_mean, double* joint_m2
+    ) noexcept nogil
     void end_stream() noexcept nogil
     Py_ssize_t stream_bytes() noexcept nogil
 
@@ -98,7 +101,9 @@ cdef extern from "kernels/team.h":
 cdef enum:
     PART = 65536  # values of a part
     PIECE = 8192  # values of the smallest piece of a long line that is worth a thread's while
-    LANE_VALUES = 16  # values of a domain that takes a lane, at most
+    LANE_ROW = 16  # values of a row that takes a lane, at most
+    LANE_VALUES = 64  # the same of domains that lie scattered in short samples
+    NARROW_RUN = 64  # values of a segment up to which those of all channels are columns
     FOLDED = 512  # columns, if lines of few channels can be walked as one
     STRIP_BYTES = 262144  # of a strip: what stays in L2
     NARROW = 256  # columns of the narrowest strip

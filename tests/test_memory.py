@@ -483,7 +483,7 @@ def closed():
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 @pytest.mark.parametrize("number", [1, 2, 10**6], ids=["one fails", "two fail", "all fail from there on"])
 def test_any_allocation_in_c_may_fail(tmp_path, number):
-    """MemoryError or the right result; with `out=x` the right result or x as it was; no memory lost; the gate closed."""
+    """MemoryError or the right result; `out=x` is that result or as it was; the gate is left."""
     library = tmp_path / "failing.so"
     subprocess.run(
         ["cc", "-O1", "-shared", "-fPIC", "-x", "c", "-", "-o", library, "-ldl"], input=FAILING.encode(), check=True

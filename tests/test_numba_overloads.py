@@ -12,9 +12,9 @@ from cpunorm import functional
 
 numba = pytest.importorskip("numba")
 
-from cpunorm import _numba_overloads  # noqa: E402
+from cpunorm._numba import overloads  # noqa: E402
 
-_numba_overloads.register()
+overloads.register()
 
 
 @pytest.fixture(autouse=True)
@@ -171,7 +171,7 @@ import numba, numpy as np, cpunorm.functional
 @numba.njit
 def f(x):
     return cpunorm.functional.batch_norm(x, x[0], x[0])
-assert "cpunorm._numba_overloads" not in sys.modules
+assert "cpunorm._numba.overloads" not in sys.modules
 print(f(np.ones((2, 3), np.float32)).sum())
 """
     assert fresh.output(code) == "0.0"

@@ -271,7 +271,7 @@ class Case:
         running = mean.ravel(), var.ravel()
         if self.mode != "eval":
             mean = z.mean(axis=axes, keepdims=True, dtype=np.longdouble).astype(np.float64)
-            var = np.square(z - mean).mean(axis=axes, keepdims=True)
+            var = np.square(z - mean).mean(axis=axes, keepdims=True, dtype=np.longdouble).astype(np.float64)
         if self.mode == "train":
             count = z.size // mean.size
             batch = mean.ravel(), var.ravel() * count / (count - 1)

@@ -101,6 +101,9 @@ cdef void apply_domain(
     """All lines of some channels of one sample."""
     cdef const Norm* n = &job.n
     cdef Py_ssize_t outer, middle
+    if n.along and (n.outer > 1 or n.middle > 1):
+        apply_gathered(job, sample, channel, channels, high, scale, shift)
+        return
     if (channels == 1 and n.middle == 1 and not n.along and n.x.inner == 1 and n.y.inner == 1
             and job.positions * job.lines.size <= STRIP_BYTES):
         job.lines.apply_constant(
@@ -113,11 +116,36 @@ cdef void apply_domain(
             apply_rows(job, sample, outer, middle, 0, n.inner, channel, channels, high, scale, shift, traffic)
 
 
+cdef void apply_gathered(
+    const Job* job, Py_ssize_t sample, Py_ssize_t channel, Py_ssize_t channels, const char* high, const char* scale,
+    const char* shift,
+) noexcept nogil:
+    """`apply_domain` of lines that don't follow each other, with weights along all of them."""
+    cdef double packed[MOST_BLOCK]
+    cdef const Norm* n = &job.n
+    cdef Axis axes[3]
+    cdef int size = job.lines.size
+    cdef Py_ssize_t c, i, some, weights
+    axes[0] = Axis(n.outer, n.x.outer, n.y.outer)
+    axes[1], axes[2] = Axis(n.middle, n.x.middle, n.y.middle), Axis(n.inner, n.x.inner, n.y.inner)
+    for c in range(channels):
+        i = 0
+        while i < job.positions:
+            some = min(<Py_ssize_t> MOST_BLOCK, job.positions - i)
+            weights = ((channel + c) * job.along_step + i) * size
+            gather(<char*> packed, x_at(job, sample * n.x.sample + (channel + c) * n.x.channel), axes, i, some, size)
+            job.lines.apply_along(
+                packed, packed, some, 1, 0, 0, high + c * size, scale + c * size, shift + c * size,
+                <const char*> n.weight + weights, <const char*> n.bias + weights, Traffic(0, 0))
+            scatter(y_at(job, sample * n.y.sample + (channel + c) * n.y.channel), <char*> packed, axes, i, some, size)
+            i += some
+
+
 cdef void work_rows(void* context, int thread, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """Moments and apply of the domains start..stop, of all (sample, group)."""
     cdef Job* job = <Job*> context
     cdef const Norm* n = &job.n
-    cdef Py_ssize_t index = start, group, part, at, i, count
+    cdef Py_ssize_t index = start, sample, group, part, at, i, count
     cdef bint single = job.count == 1 and job.even and job.length <= job.lines.block, fetched = False
     cdef Py_ssize_t most = 1
     cdef Moments moments[TOGETHER]
@@ -132,7 +160,7 @@ cdef void work_rows(void* context, int thread, Py_ssize_t start, Py_ssize_t stop
     cdef Moments* parts
     cdef int size = job.lines.size
     cdef Traffic traffic = job.traffic
-    if single and job.member == 1:
+    if single and job.member == 1 and stop - start > 1:
         most = max(<Py_ssize_t> 1, min(<Py_ssize_t> TOGETHER, (4096 if traffic.streamed else NEAR_BYTES) // (job.length * size)))
         if most >= 4:
             most = most // 4 * 4
@@ -140,7 +168,8 @@ cdef void work_rows(void* context, int thread, Py_ssize_t start, Py_ssize_t stop
             traffic.ahead = most * n.x.channel * size
         fetched = job.far  # while the ones before are applied: hardware doesn't foresee them, for those are read twice
     while index < stop:
-        group = index % n.groups
+        sample = index // n.groups if n.samples > 1 else 0
+        group = index - sample * n.groups
         count = min(most, stop - index, n.groups - group)
         if single:
             job.lines.row_moments(domain_of(job, index), job.length, <int> count, n.x.channel * job.member,
@@ -166,7 +195,7 @@ cdef void work_rows(void* context, int thread, Py_ssize_t start, Py_ssize_t stop
                 mean[i], var[i] = means[0], vars_[0]
             high, scale, shift = job.high + at * size, job.scale + at * size, job.shift + at * size
         coefficients_of(job, group, count * job.member, mean, var, high, scale, shift)
-        apply_domain(job, index // n.groups, group, count * job.member, high, scale, shift, traffic)
+        apply_domain(job, sample, group, count * job.member, high, scale, shift, traffic)
         index += count
     end_stream()
 
@@ -334,6 +363,10 @@ cdef void apply_columns(
     if job.width > 1 and not unit:
         apply_uneven(job, sample, line, stop, column, columns, high, scale, shift)
         return
+    if not n.along and job.width == 1 and columns == job.wide and columns < job.lines.lanes and not (
+            unit and even_pitch(job.line_axes, 3, False) == columns and even_pitch(job.line_axes, 3, True) == columns):
+        apply_packed(job, sample, line, stop, high, scale, shift)
+        return
     x_pitch, y_pitch = even_pitch(job.line_axes, 3, False), even_pitch(job.line_axes, 3, True)
     if unit and not n.along and column == 0 and columns == job.wide and x_pitch == columns and y_pitch == columns:
         while columns * fold % job.lines.lanes and 2 * fold * columns <= FOLDED and 4 * fold <= stop - line:
@@ -389,6 +422,42 @@ cdef void apply_columns(
         line += many
 
 
+cdef void apply_packed(
+    const Job* job, Py_ssize_t sample, Py_ssize_t line, Py_ssize_t stop, const char* high, const char* scale,
+    const char* shift,
+) noexcept nogil:
+    """`apply_columns` of short lines that don't follow each other: many become one."""
+    cdef double packed[MOST_BLOCK]
+    cdef double repeated[3 * FOLDED]
+    cdef Axis axes[3]
+    cdef Axis columns = Axis(job.wide, job.n.x.channel, job.n.y.channel)
+    cdef int size = job.lines.size
+    cdef Py_ssize_t fold = FOLDED // job.wide, most = MOST_BLOCK // (fold * job.wide) * fold, lines, i, bytes, whole
+    cdef const char* x = x_at(job, sample * job.n.x.sample)
+    cdef char* y = y_at(job, sample * job.n.y.sample)
+    bytes = job.wide * size
+    for i in range(fold):
+        memcpy(<char*> repeated + i * bytes, high, bytes)
+        memcpy(<char*> &repeated[FOLDED] + i * bytes, scale, bytes)
+        memcpy(<char*> &repeated[2 * FOLDED] + i * bytes, shift, bytes)
+    axes[0], axes[1], axes[2] = job.line_axes[1], job.line_axes[2], columns
+    while line < stop:  # not beyond one index of the outermost axis: gather takes three
+        lines = job.line_axes[1].length * job.line_axes[2].length
+        i = line // lines
+        lines = min(most, stop - line, (i + 1) * lines - line)
+        line -= i * job.line_axes[1].length * job.line_axes[2].length
+        gather(<char*> packed, x + i * job.line_axes[0].x * size, axes, line * job.wide, lines * job.wide, size)
+        whole = lines // fold
+        job.lines.apply_columns(packed, packed, fold * job.wide, whole, fold * job.wide, fold * job.wide, repeated,
+                                &repeated[FOLDED], &repeated[2 * FOLDED], Traffic(0, 0))
+        if lines % fold:
+            job.lines.apply_columns(
+                <char*> packed + whole * fold * bytes, <char*> packed + whole * fold * bytes, lines % fold * job.wide,
+                1, 0, 0, repeated, &repeated[FOLDED], &repeated[2 * FOLDED], Traffic(0, 0))
+        scatter(y + i * job.line_axes[0].y * size, <char*> packed, axes, line * job.wide, lines * job.wide, size)
+        line += i * job.line_axes[1].length * job.line_axes[2].length + lines
+
+
 cdef void apply_uneven(
     const Job* job, Py_ssize_t sample, Py_ssize_t line, Py_ssize_t stop, Py_ssize_t column, Py_ssize_t columns,
     const char* high, const char* scale, const char* shift,
@@ -402,12 +471,12 @@ cdef void apply_uneven(
         c = 0
         while c < columns:
             channel = (column + c) // job.width
-            gather(<char*> packed, 1, x_at(job, sample * n.x.sample + channel * n.x.channel
-                                           + offset_in(job.line_axes, 3, i, False)), job.run, 3, 0, job.width, size)
+            gather(<char*> packed, x_at(job, sample * n.x.sample + channel * n.x.channel
+                                        + offset_in(job.line_axes, 3, i, False)), job.run, 0, job.width, size)
             job.lines.apply_constant(packed, packed, job.width, 1, 0, 0, high + c * size, scale + c * size,
                                      shift + c * size, 0, Traffic(0, 0))
             scatter(y_at(job, sample * n.y.sample + channel * n.y.channel + offset_in(job.line_axes, 3, i, True)),
-                    <char*> packed, 1, job.run, 3, 0, job.width, size)
+                    <char*> packed, job.run, 0, job.width, size)
             c += job.width
 
 
@@ -616,12 +685,15 @@ cdef void work_lanes(void* context, int thread, Py_ssize_t start, Py_ssize_t sto
 
 cdef void forward_lanes(Job* job, int threads) noexcept nogil:
     cdef Turn t
+    cdef Axis axes[5]
     cdef Norm* n = &job.n
     cdef Py_ssize_t v, lanes = MOST_LANES, units
     t.job = job
+    axes[0], axes[1] = job.segments[0], job.segments[1]
+    axes[2], axes[3], axes[4] = job.run[0], job.run[1], job.run[2]
     for v in range(job.positions):
-        t.x[v] = offset_in(job.run, 3, v, False)
-        t.y[v] = offset_in(job.run, 3, v, True)
+        t.x[v] = offset_in(axes, 5, v, False)
+        t.y[v] = offset_in(axes, 5, v, True)
         t.in_order[v] = v
     t.window, t.within = lanes, False
     if n.along and job.along_step:
@@ -640,7 +712,7 @@ cdef void forward_given(Job* job, int threads) noexcept nogil:
     cdef Shared shared
     if not job.columns:
         cut_rows(job)
-        if (1 < job.length < SHORT and job.count >= 4 and even_pitch(job.run, 3, False) == 1 and even_pitch(job.run, 3, True) == 1
+        if (1 < job.length < LANE_ROW and job.count >= 4 and even_pitch(job.run, 3, False) == 1 and even_pitch(job.run, 3, True) == 1
                 and n.x.channel == job.length and n.y.channel == job.length):
             job.columns = True
     if not job.columns:
@@ -691,9 +763,9 @@ cdef int forward(const Norm* norm, int threads) noexcept nogil:
         else:
             if not job.columns:
                 cut_rows(&job)
-            if not job.columns and job.count == 1 and job.member == 1 and job.length <= LANE_VALUES:
+            if not job.columns and job.member == 1 and job.positions <= (LANE_VALUES if job.scattered else LANE_ROW):
                 forward_lanes(&job, threads)
-            elif job.columns or (job.count > 1 and job.length < LANE_VALUES and not job.n.along and job.member == 1):
+            elif job.columns or (job.count > 1 and job.length < NARROW_RUN and not job.n.along and job.member == 1):
                 cut_columns(&job, 1 if job.columns else job.length)
                 forward_columns(&job, threads)
             else:

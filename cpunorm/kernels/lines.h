@@ -115,6 +115,36 @@ static ptrdiff_t stream_bytes(void) {
 #endif
 }
 
+/* Mean and m2 of n columns together, each of `lines` values. */
+static void merge_columns_of(const double *mean, const double *m2, ptrdiff_t n, double lines, double *joint_mean,
+                             double *joint_m2) {
+    enum { SUMS = 8 };
+    double total[SUMS] = {0}, squares[SUMS] = {0}, sum = 0;
+    const double first = mean[0];  /* from it on, so that a large mean costs no digits */
+    ptrdiff_t i = 0;
+    for (; i + SUMS <= n; i += SUMS)
+        for (int j = 0; j < SUMS; j++)
+            total[j] += mean[i + j] - first;
+    for (; i < n; i++)
+        total[0] += mean[i] - first;
+    for (int j = 0; j < SUMS; j++)
+        sum += total[j];
+    sum = first + sum / (double) n;
+    if (sum - sum != 0)  /* the Inf or NaN that all come to */
+        for (i = 0, sum = 0; i < n; i++)
+            sum += mean[i];
+    for (i = 0; i + SUMS <= n; i += SUMS)
+        for (int j = 0; j < SUMS; j++) {
+            const double d = mean[i + j] - sum;
+            squares[j] += m2[i + j] + lines * d * d;
+        }
+    for (; i < n; i++)
+        squares[0] += m2[i] + lines * (mean[i] - sum) * (mean[i] - sum);
+    *joint_mean = sum;
+    *joint_m2 = ((squares[0] + squares[4]) + (squares[1] + squares[5]))
+                + ((squares[2] + squares[6]) + (squares[3] + squares[7]));
+}
+
 #define R float
 #define R_BYTES 4
 #define INT int32_t
@@ -208,6 +238,9 @@ ALWAYS void NAME(sums)(const R *x, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t pitch,
         }
         if (rest) {
             ptrdiff_t left = rest;
+            if (far)
+                for (int line = 0; line < LANES * R_BYTES; line += 64)
+                    __builtin_prefetch((const char *) p + AHEAD + line);
             if (left >= WIDTH) {
                 ADD(p, 0)
                 p += WIDTH;
@@ -485,6 +518,8 @@ ALWAYS void NAME(constant_lines)(const R *x, R *y, ptrdiff_t n, ptrdiff_t rows, 
             for (int v = 0; v < UNROLLED; v++)
                 NAME(put)(y + i + v * WIDTH, (NAME(load)(x + i + v * WIDTH) - h) * s + b, streamed);
         }
+        if (ahead && i < n)
+            NAME(fetch)(x + i, y + i, UNROLLED, ahead, streamed);
         for (; i + WIDTH <= n; i += WIDTH)
             NAME(put)(y + i, (NAME(load)(x + i) - h) * s + b, streamed);
         if (i < n)

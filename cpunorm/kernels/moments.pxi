@@ -50,10 +50,13 @@ cdef void cut_rows(Job* job) noexcept nogil:
     job.length = job.run[0].length * job.run[1].length * job.run[2].length
     job.pitch = even_pitch(job.segments, 2, False)
     job.even = even_pitch(job.run, 3, False) == 1 and (job.count == 1 or job.pitch != 0)
+    job.along = job.across = job.parts = job.block_rows = job.part_segments = 1
+    job.part_length = job.length
+    if job.count == 1 and job.length <= PART:  # one part: spared the divisions, which take as long as a short row
+        return
     job.along = ceil_div(job.length, PART)
     job.part_length = ceil_div(job.length, job.along)
     job.block_rows = max(<Py_ssize_t> 1, STEPS // ceil_div(job.length, lanes)) if job.length < job.lines.block else 1
-    job.part_segments = 1
     if job.along == 1:
         job.part_segments = max(<Py_ssize_t> 1, PART // job.length // job.block_rows) * job.block_rows
     job.across = ceil_div(job.count, job.part_segments)
@@ -81,9 +84,8 @@ cdef Moments part_moments(const Job* job, const char* x, Py_ssize_t part) noexce
             else:
                 source, pitch = <const char*> packed, n
                 for row in range(rows):
-                    gather(<char*> packed + row * n * size, 1,
-                           x + (offset_in(job.segments, 2, segment + row, False)) * size,
-                           job.run, 3, first + i, n, size)
+                    gather(<char*> packed + row * n * size,
+                           x + offset_in(job.segments, 2, segment + row, False) * size, job.run, first + i, n, size)
             block = job.lines.block_moments(
                 source, n, rows, pitch, job.far, job.tiny, all.count == 0, &shift)
             if all.count == 0:
@@ -97,7 +99,8 @@ cdef Moments part_moments(const Job* job, const char* x, Py_ssize_t part) noexce
 
 cdef inline const char* domain_of(const Job* job, Py_ssize_t index) noexcept nogil:
     """Where the domain `index`, of all (sample, group), starts in x."""
-    return x_at(job, index // job.n.groups * job.n.x.sample + index % job.n.groups * job.member * job.n.x.channel)
+    cdef Py_ssize_t sample = index // job.n.groups if job.n.samples > 1 else 0
+    return x_at(job, sample * job.n.x.sample + (index - sample * job.n.groups) * job.member * job.n.x.channel)
 
 
 cdef void work_parts(void* context, int thread, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
@@ -127,7 +130,7 @@ cdef void cut_columns(Job* job, Py_ssize_t width) noexcept nogil:
     job.tall = job.positions // width
     job.wide = n.channels * width
     job.fold = 1
-    while 2 * job.fold * job.wide <= job.lines.lanes and 2 * job.fold <= job.tall:
+    while not n.along and 2 * job.fold * job.wide <= job.lines.lanes and 2 * job.fold <= job.tall:
         job.fold *= 2
     job.line_pitch = even_pitch(job.line_axes, 3, False) if unit else 0
     if job.fold > 1 and job.line_pitch != job.wide:
@@ -148,7 +151,7 @@ cdef void pack_lines(
     """target (lines, columns) = those of the sample at x, `fold` lines of which are one."""
     cdef const Axis* inner = &job.line_axes[2]
     cdef Py_ssize_t i = line * job.fold, stop = (line + lines) * job.fold, at = 0, k = inner.length, j, p
-    cdef Py_ssize_t offsets[LANE_VALUES]
+    cdef Py_ssize_t offsets[NARROW_RUN]
     cdef int size = job.lines.size
     cdef const char* source
     columns //= job.fold
@@ -242,6 +245,11 @@ cdef void channels_of(
         return
     for g in range(channels // job.member):
         count = total = squares = 0
+        if job.fold == 1:
+            merge_columns_of(mean + g * group, m2 + g * group, group, lines, &total, &squares)
+            for c in range(g * job.member, (g + 1) * job.member):
+                mean[c], m2[c] = total, squares / (lines * group)
+            continue
         for f in range(job.fold):
             for i in range(f * job.wide + g * group, f * job.wide + (g + 1) * group):
                 n = lines + 1 if i < left else lines

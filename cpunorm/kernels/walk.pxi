@@ -3,6 +3,7 @@
 
 cdef enum:
     SHORT = 32  # positions below which the channels of a group are seen as positions
+    SHEET = 16384  # values of a sample up to which that is so in channels_last, too, if it is one group
 
 
 cdef struct Axis:
@@ -19,6 +20,7 @@ cdef struct Job:
     Py_ssize_t positions, member  # of a channel; channels of a domain
     Py_ssize_t along_step  # from the weights of one channel to the next, if they run along positions
     void* expanded  # weight and bias made longer, to be freed
+    bint scattered  # domains lie scattered in short samples
     bint columns  # channels lie inside positions: vectors run across them
     # Moments of rows: how a domain is cut.
     Axis segments[2]
@@ -121,51 +123,100 @@ cdef inline Py_ssize_t offset_in(const Axis* axes, int number, Py_ssize_t index,
     return offset
 
 
-cdef void gather(
-    char* target, Py_ssize_t to_stride, const char* source, const Axis* axes, int number, Py_ssize_t start,
-    Py_ssize_t n, int size,
+cdef void walk_short(
+    char* target, const char* source, const Axis* axes, Py_ssize_t i, Py_ssize_t j, Py_ssize_t k, Py_ssize_t n, bint back
 ) noexcept nogil:
-    """target = the n values from `start` on, in logical order, of the axes seen as one."""
-    cdef const Axis* last = &axes[number - 1]
-    cdef Py_ssize_t i = 0, at, many
-    while i < n:
-        at = (start + i) % last.length
-        many = min(last.length - at, n - i)
-        copy(target + i * to_stride * size, to_stride,
-             source + (offset_in(axes, number - 1, (start + i) // last.length, False) + at * last.x) * size, last.x,
-             many, size)
-        i += many
+    """`walk` of runs too short to pay for their setting up: pixels of a cropped image."""
+    cdef uint32_t* to = <uint32_t*> target
+    cdef const uint32_t* of = <const uint32_t*> source
+    cdef Py_ssize_t length = axes[2].length, q, line
+    if back:
+        line = i * axes[0].y + j * axes[1].y
+    else:
+        line = i * axes[0].x + j * axes[1].x
+    while n > 0:
+        length = min(axes[2].length, k + n)
+        n -= length - k
+        if back:
+            for q in range(k, length):
+                to[line + q] = of[0]
+                of += 1
+            line += axes[1].y
+        else:
+            for q in range(k, length):
+                to[0] = of[line + q]
+                to += 1
+            line += axes[1].x
+        k = 0
+        j += 1
+        if j == axes[1].length:
+            j = 0
+            i += 1
+            line = i * axes[0].y if back else i * axes[0].x
 
 
-cdef void scatter(
-    char* target, const char* source, Py_ssize_t from_stride, const Axis* axes, int number, Py_ssize_t start,
-    Py_ssize_t n, int size,
+cdef void walk(
+    char* target, const char* source, const Axis* axes, Py_ssize_t start, Py_ssize_t n, int size, bint back
 ) noexcept nogil:
-    """The n values from `start` on, in logical order, of the axes seen as one = source."""
-    cdef const Axis* last = &axes[number - 1]
-    cdef Py_ssize_t i = 0, at, many
-    while i < n:
-        at = (start + i) % last.length
-        many = min(last.length - at, n - i)
-        copy(target + (offset_in(axes, number - 1, (start + i) // last.length, True) + at * last.y) * size, last.y,
-             source + i * from_stride * size, from_stride, many, size)
-        i += many
+    """target = the n values from `start` on, in logical order, of three axes seen as one; `back`: those of y = source."""
+    cdef Py_ssize_t k = start % axes[2].length, line = start // axes[2].length, many, offset
+    cdef Py_ssize_t j = line % axes[1].length, i = line // axes[1].length
+    if axes[2].length < 16 and axes[2].x == 1 and axes[2].y == 1 and size == 4:
+        walk_short(target, source, axes, i, j, k, n, back)
+        return
+    while n > 0:
+        many = min(axes[2].length - k, n)
+        if back:
+            offset = i * axes[0].y + j * axes[1].y + k * axes[2].y
+            copy(target + offset * size, axes[2].y, source, 1, many, size)
+            source += many * size
+        else:
+            offset = i * axes[0].x + j * axes[1].x + k * axes[2].x
+            copy(target, 1, source + offset * size, axes[2].x, many, size)
+            target += many * size
+        n -= many
+        k = 0
+        j += 1
+        if j == axes[1].length:
+            j = 0
+            i += 1
+
+
+cdef inline void gather(
+    char* target, const char* source, const Axis* axes, Py_ssize_t start, Py_ssize_t n, int size
+) noexcept nogil:
+    """target = the n values from `start` on, in logical order, of three axes of x seen as one."""
+    walk(target, source, axes, start, n, size, False)
+
+
+cdef inline void scatter(
+    char* target, const char* source, const Axis* axes, Py_ssize_t start, Py_ssize_t n, int size
+) noexcept nogil:
+    """The n values from `start` on, in logical order, of three axes of y seen as one = source."""
+    walk(target, source, axes, start, n, size, True)
 
 
 cdef void see(Job* job) noexcept nogil:
     """Decide how the norm is run.  Depends on lengths, and on which axes lie inside which, alone."""
     cdef Norm* n = &job.n
     cdef Py_ssize_t bytes
-    job.member = n.channels // n.groups
+    job.member = 1 if n.groups == n.channels else n.channels // n.groups
     job.positions = n.outer * n.middle * n.inner
     job.columns = n.channels > 1 and (job.positions == 1 or not inside(n.inner, n.x.inner, n))
-    job.along_step = 0
     if n.statistic == CENTRED:
-        if job.columns and job.positions == 1:
-            see_channels_as_positions(job)
-        elif (not job.columns and job.member > 1 and n.outer == 1 and job.positions < SHORT
-              and inside(n.middle, n.x.middle, n)):
-            see_channels_as_positions(job)
+        if job.columns:
+            if not n.along and job.member == 1 and job.positions <= LANE_VALUES and n.channels < MOST_LANES:
+                job.scattered, job.columns = True, False
+            elif not n.along and job.member > 1 and n.outer == 1 and job.positions * n.channels <= SHEET and (
+                    n.groups == 1 or job.positions * job.member <= LANE_VALUES):
+                job.scattered = n.groups > 1
+                see_channels_as_positions(job, True)
+            elif not n.along and job.positions == 1:
+                see_channels_as_positions(job, True)
+            elif n.along and job.positions <= LANE_ROW and n.x.channel != 1:
+                job.columns = False
+        elif (job.member > 1 and n.outer == 1 and job.positions < SHORT and inside(n.middle, n.x.middle, n)):
+            see_channels_as_positions(job, False)
         if not job.columns and n.channels == 1 and n.samples > 1 and (n.along or n.weight == NULL and n.bias == NULL):
             # rows in one place
             n.channels = n.groups = n.samples
@@ -178,33 +229,64 @@ cdef void see(Job* job) noexcept nogil:
     job.traffic.streamed = STREAM_BYTES > 0 and bytes >= STREAM_BYTES and n.x.data != n.y.data
 
 
-cdef void see_channels_as_positions(Job* job) noexcept nogil:
-    """Groups become channels, and the channels of a group an axis of its positions: short lines become one longer."""
+cdef void see_channels_as_positions(Job* job, bint innermost) noexcept nogil:
+    """Groups become channels, and the channels of a group an axis of its positions, the innermost or the outermost.
+
+    So short lines become one longer, whose weights are those of the channels, as often as needed.
+    """
     cdef Norm* n = &job.n
     cdef Py_ssize_t count = n.channels * job.positions
     cdef int size = job.lines.size
     cdef char* longer
-    if not n.along and job.positions > 1 and (n.weight != NULL or n.bias != NULL):
+    if job.positions > 1 and (n.weight != NULL or n.bias != NULL):
         longer = job.expanded = <char*> malloc(2 * count * size)
         if longer == NULL:
             job.failed = True
             return
         if n.weight != NULL:
-            widen(longer, <const char*> n.weight, n.channels, job.positions, size)
+            expand(job, longer, <const char*> n.weight, innermost)
+            n.weight = longer
         if n.bias != NULL:
-            widen(longer + count * size, <const char*> n.bias, n.channels, job.positions, size)
-        n.weight = longer if n.weight != NULL else NULL
-        n.bias = longer + count * size if n.bias != NULL else NULL
-    if job.positions == 1:
+            expand(job, longer + count * size, <const char*> n.bias, innermost)
+            n.bias = longer + count * size
+    if n.weight != NULL or n.bias != NULL:
+        n.along = True
+        job.along_step = job.member * job.positions
+    if innermost:
+        n.outer, n.x.outer, n.y.outer = n.middle, n.x.middle, n.y.middle
+        n.middle, n.x.middle, n.y.middle = n.inner, n.x.inner, n.y.inner
         n.inner, n.x.inner, n.y.inner = job.member, n.x.channel, n.y.channel
     else:
         n.outer, n.x.outer, n.y.outer = job.member, n.x.channel, n.y.channel
-    if not n.along and (n.weight != NULL or n.bias != NULL):
-        n.along = True
-        job.along_step = job.member * job.positions
     n.x.channel *= job.member
     n.y.channel *= job.member
     n.channels = n.groups
     job.positions *= job.member
     job.member = 1
     job.columns = False
+    join_positions(n)
+
+
+cdef void expand(const Job* job, char* target, const char* source, bint innermost) noexcept nogil:
+    """target = the weights of all channels for each position: (groups, positions, member) or (channels, positions)."""
+    cdef Py_ssize_t group, position, bytes = job.member * job.lines.size
+    if not innermost:
+        widen(target, source, job.n.channels, job.positions, job.lines.size)
+        return
+    for group in range(job.n.groups):
+        for position in range(job.positions):
+            copy(target, 1, source, 1, job.member, job.lines.size)
+            target += bytes
+        source += bytes
+
+
+cdef void join_positions(Norm* n) noexcept nogil:
+    """Axes of positions that lie evenly become one."""
+    cdef Py_ssize_t pass_
+    for pass_ in range(2):
+        if n.inner == 1 or (n.x.middle == n.inner * n.x.inner and n.y.middle == n.inner * n.y.inner) or n.middle == 1:
+            if n.inner == 1:
+                n.x.inner, n.y.inner = n.x.middle, n.y.middle
+            n.inner *= n.middle
+            n.middle, n.x.middle, n.y.middle = n.outer, n.x.outer, n.y.outer
+            n.outer, n.x.outer, n.y.outer = 1, 0, 0

@@ -203,6 +203,8 @@ class Module:
             value = state_dict[given[name]]
             try:
                 values[name] = _converted(name, value, own[name])
+            except MemoryError:
+                raise
             except Exception as error:  # it may be of a library's own
                 errors.append(f"{given[name]}: {error}")
         if errors:
