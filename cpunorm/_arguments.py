@@ -379,7 +379,7 @@ def positive_eps(function, eps, zero_allowed):
 
 def empty(array, dtype, out):
     """The result for an input without elements."""
-    return np.empty(array.shape, dtype or array.dtype) if out is None else out
+    return np.empty(array.shape, dtype or _native(array.dtype)) if out is None else out
 
 
 def deliver(y, out, dtype):

@@ -96,7 +96,7 @@ def read_only():
         (np.empty(SHAPE, object), RuntimeError, "object"),
         (np.empty(SHAPE, ">f4"), RuntimeError, ">f4"),
         (as_strided(np.empty(5, np.float32), SHAPE, (0, 0, 0, 4)), RuntimeError, "itself"),
-        (as_strided(np.empty(50, np.float32), SHAPE, (96, 16, 4, 4)), RuntimeError, "itself"),
+        (as_strided(np.empty(52, np.float32), SHAPE, (96, 16, 4, 4)), RuntimeError, "itself"),
     ],
     ids=lambda value: str(value)[:20] if not isinstance(value, np.ndarray) else f"{value.dtype}{list(value.shape)}",
 )

@@ -1,20 +1,20 @@
 # Forward: y from x, by rows, columns or lanes; what is shared by threads, and how.
 # Included by _kernels.pyx, whose header says how and why.
 
-ctypedef void (*work_function)(void* context, Py_ssize_t start, Py_ssize_t stop) noexcept nogil
+ctypedef void (*work_function)(void* context, int thread, Py_ssize_t start, Py_ssize_t stop) noexcept nogil
 
 
 cdef void share(work_function work, void* context, Py_ssize_t units, int threads) noexcept nogil:
-    """work(context, start, stop) over 0..units, shared evenly by up to `threads` threads: the only parallel region."""
+    """work(context, thread, start, stop) over 0..units, shared evenly by up to `threads` threads: the only parallel region."""
     cdef int thread = 0, size = 1
     cdef Team team
     if threads == 1 or units == 1:
-        work(context, 0, units)
+        work(context, 0, 0, units)
     else:
         start_team(&team)
         with parallel(num_threads=threads):
             thread, size = join_team(&team), team_size()
-            work(context, units * thread // size, units * (thread + 1) // size)
+            work(context, thread, units * thread // size, units * (thread + 1) // size)
             leave_team(&team)
 
 
@@ -68,7 +68,7 @@ cdef void apply_rows(
             i += some
 
 
-cdef void work_apply_rows(void* context, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+cdef void work_apply_rows(void* context, int thread, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """The pieces start..stop of all lines (sample, outer, middle, piece, channel), from the end on: what the moments
     read last is still in cache."""
     cdef const Job* job = <const Job*> context
@@ -141,7 +141,7 @@ cdef void apply_gathered(
             i += some
 
 
-cdef void work_rows(void* context, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+cdef void work_rows(void* context, int thread, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """Moments and apply of the domains start..stop, of all (sample, group)."""
     cdef Job* job = <Job*> context
     cdef const Norm* n = &job.n
@@ -312,15 +312,25 @@ cdef struct Strip:
     char* shift
 
 
-cdef bint allocate_strip(const Job* job, Strip* strip) noexcept nogil:
+cdef inline size_t strip_bytes(const Job* job) noexcept nogil:
+    cdef Py_ssize_t columns = job.strip * job.fold
+    return <size_t> ceil_div(columns * (2 * job.parts * sizeof(double) + 3 * job.lines.size), 64) * 64
+
+
+cdef void allocate_strips(Job* job, Py_ssize_t threads) noexcept nogil:
+    """Room for a strip of each thread, before the first of them writes: y may be x, which is to stay whole on failure."""
+    job.means = <double*> malloc(threads * strip_bytes(job))
+    job.failed |= job.means == NULL
+
+
+cdef inline Strip strip_of(const Job* job, int thread) noexcept nogil:
     cdef Py_ssize_t columns = job.strip * job.fold, size = job.lines.size
-    strip.means = <double*> malloc(columns * (2 * job.parts * sizeof(double) + 3 * size))
-    if strip.means == NULL:
-        return False
+    cdef Strip strip
+    strip.means = <double*> (<char*> job.means + thread * strip_bytes(job))
     strip.m2s = strip.means + job.parts * columns
     strip.high = <char*> (strip.m2s + job.parts * columns)
     strip.scale, strip.shift = strip.high + columns * size, strip.high + 2 * columns * size
-    return True
+    return strip
 
 
 cdef void finish_strip(
@@ -508,14 +518,11 @@ cdef void apply_uneven(
             c += job.width
 
 
-cdef void work_columns(void* context, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+cdef void work_columns(void* context, int thread, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """Moments and apply of the strips start..stop, of all (sample, strip)."""
     cdef Job* job = <Job*> context
-    cdef Strip strip
+    cdef Strip strip = strip_of(job, thread)
     cdef Py_ssize_t unit, sample, column, columns, part, lines = job.tall // job.fold, at
-    if not allocate_strip(job, &strip):
-        job.failed = True
-        return
     for unit in range(start, stop):
         sample, column = unit // job.strips, unit % job.strips * job.strip
         columns = min(job.strip, job.wide - column)
@@ -526,7 +533,6 @@ cdef void work_columns(void* context, Py_ssize_t start, Py_ssize_t stop) noexcep
                             strip.m2s + at)
         finish_strip(job, &strip, sample, column, columns)
         apply_backwards(job, sample, 0, job.tall, column, columns, strip.high, strip.scale, strip.shift)
-    free(strip.means)
     end_stream()
 
 
@@ -549,7 +555,7 @@ cdef struct Shared:
     Py_ssize_t sample
 
 
-cdef void work_column_parts(void* context, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+cdef void work_column_parts(void* context, int thread, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     cdef Shared* shared = <Shared*> context
     cdef Job* job = shared.job
     cdef Py_ssize_t part, at, lines = job.tall // job.fold
@@ -560,7 +566,7 @@ cdef void work_column_parts(void* context, Py_ssize_t start, Py_ssize_t stop) no
                         shared.strip.m2s + at)
 
 
-cdef void work_apply_columns(void* context, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+cdef void work_apply_columns(void* context, int thread, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """The lines start..stop of all samples (of one, if `sample` is not negative)."""
     cdef Shared* shared = <Shared*> context
     cdef Job* job = shared.job
@@ -589,18 +595,20 @@ cdef void forward_columns(Job* job, int threads) noexcept nogil:
         job.strips = ceil_div(job.wide, job.strip)
         units = job.n.samples * job.strips
     if threads == 1 or units >= 4 * threads or units % threads == 0 or job.strips > 1:
-        share(work_columns, job, units, threads)
+        allocate_strips(job, threads)
+        if not job.failed:
+            share(work_columns, job, units, threads)
         return
-    if not allocate_strip(job, &strip):
-        job.failed = True
+    allocate_strips(job, 1)
+    if job.failed:
         return
+    strip = strip_of(job, 0)
     shared.job, shared.strip = job, &strip
     for sample in range(job.n.samples):
         shared.sample = sample
         share(work_column_parts, &shared, job.parts, threads)
         finish_strip(job, &strip, sample, 0, job.wide)
         share(work_apply_columns, &shared, job.tall, threads)
-    free(strip.means)
 
 
 # Lanes: domains of so few values that each takes a lane; a tile of them is packed into L1, turned.
@@ -640,7 +648,7 @@ cdef inline void turn(
                 (<uint64_t*> target)[lane * stride + offsets[v]] = (<const uint64_t*> source)[v * MOST_LANES + lane]
 
 
-cdef void work_lanes(void* context, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+cdef void work_lanes(void* context, int thread, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """The windows start..stop."""
     cdef const Turn* t = <const Turn*> context
     cdef const Job* job = t.job
@@ -754,14 +762,14 @@ cdef void forward_given(Job* job, int threads) noexcept nogil:
         return
     cut_columns(job, job.length if job.length > 1 else 1)
     job.strip, job.parts = job.wide, 0
-    if not allocate_strip(job, &strip):
-        job.failed = True
+    allocate_strips(job, 1)
+    if job.failed:
         return
+    strip = strip_of(job, 0)
     coefficients_of(job, 0, 0, n.channels, n.mean, n.var, strip.high, strip.scale, strip.shift)
     spread(&strip, n.channels, job.width, job.lines.size)
     shared.job, shared.strip, shared.sample = job, &strip, -1
     share(work_apply_columns, &shared, n.samples * job.tall, threads)
-    free(strip.means)
 
 
 cdef int forward(const Norm* norm, int threads) noexcept nogil:

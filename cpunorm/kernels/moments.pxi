@@ -103,7 +103,7 @@ cdef inline const char* domain_of(const Job* job, Py_ssize_t index) noexcept nog
     return x_at(job, sample * job.n.x.sample + (index - sample * job.n.groups) * job.member * job.n.x.channel)
 
 
-cdef void work_parts(void* context, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+cdef void work_parts(void* context, int thread, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """Moments of the parts start..stop, of all (sample, group, part)."""
     cdef const Job* job = <const Job*> context
     cdef Py_ssize_t i

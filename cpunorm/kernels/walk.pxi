@@ -11,7 +11,7 @@ cdef struct Axis:
 
 
 cdef struct Job:
-    # A norm and how it is run; `work` functions get it with a range of units.
+    # A norm and how it is run; `work` functions get it with their thread's number and a range of units.
     Norm n
     const Lines* lines
     Traffic traffic

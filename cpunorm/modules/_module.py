@@ -1,6 +1,7 @@
 """What every module is: parameters, a training flag, a state_dict that torch can read and write."""
 
 import copy
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -68,6 +69,11 @@ def _as_array(value):
     return value
 
 
+def _check_shape(shape, target):
+    if tuple(shape) != target.shape and not (target.ndim == 0 and math.prod(shape) == 1):
+        raise ValueError(f"size mismatch: shape {tuple(shape)} in the checkpoint, {target.shape} here")
+
+
 def _converted(name, value, target):
     """`value` as `target` can take it: its dtype and shape, in memory of its own.
 
@@ -76,9 +82,10 @@ def _converted(name, value, target):
     TypeError, ValueError
         It can't.
     """
+    if hasattr(value, "shape"):  # before it is converted: a view may claim more values than there is memory for
+        _check_shape(value.shape, target)
     value = _as_array(value)
-    if value.shape != target.shape and not (target.ndim == 0 and value.size == 1):
-        raise ValueError(f"size mismatch: shape {value.shape} in the checkpoint, {target.shape} here")
+    _check_shape(value.shape, target)
     if not target.flags.writeable:
         raise ValueError("that of this module is read-only")
     if name == "num_batches_tracked":
@@ -196,6 +203,8 @@ class Module:
             value = state_dict[given[name]]
             try:
                 values[name] = _converted(name, value, own[name])
+            except MemoryError:
+                raise
             except Exception as error:  # it may be of a library's own
                 errors.append(f"{given[name]}: {error}")
         if errors:
