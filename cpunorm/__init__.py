@@ -13,8 +13,12 @@ from cpunorm.modules import (
     BatchNorm3d,
     FrozenBatchNorm2d,
     GroupNorm,
+    InstanceNorm1d,
+    InstanceNorm2d,
+    InstanceNorm3d,
     LayerNorm,
     LocalResponseNorm,
+    RMSNorm,
 )
 
 __all__ = [
@@ -23,8 +27,12 @@ __all__ = [
     "BatchNorm3d",
     "FrozenBatchNorm2d",
     "GroupNorm",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
+    "InstanceNorm3d",
     "LayerNorm",
     "LocalResponseNorm",
+    "RMSNorm",
     "__version__",
     "empty_cache",
     "engine",

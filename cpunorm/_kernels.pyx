@@ -53,24 +53,27 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free, labs, malloc
 from libc.string cimport memcpy, memset
 
-from cpunorm._norm cimport CENTRED, GIVEN, KernelSet, Norm
+from cpunorm._norm cimport ABOUT_ZERO, CENTRED, GIVEN, KernelSet, Norm
 
 cdef extern from "kernels/lines.h":
     enum: MOST_LANES, MOST_BLOCK, MOST_TILE, ROWS, STEPS, TOGETHER, AHEAD
     ctypedef struct Moments:
         double count, mean, m2
+    ctypedef struct Rule:
+        double tiny
+        bint about_zero
     ctypedef struct Traffic:
         Py_ssize_t ahead
         bint streamed
     ctypedef struct Lines:
         int size, width, lanes, block
         Moments (*block_moments)(
-            const void* x, Py_ssize_t n, Py_ssize_t rows, Py_ssize_t pitch, bint far, double tiny, bint estimate,
+            const void* x, Py_ssize_t n, Py_ssize_t rows, Py_ssize_t pitch, bint far, Rule rule, bint estimate,
             double* shift) noexcept nogil
         void (*row_moments)(
-            const void* x, Py_ssize_t n, int rows, Py_ssize_t pitch, bint far, double tiny, Moments* m) noexcept nogil
+            const void* x, Py_ssize_t n, int rows, Py_ssize_t pitch, bint far, Rule rule, Moments* m) noexcept nogil
         void (*column_moments)(
-            const void* x, Py_ssize_t pitch, int lines, Py_ssize_t columns, bint far, double tiny, double count,
+            const void* x, Py_ssize_t pitch, int lines, Py_ssize_t columns, bint far, Rule rule, double count,
             double* mean, double* m2) noexcept nogil
         void (*channel_coefficients)(
             Py_ssize_t n, const double* mean, const double* var, double eps, const void* weight, const void* bias,

@@ -173,7 +173,7 @@ cdef void work_rows(void* context, int thread, Py_ssize_t start, Py_ssize_t stop
         count = min(most, stop - index, n.groups - group)
         if single:
             job.lines.row_moments(domain_of(job, index), job.length, <int> count, n.x.channel * job.member,
-                                  job.far and not fetched, job.tiny, moments)
+                                  job.far and not fetched, job.rule, moments)
         elif job.parts == 1:
             moments[0] = part_moments(job, domain_of(job, index), 0)
         else:
@@ -211,7 +211,7 @@ cdef void coefficients_of(
         channels, mean, var, n.eps,
         NULL if n.along or n.weight == NULL else <const char*> n.weight + at,
         NULL if n.along or n.bias == NULL else <const char*> n.bias + at, high, scale, shift)
-    if n.element == 1 and n.statistic == CENTRED:
+    if n.element == 1 and n.statistic != GIVEN:
         for c in range(channels):
             if not LEAST_VAR <= var[c] + n.eps <= MOST_VAR:
                 extreme_coefficients(job, sample, channel + c, &mean[c], &var[c], high + c * sizeof(double),
@@ -239,8 +239,9 @@ cdef void extreme_coefficients(
                         d = x[inner * n.x.inner] * power - centre
                         total += d
                         squares += d * d
-        centre += total / count
-    squares = (squares - total * (total / count)) / count
+        if not job.rule.about_zero:
+            centre += total / count
+    squares = (squares if job.rule.about_zero else squares - total * (total / count)) / count
     if squares - squares != 0:  # Inf or NaN among the values
         return
     mean[0], var[0] = centre / power, squares / power / power
@@ -345,7 +346,7 @@ cdef void finish_strip(
     merge_columns(strip.means, strip.m2s, columns * job.fold, job.parts, job.part_lines, lines)
     if left:  # lines that no fold takes: one more in the first columns
         pack_rest(job, <char*> packed, x, left)
-        job.lines.column_moments(packed, left, 1, left, 0, job.tiny, <double> lines, strip.means, strip.m2s)
+        job.lines.column_moments(packed, left, 1, left, 0, job.rule, <double> lines, strip.means, strip.m2s)
     channels_of(job, columns, strip.means, strip.m2s, left)
     coefficients_of(job, sample, channel, channels, strip.means, strip.m2s, strip.high, strip.scale, strip.shift)
     if n.mean != NULL:
@@ -690,7 +691,7 @@ cdef void work_lanes(void* context, int thread, Py_ssize_t start, Py_ssize_t sto
             turn(<char*> tile + lane * size, x_at(job, sample * n.x.sample + group * n.x.channel), n.x.channel, some,
                  t.x, values, size, False)
             lane += some
-        job.lines.column_moments(tile, MOST_LANES, values, count, 0, job.tiny, 0, mean, m2)
+        job.lines.column_moments(tile, MOST_LANES, values, count, 0, job.rule, 0, mean, m2)
         for lane in range(count):
             m2[lane] = m2[lane] / values
         lane = 0
@@ -780,7 +781,8 @@ cdef int forward(const Norm* norm, int threads) noexcept nogil:
     memset(&job, 0, sizeof(job))
     job.n = norm[0]
     job.lines = lines_of[norm.element]
-    job.tiny = TINY[norm.element] if norm.eps < HIDING else 0
+    job.rule.tiny = TINY[norm.element] if norm.eps < HIDING else 0
+    job.rule.about_zero = norm.statistic == ABOUT_ZERO
     see(&job)
     if job.n.along and job.n.weight == NULL and job.n.bias == NULL:
         job.n.along = False

@@ -53,6 +53,13 @@ typedef struct {
     double count, mean, m2;
 } Moments;
 
+/* How moments are taken: below which mean squares they have lost digits to underflow (see OUT_OF_RANGE), and whether
+   they are about zero, the mean being that by definition. */
+typedef struct {
+    double tiny;
+    int about_zero;
+} Rule;
+
 /* How lines are read and written: how many bytes ahead they are fetched, which pays past the caches (0: not at all), and
    whether y is stored around the caches (if it is aligned to VECTOR_BYTES). */
 typedef struct {
@@ -67,12 +74,12 @@ typedef struct {
     int lanes;  /* of a step */
     int block;  /* values of a block */
     /* The moments of one block, `rows` runs of n values each. `shift` is a value about which to sum; it's bettered. */
-    Moments (*block_moments)(const void *x, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t pitch, int far, double tiny,
+    Moments (*block_moments)(const void *x, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t pitch, int far, Rule rule,
                              int estimate, double *shift);
     /* The same of `rows` <= TOGETHER blocks, each one run: m (rows). */
-    void (*row_moments)(const void *x, ptrdiff_t n, int rows, ptrdiff_t pitch, int far, double tiny, Moments *m);
+    void (*row_moments)(const void *x, ptrdiff_t n, int rows, ptrdiff_t pitch, int far, Rule rule, Moments *m);
     /* Mean and m2 of each of `columns`, known for `count` lines, with `lines` <= ROWS more. */
-    void (*column_moments)(const void *x, ptrdiff_t pitch, int lines, ptrdiff_t columns, int far, double tiny,
+    void (*column_moments)(const void *x, ptrdiff_t pitch, int lines, ptrdiff_t columns, int far, Rule rule,
                            double count, double *mean, double *m2);
     /* high, scale, shift (n each) of channels: scale with weight and shift with bias, either may be NULL. */
     void (*channel_coefficients)(ptrdiff_t n, const double *mean, const double *var, double eps, const void *weight,
@@ -286,7 +293,7 @@ ALWAYS void NAME(sums)(const R *x, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t pitch,
 
 /* Two passes in double: for what left the range of R. */
 static __attribute__((noinline, cold)) Moments NAME(exact)(const R *x, ptrdiff_t stride, ptrdiff_t n, ptrdiff_t rows,
-                                                           ptrdiff_t pitch) {
+                                                           ptrdiff_t pitch, int about_zero) {
     Moments m = {(double) n * (double) rows, 0, 0};
     double total = 0, rest = 0, squares = 0;
     int different = 0;
@@ -295,8 +302,8 @@ static __attribute__((noinline, cold)) Moments NAME(exact)(const R *x, ptrdiff_t
             different |= x[row * pitch + i * stride] != x[0];
             total += x[row * pitch + i * stride];
         }
-    m.mean = total / m.count;
-    if (!different) {
+    m.mean = about_zero ? 0 : total / m.count;
+    if (!different && !about_zero) {
         m.mean = x[0];
         m.m2 = x[0] - x[0];  /* NaN for Inf */
         return m;
@@ -307,7 +314,7 @@ static __attribute__((noinline, cold)) Moments NAME(exact)(const R *x, ptrdiff_t
             rest += d;
             squares += d * d;
         }
-    m.m2 = squares - rest * (rest / m.count);
+    m.m2 = about_zero ? squares : squares - rest * (rest / m.count);
     if (m.m2 < 0)
         m.m2 = 0;
     return m;
@@ -318,15 +325,17 @@ static __attribute__((noinline, cold)) Moments NAME(exact)(const R *x, ptrdiff_t
 /* Whether a sum of squares is Inf or NaN or, where eps doesn't hide it, has lost digits to underflow. */
 #define OUT_OF_RANGE(count, squares, tiny) (!((squares) <= LARGEST) || (squares) < (count) * (tiny))
 
-ALWAYS Moments NAME(settled)(const R *x, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t pitch, int far, double tiny, R *k,
+ALWAYS Moments NAME(settled)(const R *x, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t pitch, int far, Rule rule, R *k,
                              double total, double squares) {
     Moments m = {(double) n * (double) rows, 0, 0};
+    if (rule.about_zero)
+        total = 0;
     if (__builtin_expect(BADLY_PLACED(ROW_LIMIT, m.count, total, squares), 0)) {
         *k = (R) (*k + total / m.count);
         NAME(sums)(x, n, rows, pitch, far, *k, &total, &squares);
     }
-    if (__builtin_expect(OUT_OF_RANGE(m.count, squares, tiny), 0)) {
-        const Moments exact = NAME(exact)(x, 1, n, rows, pitch);
+    if (__builtin_expect(OUT_OF_RANGE(m.count, squares, rule.tiny), 0)) {
+        const Moments exact = NAME(exact)(x, 1, n, rows, pitch, rule.about_zero);
         *k = (R) exact.mean;  /* the next block need not suffer from an outlier in this one */
         return exact;
     }
@@ -336,26 +345,26 @@ ALWAYS Moments NAME(settled)(const R *x, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t 
     return m;
 }
 
-static Moments NAME(block_moments)(const void *x, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t pitch, int far, double tiny,
+static Moments NAME(block_moments)(const void *x, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t pitch, int far, Rule rule,
                                    int estimate, double *shift) {
     double total, squares;
-    R k = estimate ? NAME(estimate)(x, n) : (R) *shift;
+    R k = rule.about_zero ? 0 : estimate ? NAME(estimate)(x, n) : (R) *shift;
     if (far)
         NAME(sums)(x, n, rows, pitch, 1, k, &total, &squares);
     else
         NAME(sums)(x, n, rows, pitch, 0, k, &total, &squares);
-    const Moments m = NAME(settled)(x, n, rows, pitch, 0, tiny, &k, total, squares);
+    const Moments m = NAME(settled)(x, n, rows, pitch, 0, rule, &k, total, squares);
     *shift = k;
     return m;
 }
 
-static void NAME(row_moments)(const void *source, ptrdiff_t n, int rows, ptrdiff_t pitch, int far, double tiny,
+static void NAME(row_moments)(const void *source, ptrdiff_t n, int rows, ptrdiff_t pitch, int far, Rule rule,
                               Moments *m) {
     const R *x = source;
     R k[TOGETHER];
     double total[TOGETHER], squares[TOGETHER];
     for (int i = 0; i < rows; i++)
-        k[i] = NAME(estimate)(x + i * pitch, n);
+        k[i] = rule.about_zero ? 0 : NAME(estimate)(x + i * pitch, n);
     if (far)
         for (int i = 0; i < rows; i++)
             NAME(sums)(x + i * pitch, n, 1, 0, 1, k[i], &total[i], &squares[i]);
@@ -363,7 +372,7 @@ static void NAME(row_moments)(const void *source, ptrdiff_t n, int rows, ptrdiff
         for (int i = 0; i < rows; i++)
             NAME(sums)(x + i * pitch, n, 1, 0, 0, k[i], &total[i], &squares[i]);
     for (int i = 0; i < rows; i++)
-        m[i] = NAME(settled)(x + i * pitch, n, 1, 0, 0, tiny, &k[i], total[i], squares[i]);
+        m[i] = NAME(settled)(x + i * pitch, n, 1, 0, 0, rule, &k[i], total[i], squares[i]);
 }
 
 /* s = sum d, q = sum d^2 with d = x - k, of `vectors` vectors of columns (the last of `part` values if not 0). */
@@ -424,7 +433,7 @@ static void NAME(tile_sums)(const R *x, ptrdiff_t pitch, int lines, int columns,
 ALWAYS double NAME(moved)(double mean, double other, double step) { return mean + (step - step == 0 ? step : other); }
 
 static void NAME(column_moments)(const void *source, ptrdiff_t pitch, int lines, ptrdiff_t columns, int far,
-                                 double tiny, double count, double *means, double *m2s) {
+                                 Rule rule, double count, double *means, double *m2s) {
     const double n = lines, share = n / (count + n), between = count * share, inverse = 1 / n;
     const int sample = lines > 2 * CHAIN ? 2 * CHAIN : lines < CHAIN ? lines : CHAIN;
     for (ptrdiff_t first = 0; first < columns; first += COLUMNS) {
@@ -435,7 +444,9 @@ static void NAME(column_moments)(const void *source, ptrdiff_t pitch, int lines,
         R k[COLUMNS] = {0}, s[COLUMNS], q[COLUMNS];
         double block_mean[COLUMNS], block_m2[COLUMNS];
         int badly_placed = 0, out_of_range = 0;
-        if (count == 0) {
+        if (rule.about_zero) {
+            /* k stays 0 */
+        } else if (count == 0) {
             NAME(tile_sums)(x, pitch, sample, width, 0, k, s, q);
             for (int j = 0; j < width; j++)
                 k[j] = s[j] / (R) sample;
@@ -444,6 +455,9 @@ static void NAME(column_moments)(const void *source, ptrdiff_t pitch, int lines,
                 k[j] = (R) mean[j];
         }
         NAME(tile_sums)(x, pitch, lines, width, next, k, s, q);
+        if (rule.about_zero)
+            for (int j = 0; j < width; j++)
+                s[j] = 0;
         for (int j = 0; j < width; j++)
             badly_placed |= BADLY_PLACED(COLUMN_LIMIT, n, (double) s[j], (double) q[j]);
         if (badly_placed) {  /* the sums of the others come out as before */
@@ -455,12 +469,12 @@ static void NAME(column_moments)(const void *source, ptrdiff_t pitch, int lines,
             const double offset = s[j] * inverse, squares = q[j] - s[j] * offset;
             block_mean[j] = k[j] + offset;
             block_m2[j] = squares > 0 ? squares : 0;
-            out_of_range |= OUT_OF_RANGE(n, (double) q[j], tiny);
+            out_of_range |= OUT_OF_RANGE(n, (double) q[j], rule.tiny);
         }
         if (out_of_range)
             for (int j = 0; j < width; j++)
-                if (OUT_OF_RANGE(n, (double) q[j], tiny)) {
-                    const Moments m = NAME(exact)(x + j, pitch, lines, 1, 0);
+                if (OUT_OF_RANGE(n, (double) q[j], rule.tiny)) {
+                    const Moments m = NAME(exact)(x + j, pitch, lines, 1, 0, rule.about_zero);
                     block_mean[j] = m.mean;
                     block_m2[j] = m.m2;
                 }
