@@ -263,9 +263,12 @@ cdef object run(
         result = y if dtype is None else None
     elif dtype is not None or not is_plain(out):
         y = new_like(x)
-    if not place(n, view, x, y, axis, False):
-        x = x.copy("C" if view == ROWS else "K")  # rows are walked in logical order, others in that of memory
+    for order in "KC":  # rows are walked in logical order: it may be that they must lie so
+        if place(n, view, x, y, axis, order == "C"):
+            break
+        x = x.copy(order)
         y = new_like(x)
+    else:
         place(n, view, x, y, axis, True)
     n.x.data, n.y.data = cnp.PyArray_DATA(x), cnp.PyArray_DATA(y)
     n.element = 0 if cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32 else 1

@@ -172,6 +172,7 @@ cdef void see(Job* job) noexcept nogil:
             n.x.channel, n.y.channel = n.x.sample, n.y.sample
             n.samples = 1
             job.along_step = 0
+            job.columns = job.positions > 1 and not inside(n.inner, n.x.inner, n)
     bytes = 2 * n.samples * n.channels * job.positions * job.lines.size
     job.far = bytes > FAR_BYTES
     job.traffic.ahead = AHEAD if job.far else 0
