@@ -20,6 +20,7 @@ cdef struct Job:
     Py_ssize_t along_step  # from the weights of one channel to the next, if they run along positions
     void* expanded  # weight and bias made longer, to be freed
     bint columns  # channels lie inside positions: vectors run across them
+    bint apart  # channels are rows or samples, whose bits may not depend on their number
     # Moments of rows: how a domain is cut.
     Axis segments[2]
     Axis run[3]
@@ -160,6 +161,7 @@ cdef void see(Job* job) noexcept nogil:
     job.positions = n.outer * n.middle * n.inner
     job.columns = n.channels > 1 and (job.positions == 1 or not inside(n.inner, n.x.inner, n))
     job.along_step = 0
+    job.apart = n.along
     if n.statistic == CENTRED:
         if job.columns and job.positions == 1:
             see_channels_as_positions(job)
@@ -173,6 +175,7 @@ cdef void see(Job* job) noexcept nogil:
             n.samples = 1
             job.along_step = 0
             job.columns = job.positions > 1 and not inside(n.inner, n.x.inner, n)
+            job.apart = True
     bytes = 2 * n.samples * n.channels * job.positions * job.lines.size
     job.far = bytes > FAR_BYTES
     job.traffic.ahead = AHEAD if job.far else 0
