@@ -165,7 +165,8 @@ def calls(draw):
 
 @hypothesis.given(calls())
 def test_any_strides_alignment_threads_and_place_of_the_result(engine, call):
-    hypothesis.assume(engine[0] != "reference")  # NumPy's sums depend on strides
+    if engine[0] == "reference":
+        pytest.skip("NumPy's sums depend on strides")
     x, run, per_sample, rng = call
     expected = run(x)
     with cpunorm.num_threads(3):
@@ -188,7 +189,8 @@ def test_any_strides_alignment_threads_and_place_of_the_result(engine, call):
 
 @hypothesis.given(arrays())
 def test_either_data_format_of_the_same_memory(engine, drawn):
-    hypothesis.assume(engine[0] != "reference")
+    if engine[0] == "reference":
+        pytest.skip("NumPy's sums depend on strides")
     x, _ = drawn
     last = np.moveaxis(x, 1, -1)
     hypothesis.assume(x.size > x.shape[1])
