@@ -242,7 +242,7 @@ cdef bint place_samples(Norm* n, object x, object y, int axis, bint dense) noexc
     cdef Axis axes[MOST_AXES]
     cdef int size = log2_size(x)
     cdef int count = see(axes, x, y, 1, ndim_of(x), axis, True)
-    if not dense and is_across(x):
+    if is_across(x):
         return False
     place_channels(n, x, y, axis)
     n.samples = length_of(x, 0)
@@ -308,10 +308,13 @@ cdef object run(
         result = y if dtype is None else None
     elif dtype is not None or not is_plain(out):
         y = new_like(x)
-    if not place(n, view, x, y, axis, False):
-        # rows are walked in logical order, others in that of memory; but what lies across samples isn't walked at all
-        x = x.copy("C" if view == ROWS or view == SAMPLES and is_across(x) else "K")
+    # Rows are walked in logical order, so it may be that they must lie so; what lies across samples isn't walked at all.
+    for order in ("C" if view == SAMPLES and is_across(x) else "KC"):
+        if place(n, view, x, y, axis, order == "C"):
+            break
+        x = x.copy(order)
         y = new_like(x)
+    else:
         place(n, view, x, y, axis, True)
     n.x.data, n.y.data = data_of(x), data_of(y)
     n.element = 0 if type_of(x) == cnp.NPY_FLOAT32 else 1

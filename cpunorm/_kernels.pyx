@@ -27,8 +27,8 @@ by a part of sigma itself, sigma is a few units in the last place of x, and sums
 range of float32 is done again in float64; of float64, scaled.
 
 A lane adds up CHAIN = 8 values; that goes into a sum of 4 such; then rows add 4 vectors pairwise and lanes in halves,
-columns the two halves of a block.  So each d goes through c roundings, at most 14 in rows and 11 in columns, and to first
-order, with u = 2^-24, y = -1 (no y of more, in proportion, and no smaller one) moves by at most
+columns the two halves of a block.  So each d goes through c roundings, at most 14 in rows and 11 in columns; with
+u = 2^-24, to first order, y = -1 (no y of more, in proportion, and no smaller one) moves by at most
 
     u ((1 + mu) mean((c + 1) |d|) / sigma + mean((c + 2) d^2) / (2 sigma^2) + 4)
 

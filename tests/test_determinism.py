@@ -1,8 +1,10 @@
 """The same bits at any number of threads, in any batch, on every way into a kernel."""
 
+import hypothesis
+import hypothesis.strategies as st
 import numpy as np
 import pytest
-from norms import EPS, NORMS, affine, running, values
+from norms import EPS, NORMS, affine, channels, running, values
 
 import cpunorm
 from cpunorm.functional import batch_norm, group_norm, layer_norm
@@ -74,20 +76,25 @@ def test_a_sample_has_the_same_bits_in_any_batch(name, layout, shape):
         np.testing.assert_array_equal(NORMS[name].run(x[part]), whole[part])
 
 
-@pytest.mark.parametrize("shape", [(3, 6, 50), (2, 4, 40001)])
+@pytest.mark.parametrize("shape", [(256, 16), (3, 6, 50), (2, 4, 40001)])
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_the_express_lane_gives_the_bits_of_the_general_way(shape, order):
-    """An eps that is no plain float, a momentum that is an int, a list: all unusual, none different."""
+def test_any_spelling_of_the_arguments(shape, order):
+    """An eps that is no plain float, a momentum that is an int, a list, keywords: all unusual, none different."""
     x, (weight, bias), eps = values(shape).copy(order), affine(shape[1]), np.float64(EPS)
     for training in (True, False):
-        plain, general = running(shape[1]), running(shape[1])
+        plain, unusual = running(shape[1]), running(shape[1])
         np.testing.assert_array_equal(
             batch_norm(x, *plain, weight, bias, training, 1.0, EPS),
-            batch_norm(x, *general, weight, bias, training, 1, eps),
-        )
-        np.testing.assert_array_equal(plain, general)
-    np.testing.assert_array_equal(group_norm(x, 2, weight, bias, EPS), group_norm(x, 2, weight, bias, eps))
-    row = shape[2:]
+            batch_norm(
+                x, *unusual, eps=eps, momentum=1, bias=np.repeat(bias, 2)[::2], training=np.bool_(training),
+                weight=weight.astype(">f4"),
+            ),
+        )  # fmt: skip
+        np.testing.assert_array_equal(plain, unusual)
+    np.testing.assert_array_equal(
+        group_norm(x, 2, weight, bias, EPS), group_norm(x, bias=bias, eps=eps, weight=weight, num_groups=np.int32(2))
+    )
+    row = shape[2:] or shape[1:]
     np.testing.assert_array_equal(layer_norm(x, row, *affine(row), EPS), layer_norm(x, list(row), *affine(row), eps))
 
 
@@ -98,3 +105,99 @@ def test_again_and_into_out_gives_the_same_bits(name):
     np.testing.assert_array_equal(NORMS[name].run(x), first)
     np.testing.assert_array_equal(NORMS[name].run(x, out=np.full_like(x, np.nan)), first)
     np.testing.assert_array_equal(NORMS[name].run(x, out=x), first)
+
+
+# Whatever the strides: for one shape and order of axes in memory.
+
+
+def ways_to_lie(x, rng):
+    """Arrays of the values of x, with its order of axes, that lie otherwise in memory."""
+    corner = tuple(map(slice, x.shape))
+    order = np.argsort([-stride for stride in x.strides], kind="stable")
+
+    def room(shape):
+        return np.zeros([shape[axis] for axis in order], x.dtype).transpose(np.argsort(order))
+
+    yield "cropped", room([length + int(rng.integers(0, 3)) for length in x.shape])[corner]
+    yield "stepped", room([2 * length for length in x.shape])[tuple(slice(None, None, 2) for _ in x.shape)]
+    yield "flipped", room(x.shape)[tuple(slice(None, None, -1) for _ in x.shape)]
+    bytes_ = np.zeros(x.nbytes + x.itemsize, np.uint8)[x.itemsize :]
+    shifted = bytes_.view(x.dtype).reshape([x.shape[axis] for axis in order]).transpose(np.argsort(order))
+    yield "off a vector's bounds", shifted
+
+
+@st.composite
+def arrays(draw):
+    """Up to 30000 values in up to 5 axes, long and short ones, in any order in memory, far from zero or not."""
+    size, shape = draw(st.integers(2, 30_000)), []
+    for _ in range(draw(st.integers(2, 5))):
+        shape.append(draw(st.integers(1, min(size, draw(st.sampled_from([4, 70, 3000]))))))
+        size //= shape[-1]
+    order = draw(st.permutations(range(len(shape))))
+    dtype = draw(st.sampled_from([np.float32, np.float64]))
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    x = rng.standard_normal([shape[axis] for axis in order]) + draw(st.sampled_from([0, 3, 1e4]))
+    return x.astype(dtype).transpose(np.argsort(order)), rng
+
+
+@st.composite
+def calls(draw):
+    """An array and a norm of it: run(x, out=None)."""
+    x, rng = draw(arrays())
+    data_format = draw(st.sampled_from(["channels_first", "channels_last"]))
+    count = channels(x, data_format)
+    name = draw(st.sampled_from(["training", "inference", "group_norm", "layer_norm"]))
+    leading = draw(st.integers(0, x.ndim - 1))
+    groups = draw(st.sampled_from([number for number in range(1, count + 1) if count % number == 0]))
+    hypothesis.assume(x.size > {"training": count, "group_norm": groups * len(x)}.get(name, 0))
+    shape = x.shape[leading:] if name == "layer_norm" else (count,)
+    given_ = draw(st.tuples(st.booleans(), st.booleans()))
+    weight, bias = (rng.uniform(0.5, 1.5, shape).astype(x.dtype) if given else None for given in given_)
+    if name == "layer_norm":
+        return x, lambda x, **out: layer_norm(x, shape, weight, bias, EPS, **out), leading > 0, rng
+    options = {"weight": weight, "bias": bias, "eps": EPS, "data_format": data_format}
+    if name == "group_norm":
+        return x, lambda x, **out: group_norm(x, groups, **options, **out), True, rng
+    statistics = running(count, x.dtype)
+    options["training"] = name == "training"
+    return x, lambda x, **out: batch_norm(x, *map(np.copy, statistics), **options, **out), name == "inference", rng
+
+
+@hypothesis.given(calls())
+def test_any_strides_alignment_threads_and_place_of_the_result(engine, call):
+    if engine[0] == "reference":
+        pytest.skip("NumPy's sums depend on strides")
+    x, run, per_sample, rng = call
+    expected = run(x)
+    with cpunorm.num_threads(3):
+        np.testing.assert_array_equal(run(x), expected, err_msg="three threads")
+    for way, other in ways_to_lie(x, rng):
+        other[...] = x
+        np.testing.assert_array_equal(run(other), expected, err_msg=f"x {way}")
+        run(x, out=other)
+        np.testing.assert_array_equal(other, expected, err_msg=f"out {way}")
+    again = x.copy("K")
+    run(again, out=again)
+    np.testing.assert_array_equal(again, expected, err_msg="in place")
+    if per_sample and abs(x.strides[0]) == max(map(abs, x.strides)):  # else a sample alone is of another order
+        stop = int(rng.integers(1, len(x) + 1))
+        hypothesis.assume(x[:stop].size > 1)
+        np.testing.assert_array_equal(
+            run(x[:stop].copy("K")), expected[:stop], err_msg=f"{stop} samples alone of {x.shape} {x.strides}"
+        )
+
+
+@hypothesis.given(arrays())
+def test_either_data_format_of_the_same_memory(engine, drawn):
+    if engine[0] == "reference":
+        pytest.skip("NumPy's sums depend on strides")
+    x, _ = drawn
+    last = np.moveaxis(x, 1, -1)
+    hypothesis.assume(x.size > x.shape[1])
+    hypothesis.assume(x.size > len(x))
+    for norm in (
+        lambda x, **form: batch_norm(x, None, None, training=True, **form),
+        lambda x, **form: batch_norm(x, *running(channels(x, *form.values()), x.dtype), **form),
+        lambda x, **form: group_norm(x, 1, **form),
+    ):
+        np.testing.assert_array_equal(np.moveaxis(norm(last, data_format="channels_last"), -1, 1), norm(x))

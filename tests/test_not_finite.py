@@ -37,13 +37,26 @@ def run(name, x, layout):
     return np.moveaxis(NORMS[name].run(np.ascontiguousarray(np.moveaxis(x, 1, -1)), data_format=layout), -1, 1)
 
 
+def run_without_parameters(name, x, layout, eps):
+    def norm(x, **form):
+        if name == "batch_norm training":
+            return batch_norm(x, None, None, training=True, eps=eps, **form)
+        if name == "group_norm":
+            return group_norm(x, 2, eps=eps, **form)
+        return layer_norm(x, x.shape[1:] if name == "layer_norm of samples" else x.shape[-1:], eps=eps)
+
+    if layout == "channels_first":
+        return norm(x)
+    return np.moveaxis(norm(np.ascontiguousarray(np.moveaxis(x, 1, -1)), data_format=layout), -1, 1)
+
+
+LAYOUTS = [(name, "channels_first") for name in NORMS]
+LAYOUTS += [(name, "channels_last") for name in NORMS if NORMS[name].has_channels]
+
+
 @pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize(
-    ("name", "layout"),
-    [(name, "channels_first") for name in NORMS]
-    + [(name, "channels_last") for name in NORMS if NORMS[name].has_channels],
-)
+@pytest.mark.parametrize(("name", "layout"), LAYOUTS)
 def test_spoils_its_own_domain(name, layout, place, bad):
     for shape in SHAPES:
         for dtype in (np.float32, np.float64):
@@ -132,6 +145,41 @@ def test_large_values_do_not_overflow_the_variance(name, scale):
         assert np.isfinite(y).all()
         exact = (x * np.float32(scale)).astype(np.float64)
         np.testing.assert_allclose(y, NORMS[name].expected(exact), rtol=0, atol=2e-5 if np.abs(y).max() > 10 else 4e-6)
+
+
+@pytest.mark.parametrize("scale", [2.0**-600, 2.0**-530, 2.0**500, 2.0**512, 2.0**700, 2.0**1015])
+@pytest.mark.parametrize(("name", "layout"), [pair for pair in LAYOUTS if "inference" not in pair[0]])
+def test_float64_keeps_its_digits_where_squares_leave_its_range(engine, name, layout, scale):
+    """In every layout; without eps, which would hide small values, a power of two changes no digit."""
+    if engine[0] == "reference":
+        pytest.skip("plain NumPy in float64")
+    if name == "batch_norm training" and scale < 1:
+        pytest.skip("has an eps, and any hides these")
+    for shape in [*SHAPES, (3, 200, 1), (40000, 6)]:
+        x = values(shape, np.float64) - 100
+        eps = 0.0 if name != "batch_norm training" else np.nextafter(0, 1)
+        y = run_without_parameters(name, x * scale, layout, eps)
+        exact = run_without_parameters(name, x, layout, eps)
+        np.testing.assert_allclose(y, exact, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize(("name", "layout"), [pair for pair in LAYOUTS if "inference" not in pair[0]])
+def test_a_large_constant_has_no_variance_in_any_layout(engine, name, layout):
+    if engine[0] == "reference":
+        pytest.skip("plain NumPy in float64")
+    for dtype, size in [(np.float32, 3e38), (np.float64, 1e150), (np.float64, 1e160), (np.float64, 1.7e308)]:
+        for shape in SHAPES:
+            x = np.full(shape, size, dtype)
+            np.testing.assert_array_equal(run_without_parameters(name, x, layout, 1e-5), np.zeros(shape))
+
+
+def test_running_statistics_of_large_float64():
+    for order in "CF":
+        x = np.array([[-1e200, 1.0], [1e200, 3.0]] * 9).copy(order)
+        mean, var = np.ones(2), np.ones(2)
+        batch_norm(x, mean, var, training=True, momentum=1.0)
+        np.testing.assert_array_equal(mean, [0, 2])
+        np.testing.assert_allclose(var, [np.inf, 18 / 17])
 
 
 def test_large_values_in_inference():

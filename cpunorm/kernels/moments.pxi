@@ -130,7 +130,7 @@ cdef void cut_columns(Job* job, Py_ssize_t width) noexcept nogil:
     job.tall = job.positions // width
     job.wide = n.channels * width
     job.fold = 1
-    while not n.along and 2 * job.fold * job.wide <= job.lines.lanes and 2 * job.fold <= job.tall:
+    while not job.apart and 2 * job.fold * job.wide <= job.lines.lanes and 2 * job.fold <= job.tall:
         job.fold *= 2
     job.line_pitch = even_pitch(job.line_axes, 3, False) if unit else 0
     if job.fold > 1 and job.line_pitch != job.wide:

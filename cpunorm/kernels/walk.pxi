@@ -22,6 +22,7 @@ cdef struct Job:
     void* expanded  # weight and bias made longer, to be freed
     bint scattered  # domains lie scattered in short samples
     bint columns  # channels lie inside positions: vectors run across them
+    bint apart  # channels are rows or samples, whose bits may not depend on their number
     # Moments of rows: how a domain is cut.
     Axis segments[2]
     Axis run[3]
@@ -203,6 +204,7 @@ cdef void see(Job* job) noexcept nogil:
     job.member = 1 if n.groups == n.channels else n.channels // n.groups
     job.positions = n.outer * n.middle * n.inner
     job.columns = n.channels > 1 and (job.positions == 1 or not inside(n.inner, n.x.inner, n))
+    job.apart = n.along
     if n.statistic != GIVEN:
         if job.columns:
             if not n.along and job.member == 1 and job.positions <= LANE_VALUES and n.channels < MOST_LANES:
@@ -223,6 +225,8 @@ cdef void see(Job* job) noexcept nogil:
             n.x.channel, n.y.channel = n.x.sample, n.y.sample
             n.samples = 1
             job.along_step = 0
+            job.columns = job.positions > 1 and not inside(n.inner, n.x.inner, n)
+            job.apart = True
     bytes = 2 * n.samples * n.channels * job.positions * job.lines.size
     job.far = bytes > FAR_BYTES
     job.traffic.ahead = AHEAD if job.far else 0
