@@ -574,7 +574,7 @@ for name, (x, call) in calls.items():
         tried += 1
         errors += failed
         if failed:
-            assert state()[:4] == before[:4], (name, first)  # but for the counter, which counts failed calls as in torch
+            assert state()[:4] == before[:4], (name, first)  # the counter counts it, as in torch
         elif first > 40:
             break
     closed()
