@@ -283,14 +283,11 @@ def test_the_running_statistics_of_a_channel_of_each_kind(numba_engine):
 @pytest.mark.slow
 def test_nothing_is_reordered(tmp_path):
     """The order of sums is written down in `loops`: no addition, and no subtraction of a shift, may be moved by LLVM."""
-    code = (
-        CALL
-        + """
+    code = CALL + """
 from cpunorm._numba import engine
 engine.compile_for("float32")
 print(*(engine.compiled[kind].inspect_llvm() for kind in range(3)))
 """
-    )
     llvm = fresh.output(code, CPUNORM_ENGINE="numba", NUMBA_CACHE_DIR=str(tmp_path))
     assert re.search(r"fsub <\d+ x float>", llvm)
     assert not re.search(r"= f(add|sub|mul|div) (fast|[a-z ]*(reassoc|contract))", llvm)
