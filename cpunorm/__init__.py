@@ -3,21 +3,42 @@
 from cpunorm import functional
 from cpunorm._config import show_config
 from cpunorm._engine import engine, get_engine, set_engine, warmup
+from cpunorm._fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 from cpunorm._memory import empty_cache, get_cache_limit, set_cache_limit
 from cpunorm._threads import get_num_threads, num_threads, set_num_threads
 from cpunorm._version import __version__
-from cpunorm.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, GroupNorm, LayerNorm
+from cpunorm.modules import (
+    BatchNorm1d,
+    BatchNorm2d,
+    BatchNorm3d,
+    FrozenBatchNorm2d,
+    GroupNorm,
+    InstanceNorm1d,
+    InstanceNorm2d,
+    InstanceNorm3d,
+    LayerNorm,
+    LocalResponseNorm,
+    RMSNorm,
+)
 
 __all__ = [
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
+    "FrozenBatchNorm2d",
     "GroupNorm",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
+    "InstanceNorm3d",
     "LayerNorm",
+    "LocalResponseNorm",
+    "RMSNorm",
     "__version__",
     "empty_cache",
     "engine",
     "functional",
+    "fuse_conv_bn_weights",
+    "fuse_linear_bn_weights",
     "get_cache_limit",
     "get_engine",
     "get_num_threads",

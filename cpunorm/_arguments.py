@@ -17,16 +17,18 @@ __all__ = [
     "as_normalized_shape",
     "as_out",
     "as_parameters",
-    "batch_norm_vectors",
+    "channel_vectors",
     "boolean",
     "channel_axis",
     "check_array",
     "check_counter",
     "check_groups",
+    "check_positions",
     "deliver",
     "dimension",
     "empty",
     "integer",
+    "offset_weight",
     "positive_eps",
     "real",
     "trailing_axes",
@@ -132,7 +134,7 @@ def as_parameters(function, x, input_dtype, shape, **named):
     return [_as_vector(parameter, x.dtype) for parameter in _running.snapshot(list(named.values()))]
 
 
-def batch_norm_vectors(x, input_dtype, channels, training, running_mean, running_var, weight, bias):
+def channel_vectors(function, x, input_dtype, channels, training, running_mean, running_var, weight, bias):
     """weight and bias as vectors that go with x, and the running statistics; in evaluation all are of one moment.
 
     Raises
@@ -145,21 +147,21 @@ def batch_norm_vectors(x, input_dtype, channels, training, running_mean, running
         Only one running statistic, or a read-only one, in training.
     """
     named = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
-    _check_dtypes("batch_norm", input_dtype, named)
+    _check_dtypes(function, input_dtype, named)
     for name, vector in named.items():
         if vector is not None and vector.size != channels:
-            raise RuntimeError(f"batch_norm: {name} must have {channels} elements, one per channel, got {vector.size}")
+            raise RuntimeError(f"{function}: {name} must have {channels} elements, one per channel, got {vector.size}")
         if vector is not None and vector.ndim != 1 and name.startswith("running"):
-            raise RuntimeError(f"batch_norm: {name} must have one dimension, got shape {vector.shape}")
+            raise RuntimeError(f"{function}: {name} must have one dimension, got shape {vector.shape}")
     if training:
         if (running_mean is None) != (running_var is None):
-            raise ValueError("batch_norm: running_mean and running_var must both be given or both be None")
+            raise ValueError(f"{function}: running_mean and running_var must both be given or both be None")
         if running_mean is not None and not (running_mean.flags.writeable and running_var.flags.writeable):
-            raise ValueError("batch_norm: running_mean and running_var must be writeable in training")
+            raise ValueError(f"{function}: running_mean and running_var must be writeable in training")
     else:
         for name in ("running_mean", "running_var"):
             if named[name] is None:
-                raise RuntimeError(f"batch_norm: {name} must be given in evaluation")
+                raise RuntimeError(f"{function}: {name} must be given in evaluation")
     weight, bias, *given = _running.snapshot([weight, bias, running_mean, running_var])
     weight, bias = _as_vector(weight, x.dtype), _as_vector(bias, x.dtype)
     return weight, bias, *((running_mean, running_var) if training else given)
@@ -193,6 +195,39 @@ def check_groups(x, channels, num_groups):
         raise RuntimeError(f"group_norm: num_groups must divide the {channels} channels of {x.shape}, got {num_groups}")
 
 
+def check_positions(x, positions, training):
+    """Check that each channel has positions, and more than one to take statistics of.
+
+    Raises
+    ------
+    ValueError
+        One value per channel and sample, with the input's statistics.
+    RuntimeError
+        No axis of positions.
+    """
+    if training and x.ndim != 0 and positions == 1:
+        raise ValueError(f"instance_norm: expected more than 1 position per channel in training, got shape {x.shape}")
+    if x.ndim < 2:
+        raise RuntimeError(f"instance_norm: expected at least 2 dimensions (samples, channels, ...), got {x.shape}")
+
+
+def offset_weight(weight, unit_offset):
+    """1 + weight, if `unit_offset`.
+
+    Raises
+    ------
+    TypeError
+        Not a bool.
+    RuntimeError
+        No weight to add to.
+    """
+    if not boolean("rms_norm: unit_offset", unit_offset):
+        return weight
+    if weight is None:
+        raise RuntimeError(f"rms_norm: unit_offset={unit_offset} needs a weight, got None")
+    return weight + weight.dtype.type(1)
+
+
 def as_normalized_shape(normalized_shape):
     """`normalized_shape` as a tuple of ints.
 
@@ -218,8 +253,12 @@ def trailing_axes(function, x, normalized_shape):
         Not made of ints.
     RuntimeError
         Empty, or not the end of the shape of x.
+    ValueError
+        More axes than x has, in rms_norm (torch's type).
     """
     lengths = as_normalized_shape(normalized_shape)
+    if function == "rms_norm" and len(lengths) > x.ndim:
+        raise ValueError(f"{function}: expected at least {len(lengths)} dimensions, got shape {x.shape}")
     if x.shape[-len(lengths) :] != lengths:
         raise RuntimeError(f"{function}: normalized_shape {lengths} is not the end of shape {x.shape}")
     return len(lengths)

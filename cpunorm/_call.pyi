@@ -25,3 +25,18 @@ def group_norm(
 def layer_norm(
     input: object, normalized_shape: object, weight: object, bias: object, eps: object, out: object
 ) -> NDArray[Any]: ...
+def rms_norm(
+    input: object, normalized_shape: object, weight: object, eps: object, unit_offset: object, out: object
+) -> NDArray[Any]: ...
+def instance_norm(
+    input: object,
+    running_mean: object,
+    running_var: object,
+    weight: object,
+    bias: object,
+    use_input_stats: object,
+    momentum: object,
+    eps: object,
+    data_format: object,
+    out: object,
+) -> NDArray[Any]: ...

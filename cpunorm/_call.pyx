@@ -22,7 +22,7 @@ cimport numpy as cnp
 
 from cpunorm._cpu cimport call_ends, threads_for
 from cpunorm._memory cimport new_like, release
-from cpunorm._norm cimport CENTRED, GIVEN, KernelSet, Norm, Operand
+from cpunorm._norm cimport ABOUT_ZERO, CENTRED, GIVEN, KernelSet, Norm, Operand
 from cpunorm._running cimport count_up, enter, is_counter, leave, read, update
 
 from cpunorm import _arguments, _memory
@@ -361,7 +361,7 @@ cdef int forward_in_python(
             read(running_var, <double*> data_of(var))
     finally:
         leave()
-    forward(seen(&n.x, n, x), seen(&n.y, n, y), n.groups, n.along, n.statistic == GIVEN, mean, var, weight, bias, n.eps)
+    forward(seen(&n.x, n, x), seen(&n.y, n, y), n.groups, n.along, n.statistic == GIVEN, n.statistic == ABOUT_ZERO, mean, var, weight, bias, n.eps)
     if n.mean != NULL:
         memcpy(n.mean, data_of(mean), bytes_of(mean))
         memcpy(n.var, data_of(var), bytes_of(var))
@@ -414,8 +414,8 @@ cdef object counted_batch_norm(
                  and is_writeable(running_var))
             and dtype is None):
         usual = False
-        w, b, mean, var = _arguments.batch_norm_vectors(
-            x, input.dtype, channels, train, running_mean, running_var, weight, bias)
+        w, b, mean, var = _arguments.channel_vectors(
+            "batch_norm", x, input.dtype, channels, train, running_mean, running_var, weight, bias)
     if out is not None and not (usual and is_plain_out(out, x) and separate(out, weight) and separate(out, bias)
                                 and separate(out, running_mean) and separate(out, running_var)):
         _arguments.as_out("batch_norm", out, input, x.dtype if dtype is None else dtype, weight=weight, bias=bias,
@@ -509,3 +509,95 @@ def layer_norm(input, normalized_shape, weight, bias, eps, out):
     n.statistic, n.along = CENTRED, True
     n.weight, n.bias, n.mean, n.var = data(w), data(b), NULL, NULL
     return run(&n, ROWS, ndim_of(x) - ndim, x, out, dtype)
+
+
+def rms_norm(input, normalized_shape, weight, eps, unit_offset, out):
+    """`functional.rms_norm`."""
+    cdef Norm n
+    cdef object x = input, dtype = None, w = weight
+    cdef bint usual = True
+    if not is_plain(input):
+        x, dtype = _arguments.as_input("rms_norm", input, out)
+    cdef int ndim = trailing(x, normalized_shape)
+    if ndim == 0:
+        ndim = _arguments.trailing_axes("rms_norm", x, normalized_shape)
+    n.eps = np.finfo(x.dtype).eps if eps is None else eps_of("rms_norm", eps, True)
+    if not (fits(weight, x, ndim) and dtype is None):
+        usual = False
+        w, = _arguments.as_parameters("rms_norm", x, input.dtype, x.shape[x.ndim - ndim:], weight=weight)
+    if unit_offset is not False:
+        w = _arguments.offset_weight(w, unit_offset)
+    if out is not None and not (usual and is_plain_out(out, x) and separate(out, weight)):
+        _arguments.as_out("rms_norm", out, input, x.dtype if dtype is None else dtype, weight=weight)
+    if size_of(x) == 0:
+        return _arguments.empty(input, dtype, out)
+
+    n.statistic, n.along = ABOUT_ZERO, True
+    n.weight, n.bias, n.mean, n.var = data(w), NULL, NULL, NULL
+    return run(&n, ROWS, ndim_of(x) - ndim, x, out, dtype)
+
+
+def instance_norm(
+    input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps, data_format, out
+):
+    """`functional.instance_norm`."""
+    cdef Norm n
+    cdef object x = input, dtype = None, w = weight, b = bias, mean = running_mean, var = running_var
+    cdef bint usual = True
+    if not is_plain(input):
+        x, dtype = _arguments.as_input("instance_norm", input, out)
+    cdef bint train = use_input_stats if use_input_stats is True or use_input_stats is False else _arguments.boolean(
+        "instance_norm: use_input_stats", use_input_stats)
+    cdef Py_ssize_t size = size_of(x), samples, channels, positions
+    if ndim_of(x) < 3:
+        _arguments.check_positions(x, 1, train)
+    cdef int axis = channel_axis("instance_norm", x, data_format)
+    samples, channels = length_of(x, 0), length_of(x, axis)
+    positions = size // (samples * channels) if size else 0
+    if positions == 1:
+        _arguments.check_positions(x, positions, train)
+    if not (PyFloat_CheckExact(momentum) and momentum == momentum):
+        momentum = _arguments.real("instance_norm: momentum", momentum)
+    n.eps = eps_of("instance_norm", eps, True)
+    if not (is_vector(weight, x, channels) and is_vector(bias, x, channels)
+            and is_vector(running_mean, x, channels) and is_vector(running_var, x, channels)
+            and (running_mean is None) == (running_var is None) and (train or running_mean is not None)
+            and (not train or running_mean is None or is_writeable(running_mean) and is_writeable(running_var))
+            and dtype is None):
+        usual = False
+        w, b, mean, var = _arguments.channel_vectors(
+            "instance_norm", x, input.dtype, channels, train, running_mean, running_var, weight, bias)
+    if out is not None and not (usual and is_plain_out(out, x) and separate(out, weight) and separate(out, bias)
+                                and separate(out, running_mean) and separate(out, running_var)):
+        _arguments.as_out("instance_norm", out, input, x.dtype if dtype is None else dtype, weight=weight, bias=bias,
+                          running_mean=running_mean, running_var=running_var)
+    if size == 0:
+        return _arguments.empty(input, dtype, out)
+
+    n.statistic, n.along, n.groups = CENTRED if train else GIVEN, False, channels
+    n.weight, n.bias, n.mean, n.var = data(w), data(b), NULL, NULL
+    if train and running_mean is None:
+        return run(&n, SAMPLES, axis, x, out, dtype)
+    n.mean = <double*> malloc(2 * samples * channels * sizeof(double))
+    if n.mean == NULL:
+        raise MemoryError(f"instance_norm: no memory for the moments of {samples} samples of {channels} channels")
+    n.var = n.mean + samples * channels
+    try:
+        if not train:
+            return run(&n, BATCH, axis, x, out, dtype, mean, var)
+        y = run(&n, SAMPLES, axis, x, out, dtype)
+        average(n.mean, samples, channels)
+        average(n.var, samples, channels)
+        update(mean, var, None, n.mean, n.var, momentum, positions)
+        return y
+    finally:
+        free(n.mean)
+
+
+cdef void average(double* moments, Py_ssize_t samples, Py_ssize_t channels) noexcept:
+    """The first row of moments (samples, channels) = the mean of all rows."""
+    cdef Py_ssize_t sample, c
+    for c in range(channels):
+        for sample in range(1, samples):
+            moments[c] += moments[sample * channels + c]
+        moments[c] /= samples

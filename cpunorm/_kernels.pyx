@@ -21,13 +21,19 @@ M2 = q - s^2/n, and blocks are merged in float64:
     mean = mean_a + (mean_b - mean_a) n_b/n,    M2 = M2_a + M2_b + (mean_b - mean_a)^2 n_a n_b/n
 
 (Welford 1962; Chan, Golub and LeVeque 1983).  The shift k is the mean of the block's first values, or of earlier ones.
-If it turns out to be badly placed, (mean - k)^2 > M2/n, the block is summed once more about its mean: so
-q <= 2 M2 and no digits cancel, whatever the data.  What left the range of the type is done again in float64.
+If it turns out to be badly placed, the block is summed once more about its mean: so mu = |mean - k| / sigma, with
+sigma^2 = M2/n, is at most 1/2 in rows and 1/sqrt(2) in columns, whatever the data.  (Where the mean found so is off
+by a part of sigma itself, sigma is a few units in the last place of x, and sums of such d are exact.)  What left the
+range of float32 is done again in float64; of float64, scaled.
 
-A lane adds up CHAIN = 8 values, its sum goes into a second sum of at most 8 such, and lanes are added pairwise: with
-u = 2^-24, r = sqrt(q / M2) <= sqrt(2) and sigma^2 = M2/n, rounding moves s/n by at most (4.5 + 4.5 + 2) u r sigma and q
-by as many u, relatively; so y moves by (16 + 11 |y|) u for the mean and half of q's, and by 4 u |y| for d, scale and the
-result: below 2e-6 max(1, |y|), whichever way the roundings go.
+A lane adds up CHAIN = 8 values; that goes into a sum of 4 such; then rows add 4 vectors pairwise and lanes in halves,
+columns the two halves of a block.  So each d goes through c roundings, at most 14 in rows and 11 in columns, and to first
+order, with u = 2^-24, y = -1 (no y of more, in proportion, and no smaller one) moves by at most
+
+    u ((1 + mu) mean((c + 1) |d|) / sigma + mean((c + 2) d^2) / (2 sigma^2) + 4)
+
+for the mean and, through s^2/n, for M2; for q; for d, scale and the result.  Whatever the d, and whichever way the
+roundings go, this is below 2e-6: `tests/test_accuracy.py` computes it.  What a search there finds is less than half.
 
 The mean is applied in two parts, y = (x - high) scale + (bias - low scale), so that a large mean costs no digits.  That
 and the shift die by reassociation: never build this with -ffast-math or -fassociative-math.
@@ -47,24 +53,27 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free, labs, malloc
 from libc.string cimport memcpy, memset
 
-from cpunorm._norm cimport CENTRED, GIVEN, KernelSet, Norm
+from cpunorm._norm cimport ABOUT_ZERO, CENTRED, GIVEN, KernelSet, Norm
 
 cdef extern from "kernels/lines.h":
     enum: MOST_LANES, MOST_BLOCK, MOST_TILE, ROWS, STEPS, TOGETHER, AHEAD
     ctypedef struct Moments:
         double count, mean, m2
+    ctypedef struct Rule:
+        double tiny
+        bint about_zero
     ctypedef struct Traffic:
         Py_ssize_t ahead
         bint streamed
     ctypedef struct Lines:
         int size, width, lanes, block
         Moments (*block_moments)(
-            const void* x, Py_ssize_t n, Py_ssize_t rows, Py_ssize_t pitch, bint far, double tiny, bint estimate,
+            const void* x, Py_ssize_t n, Py_ssize_t rows, Py_ssize_t pitch, bint far, Rule rule, bint estimate,
             double* shift) noexcept nogil
         void (*row_moments)(
-            const void* x, Py_ssize_t n, int rows, Py_ssize_t pitch, bint far, double tiny, Moments* m) noexcept nogil
+            const void* x, Py_ssize_t n, int rows, Py_ssize_t pitch, bint far, Rule rule, Moments* m) noexcept nogil
         void (*column_moments)(
-            const void* x, Py_ssize_t pitch, int lines, Py_ssize_t columns, bint far, double tiny, double count,
+            const void* x, Py_ssize_t pitch, int lines, Py_ssize_t columns, bint far, Rule rule, double count,
             double* mean, double* m2) noexcept nogil
         void (*channel_coefficients)(
             Py_ssize_t n, const double* mean, const double* var, double eps, const void* weight, const void* bias,
@@ -113,6 +122,7 @@ cdef enum:
 
 cdef Py_ssize_t STREAM_BYTES = stream_bytes()
 cdef double HIDING = 1e-36  # eps that hides what underflow did to a variance
+cdef double LEAST_VAR = 1e-280, MOST_VAR = 1.7e308  # where squares of float64 keep their digits
 cdef double[2] TINY = [1e-36, 0.0]  # mean squares below this have lost digits to underflow
 
 include "kernels/walk.pxi"

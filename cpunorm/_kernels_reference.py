@@ -8,7 +8,7 @@ import numpy as np
 __all__ = ["forward"]
 
 
-def forward(x, y, groups, along, given, mean, var, weight, bias, eps):
+def forward(x, y, groups, along, given, about_zero, mean, var, weight, bias, eps):
     """y = (x - mean) / sqrt(var + eps) * weight + bias.
 
     Parameters
@@ -21,6 +21,8 @@ def forward(x, y, groups, along, given, mean, var, weight, bias, eps):
         Whether weight and bias follow the positions (outer, middle, inner), not the channels.
     given : bool
         Whether mean and var are those of each channel; else they are written, for each (sample, group), if not None.
+    about_zero : bool
+        Whether the mean is 0 by definition.
     weight, bias : ndarray or None
         Contiguous vectors in the dtype of x.
     """
@@ -32,7 +34,7 @@ def forward(x, y, groups, along, given, mean, var, weight, bias, eps):
             mu, sigma2 = (moment.reshape(1, 1, 1, groups, -1, 1) for moment in (mean, var))
         else:
             axes = (1, 2, 4, 5)
-            mu = z.mean(axis=axes, keepdims=True)
+            mu = 0 if about_zero else z.mean(axis=axes, keepdims=True)
             sigma2 = np.square(z - mu).mean(axis=axes, keepdims=True)
             if mean is not None:
                 mean[:], var[:] = mu.ravel(), sigma2.ravel()

@@ -7,6 +7,8 @@ shares its moments: one sample's `channels // groups` neighbouring channels at a
     batch_norm  1        C         channels  N, spatial   channels
     group_norm  N        C         G         spatial      channels
     layer_norm  leading  leading   channels  normalized   positions (`along`)
+    rms_norm    leading  leading   channels  normalized   positions; the mean is 0 (`ABOUT_ZERO`)
+    instance_norm  N     C         channels  spatial      channels
 
 A new option is a field whose zero means "as before".  An engine checks nothing and knows no error message.
 """
@@ -14,6 +16,7 @@ A new option is a field whose zero means "as before".  An engine checks nothing 
 cdef enum Statistic:
     CENTRED  # mean and variance of each domain
     GIVEN  # `mean` and `var` of each channel
+    ABOUT_ZERO  # mean squares of each domain, whose mean is taken to be 0
 
 cdef struct Operand:
     # An array seen along the five axes: strides in elements.

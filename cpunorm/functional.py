@@ -11,8 +11,17 @@ Common to all:
 """
 
 from cpunorm import _call
+from cpunorm._plain import local_response_norm, normalize
 
-__all__ = ["batch_norm", "group_norm", "layer_norm"]
+__all__ = [
+    "batch_norm",
+    "group_norm",
+    "instance_norm",
+    "layer_norm",
+    "local_response_norm",
+    "normalize",
+    "rms_norm",
+]
 
 
 def batch_norm(
@@ -185,3 +194,121 @@ def group_norm(input, num_groups, weight=None, bias=None, eps=1e-5, *, data_form
            [ 0.4472,  1.3416]], dtype=float32)
     """
     return _call.group_norm(input, num_groups, weight, bias, eps, data_format, out)
+
+
+def instance_norm(
+    input,
+    running_mean=None,
+    running_var=None,
+    weight=None,
+    bias=None,
+    use_input_stats=True,
+    momentum=0.1,
+    eps=1e-5,
+    *,
+    data_format="channels_first",
+    out=None,
+):
+    r"""Normalise each channel of each sample over all positions: `torch.nn.functional.instance_norm`.
+
+    .. math:: y = \frac{x - \mu_{nc}}{\sqrt{\sigma_{nc}^2 + \epsilon}} \gamma_c + \beta_c
+
+    with the mean and biased variance of the sample if `use_input_stats`, else with `running_mean` and `running_var`.
+
+    Parameters
+    ----------
+    input : ndarray, (N, C, L, ...) or (N, L, ..., C)
+        float32 or float64, any strides; float16 and bfloat16 are computed in float32.
+    running_mean, running_var : ndarray of C elements, or None
+        Used unless `use_input_stats`. Else updated in place, both or neither, towards the mean over the batch of the
+        samples' means and unbiased variances.
+    weight, bias : ndarray of C elements, or None
+        In the dtype of the input; float32 is also taken for half-precision inputs.
+    use_input_stats : bool
+    momentum : float
+    eps : float
+        Not negative.
+    data_format : {"channels_first", "channels_last"}
+    out : ndarray, optional
+        Where to write the result: the input's shape and dtype, writeable; may be `input` itself.
+
+    Returns
+    -------
+    ndarray
+        Shape, dtype and stride order of the input, or `out`.
+
+    Raises
+    ------
+    ValueError
+        One position per channel with the input's statistics; a bad `eps`, `momentum` or `data_format`; only one running
+        statistic, or a read-only one; a read-only `out`.
+    RuntimeError
+        A wrong number of elements or rank; mixed dtypes; missing running statistics without the input's; an `out` of
+        another shape or dtype or that overlaps. Its subclass NotImplementedError for integer, bool and complex input.
+    TypeError
+        Arguments that are not arrays, or not numbers.
+
+    References
+    ----------
+    Ulyanov, Vedaldi and Lempitsky, Instance Normalization, 2016 (arXiv:1607.08022).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cpunorm.functional import instance_norm
+    >>> instance_norm(np.arange(8, dtype=np.float32).reshape(1, 2, 4))[0].round(4)
+    array([[-1.3416, -0.4472,  0.4472,  1.3416],
+           [-1.3416, -0.4472,  0.4472,  1.3416]], dtype=float32)
+    """
+    return _call.instance_norm(
+        input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps, data_format, out
+    )
+
+
+def rms_norm(input, normalized_shape, weight=None, eps=None, *, unit_offset=False, out=None):
+    r"""Divide by the root mean square over the trailing axes: `torch.nn.functional.rms_norm`.
+
+    .. math:: y = \frac{x}{\sqrt{\mathrm{mean}(x^2) + \epsilon}} \gamma
+
+    Parameters
+    ----------
+    input : ndarray, (..., *normalized_shape)
+        float32 or float64, any strides; float16 and bfloat16 are computed in float32.
+    normalized_shape : int or sequence of int
+    weight : ndarray of shape `normalized_shape`, or None
+        In the dtype of the input; float32 is also taken for half-precision inputs.
+    eps : float or None
+        Not negative; None for the machine epsilon of the type computed in.
+    unit_offset : bool
+        Multiply by 1 + weight (Gemma).
+    out : ndarray, optional
+        Where to write the result: the input's shape and dtype, writeable; may be `input` itself.
+
+    Returns
+    -------
+    ndarray
+        Shape, dtype and stride order of the input, or `out`.
+
+    Raises
+    ------
+    RuntimeError
+        `normalized_shape` is empty or not the input's trailing shape; a weight of another shape; mixed dtypes;
+        `unit_offset` without weight; an `out` of another shape or dtype or that overlaps. Its subclass
+        NotImplementedError for integer, bool and complex input.
+    ValueError
+        Fewer axes than `normalized_shape` has; a negative or NaN `eps`; a read-only `out`.
+    TypeError
+        Arguments that are not arrays, or not numbers.
+
+    References
+    ----------
+    Zhang and Sennrich, Root Mean Square Layer Normalization, NeurIPS 2019 (arXiv:1910.07467).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cpunorm.functional import rms_norm
+    >>> rms_norm(np.array([3, 4], np.float32), 2).round(4)
+    array([0.8485, 1.1314], dtype=float32)
+    """
+    return _call.rms_norm(input, normalized_shape, weight, eps, unit_offset, out)

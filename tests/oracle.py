@@ -45,6 +45,19 @@ def layer_norm(x, normalized_shape, weight=None, bias=None, eps=1e-5):
     return z
 
 
+def rms_norm(x, normalized_shape, weight=None, eps=1e-5):
+    """(..., *normalized_shape); weight of normalized_shape."""
+    z = np.asarray(x, np.longdouble)
+    axes = tuple(range(x.ndim - len(normalized_shape), x.ndim))
+    z = (z / np.sqrt(np.square(z).mean(axis=axes, keepdims=True) + eps)).astype(np.float64)
+    return z if weight is None else z * np.asarray(weight, np.float64)
+
+
+def instance_norm(x, weight=None, bias=None, eps=1e-5):
+    """(N, C, ...)."""
+    return _affine(_standardize(x, tuple(range(2, x.ndim)), eps), weight, bias, 1)
+
+
 def group_norm(x, groups, weight=None, bias=None, eps=1e-5):
     """(N, C, ...)."""
     z = _standardize(x.reshape(x.shape[0], groups, -1), (2,), eps).reshape(x.shape)

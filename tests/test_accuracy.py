@@ -6,7 +6,10 @@ place lays them out as the input of one norm in one layout and gathers the resul
 
 import functools
 import itertools
+import re
+from pathlib import Path
 
+import adversarial
 import numpy as np
 import oracle
 import pytest
@@ -218,3 +221,143 @@ def test_float64(engine, place):
     kinds = [kind for kind in KINDS if not kind.startswith("constant")]
     shapes = [(3, 3), (17, 17), (65, 65), (4, 1023), (2, 4099)]
     assert not list(failures(place, dict.fromkeys(kinds, 1e-5), shapes, np.float64, slack))
+
+
+# By proof: the bound in the header of `_kernels.pyx`, for blocks of every length.
+
+LINES = Path(__file__).parent.parent / "cpunorm" / "kernels" / "lines.h"
+FOLDS = {"v4": 2, "v3": 1, "baseline": 0}  # additions of lanes in float32
+
+
+def constant(name):
+    return int(re.search(rf"\b{name} = (\d+)", LINES.read_text())[1])
+
+
+def roundings(count):
+    """How many roundings each of `count` values goes through when they are added up one by one; the first adds to 0."""
+    return np.minimum(count - np.arange(count), max(count - 1, 0))
+
+
+def nested(count, *lengths):
+    """The same where chains of lengths[0] are added up, then lengths[1] of their sums, and so on."""
+    if not lengths:
+        return roundings(count)
+    chains = [roundings(min(lengths[0], count - start)) for start in range(0, count, lengths[0])]
+    return np.concatenate(chains) + np.repeat(nested(len(chains), *lengths[1:]), [len(chain) for chain in chains])
+
+
+def most_moved(c, weights, mu, fused):
+    """The header's bound for any d, of which a share of `weights` goes through c roundings: by Lagrange's multiplier,
+    any that is large enough bounds it."""
+    c_squares = c + (2 if fused else 3)
+    multiplier = np.linspace(c_squares.max() / 2 + 0.05, c_squares.max() / 2 + 40, 2000)[:, None]
+    moved = ((1 + mu) * (c + 1)) ** 2 / (4 * multiplier - 2 * c_squares)
+    best = (multiplier[:, 0] * (1 + mu**2) + (moved * weights).sum(1) / weights.sum()).min()
+    return (best + (3 if fused else 4)) * 2.0**-24
+
+
+@pytest.mark.skipif(not LINES.exists(), reason="the sources aren't here")
+@pytest.mark.parametrize("level", FOLDS)
+def test_no_data_move_a_row_by_more(level):
+    """A run is full steps and one of a few values or of almost all; a block is as many runs as fit."""
+    chain, steps = constant("CHAIN"), constant("STEPS")
+    mu = (constant("ROW_LIMIT") - 1) ** -0.5
+    for full, last in itertools.product(range(steps + 1), (0, 1e-3, 1)):
+        run = [1.0] * full + [last] * (last > 0)
+        for runs in range(1, steps // len(run) + 1 if run else 1):
+            weights = np.array(run * runs)
+            c = nested(len(weights), chain) + 2 + FOLDS[level]
+            assert most_moved(c, weights, mu, level != "baseline") < 2e-6
+
+
+@pytest.mark.skipif(not LINES.exists(), reason="the sources aren't here")
+@pytest.mark.parametrize("fused", [False, True])
+def test_no_data_move_a_column_by_more(fused):
+    chain, half = constant("CHAIN"), constant("HALF")
+    mu = (constant("COLUMN_LIMIT") - 1) ** -0.5
+    for lines in range(1, constant("ROWS") + 1):
+        assert most_moved(nested(lines, chain, half // chain), np.ones(lines), mu, fused) < 2e-6
+
+
+# By search: see adversarial.py.
+
+SEARCH_EPS = 1e-12
+
+
+def worst_error(y, rows):
+    """The largest error in each row, of max(1, |y|); `rows` are float32, so float64 is exact enough."""
+    wide = rows.astype(np.float64)
+    wide -= wide.mean(axis=1, keepdims=True)
+    wide -= wide.mean(axis=1, keepdims=True)
+    expected = wide / np.sqrt(np.square(wide).mean(axis=1, keepdims=True) + SEARCH_EPS)
+    return (np.abs(y - expected) / np.maximum(1, np.abs(expected))).max(axis=1)
+
+
+def error_of_columns(repeats, found):
+    """Each column found is a channel, `repeats` times over."""
+    lines, _, columns = found.shape
+    x = np.tile(found.reshape(lines, columns), (repeats, 1))
+    return worst_error(batch_norm(x, None, None, training=True, eps=SEARCH_EPS).T, x.T)
+
+
+def error_of_folded_columns(repeats, found):
+    """Two columns at a time, of two channels that are walked as many."""
+    lines, _, columns = found.shape
+    pairs = np.repeat(found.reshape(lines, columns // 2, 2).transpose(1, 0, 2), repeats, axis=1)
+    y = [batch_norm(x, None, None, training=True, eps=SEARCH_EPS) for x in pairs]
+    rows, y = (np.stack(a).transpose(0, 2, 1).reshape(columns, -1) for a in (pairs, y))
+    return worst_error(y, rows)
+
+
+def error_of_groups(found):
+    """Four columns are a group of channels_last, so that their moments are merged."""
+    lines, _, columns = found.shape
+    x = np.repeat(found.reshape(1, lines, columns), 4, axis=2)
+    y = group_norm(x, columns, eps=SEARCH_EPS, data_format="channels_last")
+    return worst_error(*(a[0].reshape(lines, columns, 4).swapaxes(0, 1).reshape(columns, -1) for a in (y, x)))
+
+
+def error_of_rows(width, repeats, tail, found):
+    """All lanes of a vector of `width` are alike; the row is cut by `tail` values."""
+    lines, vectors, columns = found.shape
+    lanes = np.broadcast_to(found.transpose(2, 0, 1)[..., None], (columns, lines, vectors, width))
+    rows = np.tile(lanes.reshape(columns, -1), (1, repeats))
+    rows = np.ascontiguousarray(rows[:, : rows.shape[1] - tail])
+    return worst_error(layer_norm(rows, rows.shape[1], eps=SEARCH_EPS), rows)
+
+
+def error_of_lanes(found):
+    """Each column found is a row, so short that it takes a lane."""
+    rows = np.ascontiguousarray(found[:, 0].T)
+    return worst_error(layer_norm(rows, rows.shape[1], eps=SEARCH_EPS), rows)
+
+
+# lines, vectors, columns and what makes a norm's input of them
+SEARCHES = {
+    **{f"columns of {lines}": (lines, 1, 512, functools.partial(error_of_columns, 1)) for lines in (17, 32, 63, 64)},
+    "columns of 5 blocks": (64, 1, 256, functools.partial(error_of_columns, 5)),
+    "columns of 1100 lines": (64, 1, 128, functools.partial(error_of_columns, 18)),
+    "folded columns": (64, 1, 64, functools.partial(error_of_folded_columns, 32)),
+    "groups": (64, 1, 256, error_of_groups),
+    "lanes of 9": (9, 1, 512, error_of_lanes),
+    "lanes of 16": (16, 1, 512, error_of_lanes),
+    **{
+        f"rows of {steps} steps of {width}, {tail} fewer": (
+            steps,
+            4,
+            64,
+            functools.partial(error_of_rows, width, 1, tail),
+        )
+        for width, steps, tail in [(4, 32, 0), (8, 32, 0), (16, 32, 0), (16, 25, 0), (8, 17, 3), (16, 9, 15), (4, 8, 1)]
+    },
+    "rows of parts": (32, 4, 16, functools.partial(error_of_rows, 16, 40, 0)),
+}
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_float32_made_to_make_roundings_add_up(engine, name):
+    lines, vectors, columns, error_of = SEARCHES[name]
+    quiet, most = (2 * adversarial.CHAIN, 0.7) if vectors == 1 else (1, 0.5)
+    rng = np.random.default_rng(lines)
+    _, errors = adversarial.search(rng, error_of, lines, vectors, columns, 6, quiet, most)
+    assert errors[0] <= 2e-6

@@ -18,12 +18,20 @@ PUBLIC = [
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
+    "FrozenBatchNorm2d",
     "GroupNorm",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
+    "InstanceNorm3d",
     "LayerNorm",
+    "LocalResponseNorm",
+    "RMSNorm",
     "__version__",
     "empty_cache",
     "engine",
     "functional",
+    "fuse_conv_bn_weights",
+    "fuse_linear_bn_weights",
     "get_cache_limit",
     "get_engine",
     "get_num_threads",
@@ -38,7 +46,15 @@ PUBLIC = [
 
 def test_public_names():
     assert cpunorm.__all__ == PUBLIC
-    assert cpunorm.functional.__all__ == ["batch_norm", "group_norm", "layer_norm"]
+    assert cpunorm.functional.__all__ == [
+        "batch_norm",
+        "group_norm",
+        "instance_norm",
+        "layer_norm",
+        "local_response_norm",
+        "normalize",
+        "rms_norm",
+    ]
     for module in (cpunorm, cpunorm.functional, cpunorm.modules):
         assert sorted(module.__all__) == sorted(set(module.__all__))
         assert all(hasattr(module, name) for name in module.__all__)
@@ -142,7 +158,7 @@ def test_docstring(name):
     assert doc.splitlines()[0].endswith(".")
 
 
-@pytest.mark.parametrize("name", [*(f"functional.{name}" for name in cpunorm.functional.__all__), *PUBLIC[:5]])
+@pytest.mark.parametrize("name", [*(f"functional.{name}" for name in cpunorm.functional.__all__), *PUBLIC[:11]])
 def test_docstring_names_every_parameter(name):
     item = getattr(cpunorm.functional, name.removeprefix("functional.")) if "." in name else getattr(cpunorm, name)
     sections = inspect.getdoc(item).split("Parameters\n----------\n")[1]

@@ -173,7 +173,7 @@ cdef void work_rows(void* context, int thread, Py_ssize_t start, Py_ssize_t stop
         count = min(most, stop - index, n.groups - group)
         if single:
             job.lines.row_moments(domain_of(job, index), job.length, <int> count, n.x.channel * job.member,
-                                  job.far and not fetched, job.tiny, moments)
+                                  job.far and not fetched, job.rule, moments)
         elif job.parts == 1:
             moments[0] = part_moments(job, domain_of(job, index), 0)
         else:
@@ -184,9 +184,6 @@ cdef void work_rows(void* context, int thread, Py_ssize_t start, Py_ssize_t stop
             moments[0] = parts[0]
         for i in range(count):
             means[i], vars_[i] = moments[i].mean, moments[i].m2 / moments[i].count
-        if n.mean != NULL:
-            for i in range(count):
-                n.mean[index + i], n.var[index + i] = means[i], vars_[i]
         group *= job.member
         if job.member > 1:
             at = index * job.member
@@ -194,23 +191,64 @@ cdef void work_rows(void* context, int thread, Py_ssize_t start, Py_ssize_t stop
             for i in range(job.member):
                 mean[i], var[i] = means[0], vars_[0]
             high, scale, shift = job.high + at * size, job.scale + at * size, job.shift + at * size
-        coefficients_of(job, group, count * job.member, mean, var, high, scale, shift)
+        coefficients_of(job, sample, group, count * job.member, mean, var, high, scale, shift)
+        if n.mean != NULL:
+            for i in range(count):
+                n.mean[index + i], n.var[index + i] = mean[i * job.member], var[i * job.member]
         apply_domain(job, sample, group, count * job.member, high, scale, shift, traffic)
         index += count
     end_stream()
 
 
-cdef inline void coefficients_of(
-    const Job* job, Py_ssize_t channel, Py_ssize_t channels, const double* mean, const double* var, char* high,
+cdef void coefficients_of(
+    const Job* job, Py_ssize_t sample, Py_ssize_t channel, Py_ssize_t channels, double* mean, double* var, char* high,
     char* scale, char* shift,
 ) noexcept nogil:
     """Coefficients of some channels of one sample from their mean and variance."""
     cdef const Norm* n = &job.n
-    cdef Py_ssize_t at = channel * job.lines.size
+    cdef Py_ssize_t at = channel * job.lines.size, c
     job.lines.channel_coefficients(
         channels, mean, var, n.eps,
         NULL if n.along or n.weight == NULL else <const char*> n.weight + at,
         NULL if n.along or n.bias == NULL else <const char*> n.bias + at, high, scale, shift)
+    if n.element == 1 and n.statistic != GIVEN:
+        for c in range(channels):
+            if not LEAST_VAR <= var[c] + n.eps <= MOST_VAR:
+                extreme_coefficients(job, sample, channel + c, &mean[c], &var[c], high + c * sizeof(double),
+                                     scale + c * sizeof(double), shift + c * sizeof(double))
+
+
+cdef void extreme_coefficients(
+    const Job* job, Py_ssize_t sample, Py_ssize_t channel, double* mean, double* var, char* high, char* scale,
+    char* shift,
+) noexcept nogil:
+    """The same of a channel whose variance left the range of float64: from its values times a power of 2."""
+    cdef const Norm* n = &job.n
+    cdef Py_ssize_t first = channel // job.member * job.member, c, outer, middle, inner, again
+    cdef double power = 2.0 ** 600 if var[0] < 1 else 2.0 ** -600, count = job.member * job.positions
+    cdef double centre = 0, total, squares, d, weight
+    cdef const double* x
+    for again in range(2):
+        total = squares = 0
+        for c in range(first, first + job.member):
+            for outer in range(n.outer):
+                for middle in range(n.middle):
+                    x = <const double*> x_at(job, sample * n.x.sample + c * n.x.channel + outer * n.x.outer
+                                             + middle * n.x.middle)
+                    for inner in range(n.inner):
+                        d = x[inner * n.x.inner] * power - centre
+                        total += d
+                        squares += d * d
+        if not job.rule.about_zero:
+            centre += total / count
+    squares = (squares if job.rule.about_zero else squares - total * (total / count)) / count
+    if squares - squares != 0:  # Inf or NaN among the values
+        return
+    mean[0], var[0] = centre / power, squares / power / power
+    weight = power if n.along or n.weight == NULL else power * (<const double*> n.weight)[channel]
+    job.lines.channel_coefficients(
+        1, mean, &squares, n.eps * power * power, &weight,
+        NULL if n.along or n.bias == NULL else <const char*> n.bias + channel * sizeof(double), high, scale, shift)
 
 
 cdef void forward_rows(Job* job, int threads) noexcept nogil:
@@ -233,9 +271,10 @@ cdef void forward_rows(Job* job, int threads) noexcept nogil:
         for c in range(i * job.member, (i + 1) * job.member):
             job.means[c] = job.moments[i * job.parts].mean
             job.m2s[c] = job.moments[i * job.parts].m2 / job.moments[i * job.parts].count
-        if n.mean != NULL:
-            n.mean[i], n.var[i] = job.means[i * job.member], job.m2s[i * job.member]
     apply_all(job, threads)
+    if n.mean != NULL:
+        for i in range(domains):
+            n.mean[i], n.var[i] = job.means[i * job.member], job.m2s[i * job.member]
 
 
 cdef void allocate_coefficients(Job* job, Py_ssize_t count) noexcept nogil:
@@ -257,7 +296,7 @@ cdef void apply_all(Job* job, int threads) noexcept nogil:
     cdef int size = job.lines.size
     for sample in range(n.samples):
         at = sample * n.channels
-        coefficients_of(job, 0, n.channels, job.means + at, job.m2s + at,
+        coefficients_of(job, sample, 0, n.channels, job.means + at, job.m2s + at,
                         job.high + at * size, job.scale + at * size, job.shift + at * size)
     job.pieces = ceil_div(n.inner, PIECE) if lines < 4 * threads else 1
     share(work_apply_rows, job, lines * job.pieces, threads)
@@ -307,13 +346,13 @@ cdef void finish_strip(
     merge_columns(strip.means, strip.m2s, columns * job.fold, job.parts, job.part_lines, lines)
     if left:  # lines that no fold takes: one more in the first columns
         pack_rest(job, <char*> packed, x, left)
-        job.lines.column_moments(packed, left, 1, left, 0, job.tiny, <double> lines, strip.means, strip.m2s)
+        job.lines.column_moments(packed, left, 1, left, 0, job.rule, <double> lines, strip.means, strip.m2s)
     channels_of(job, columns, strip.means, strip.m2s, left)
+    coefficients_of(job, sample, channel, channels, strip.means, strip.m2s, strip.high, strip.scale, strip.shift)
     if n.mean != NULL:
         for g in range(channels // job.member):
             c = sample * n.groups + channel // job.member + g
             n.mean[c], n.var[c] = strip.means[g * job.member], strip.m2s[g * job.member]
-    coefficients_of(job, channel, channels, strip.means, strip.m2s, strip.high, strip.scale, strip.shift)
     spread(strip, channels, job.width, job.lines.size)
 
 
@@ -652,26 +691,25 @@ cdef void work_lanes(void* context, int thread, Py_ssize_t start, Py_ssize_t sto
             turn(<char*> tile + lane * size, x_at(job, sample * n.x.sample + group * n.x.channel), n.x.channel, some,
                  t.x, values, size, False)
             lane += some
-        job.lines.column_moments(tile, MOST_LANES, values, count, 0, job.tiny, 0, mean, m2)
+        job.lines.column_moments(tile, MOST_LANES, values, count, 0, job.rule, 0, mean, m2)
         for lane in range(count):
             m2[lane] = m2[lane] / values
+        lane = 0
+        while lane < count:
+            sample, group = (first + lane) // n.groups, (first + lane) % n.groups
+            some = min(n.groups - group, count - lane)
+            coefficients_of(job, sample, group, some, mean + lane, m2 + lane, high + lane * size, scale + lane * size,
+                            shift + lane * size)
+            lane += some
         if n.mean != NULL:
             for lane in range(count):
                 n.mean[first + lane], n.var[first + lane] = mean[lane], m2[lane]
         if n.along:
-            job.lines.channel_coefficients(count, mean, m2, n.eps, NULL, NULL, high, scale, shift)
             job.lines.apply_columns_along(
                 tile, tile, count, values, MOST_LANES, MOST_LANES, high, scale, shift,
                 weights if job.along_step else n.weight, biases if job.along_step else n.bias,
                 MOST_LANES if job.along_step else 0, Traffic(0, 0))
         else:
-            lane = 0
-            while lane < count:
-                group = (first + lane) % n.groups
-                some = min(n.groups - group, count - lane)
-                coefficients_of(job, group, some, mean + lane, m2 + lane, high + lane * size, scale + lane * size,
-                                shift + lane * size)
-                lane += some
             job.lines.apply_columns(tile, tile, count, values, MOST_LANES, MOST_LANES, high, scale, shift,
                                     Traffic(0, 0))
         lane = 0
@@ -729,7 +767,7 @@ cdef void forward_given(Job* job, int threads) noexcept nogil:
     if job.failed:
         return
     strip = strip_of(job, 0)
-    coefficients_of(job, 0, n.channels, n.mean, n.var, strip.high, strip.scale, strip.shift)
+    coefficients_of(job, 0, 0, n.channels, n.mean, n.var, strip.high, strip.scale, strip.shift)
     spread(&strip, n.channels, job.width, job.lines.size)
     shared.job, shared.strip, shared.sample = job, &strip, -1
     share(work_apply_columns, &shared, n.samples * job.tall, threads)
@@ -743,7 +781,8 @@ cdef int forward(const Norm* norm, int threads) noexcept nogil:
     memset(&job, 0, sizeof(job))
     job.n = norm[0]
     job.lines = lines_of[norm.element]
-    job.tiny = TINY[norm.element] if norm.eps < HIDING else 0
+    job.rule.tiny = TINY[norm.element] if norm.eps < HIDING else 0
+    job.rule.about_zero = norm.statistic == ABOUT_ZERO
     see(&job)
     if job.n.along and job.n.weight == NULL and job.n.bias == NULL:
         job.n.along = False

@@ -36,7 +36,11 @@ enum {
     TALL = REGISTERS == 32 ? 4 : 2,  /* vectors of a tile of columns: five registers each */
     CHAIN = 8,  /* values that a lane adds up before its sum is added to others: see the numerics */
     STEPS = 32,  /* steps of a block */
+    GUESS = 64,  /* first values whose mean is the shift of a block of rows */
     ROWS = 64,  /* lines of a block of columns */
+    HALF = 32,  /* lines whose sums are added up before they are added to others */
+    ROW_LIMIT = 5,  /* of BADLY_PLACED */
+    COLUMN_LIMIT = 3,
     TILE_ROWS = 16,  /* lines that a tile of columns is applied to before the next tile, where lines are longer */
     TOGETHER = 8,  /* domains whose moments are taken at once, so that the latencies at their ends overlap */
     AHEAD = 4096,  /* bytes ahead to fetch: hardware's own prefetch stops at the end of a page of this size */
@@ -48,6 +52,13 @@ enum {
 typedef struct {
     double count, mean, m2;
 } Moments;
+
+/* How moments are taken: below which mean squares they have lost digits to underflow (see OUT_OF_RANGE), and whether
+   they are about zero, the mean being that by definition. */
+typedef struct {
+    double tiny;
+    int about_zero;
+} Rule;
 
 /* How lines are read and written: how many bytes ahead they are fetched, which pays past the caches (0: not at all), and
    whether y is stored around the caches (if it is aligned to VECTOR_BYTES). */
@@ -63,12 +74,12 @@ typedef struct {
     int lanes;  /* of a step */
     int block;  /* values of a block */
     /* The moments of one block, `rows` runs of n values each. `shift` is a value about which to sum; it's bettered. */
-    Moments (*block_moments)(const void *x, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t pitch, int far, double tiny,
+    Moments (*block_moments)(const void *x, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t pitch, int far, Rule rule,
                              int estimate, double *shift);
     /* The same of `rows` <= TOGETHER blocks, each one run: m (rows). */
-    void (*row_moments)(const void *x, ptrdiff_t n, int rows, ptrdiff_t pitch, int far, double tiny, Moments *m);
+    void (*row_moments)(const void *x, ptrdiff_t n, int rows, ptrdiff_t pitch, int far, Rule rule, Moments *m);
     /* Mean and m2 of each of `columns`, known for `count` lines, with `lines` <= ROWS more. */
-    void (*column_moments)(const void *x, ptrdiff_t pitch, int lines, ptrdiff_t columns, int far, double tiny,
+    void (*column_moments)(const void *x, ptrdiff_t pitch, int lines, ptrdiff_t columns, int far, Rule rule,
                            double count, double *mean, double *m2);
     /* high, scale, shift (n each) of channels: scale with weight and shift with bias, either may be NULL. */
     void (*channel_coefficients)(ptrdiff_t n, const double *mean, const double *var, double eps, const void *weight,
@@ -191,8 +202,13 @@ static const Lines *const lines_of[] = {&lines_float, &lines_double};
 ALWAYS R NAME(estimate)(const R *x, ptrdiff_t n) {
     VEC a = {0}, b = {0}, c = {0}, d = {0};
     if (n >= LANES) {
-        a = NAME(load)(x), b = NAME(load)(x + WIDTH), c = NAME(load)(x + 2 * WIDTH), d = NAME(load)(x + 3 * WIDTH);
-        n = LANES;
+        n = n < GUESS ? LANES : GUESS;
+        for (ptrdiff_t i = 0; i < n; i += LANES) {
+            a += NAME(load)(x + i);
+            b += NAME(load)(x + i + WIDTH);
+            c += NAME(load)(x + i + 2 * WIDTH);
+            d += NAME(load)(x + i + 3 * WIDTH);
+        }
     } else {
         ptrdiff_t i = 0;
         for (; i + WIDTH <= n; i += WIDTH)
@@ -277,7 +293,7 @@ ALWAYS void NAME(sums)(const R *x, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t pitch,
 
 /* Two passes in double: for what left the range of R. */
 static __attribute__((noinline, cold)) Moments NAME(exact)(const R *x, ptrdiff_t stride, ptrdiff_t n, ptrdiff_t rows,
-                                                           ptrdiff_t pitch) {
+                                                           ptrdiff_t pitch, int about_zero) {
     Moments m = {(double) n * (double) rows, 0, 0};
     double total = 0, rest = 0, squares = 0;
     int different = 0;
@@ -286,8 +302,8 @@ static __attribute__((noinline, cold)) Moments NAME(exact)(const R *x, ptrdiff_t
             different |= x[row * pitch + i * stride] != x[0];
             total += x[row * pitch + i * stride];
         }
-    m.mean = total / m.count;
-    if (!different) {
+    m.mean = about_zero ? 0 : total / m.count;
+    if (!different && !about_zero) {
         m.mean = x[0];
         m.m2 = x[0] - x[0];  /* NaN for Inf */
         return m;
@@ -298,52 +314,57 @@ static __attribute__((noinline, cold)) Moments NAME(exact)(const R *x, ptrdiff_t
             rest += d;
             squares += d * d;
         }
-    m.m2 = squares - rest * (rest / m.count);
+    m.m2 = about_zero ? squares : squares - rest * (rest / m.count);
     if (m.m2 < 0)
         m.m2 = 0;
     return m;
 }
 
-/* Whether k was so far from the mean that the sums lost digits: (mean - k)^2 is more than half the mean square. */
-#define BADLY_PLACED(count, total, squares) (2 * (total) * (total) > (count) * (squares))
+/* Whether k was so far from the mean that the sums lost digits: (mean - k)^2 is more than M2/n / (limit - 1). */
+#define BADLY_PLACED(limit, count, total, squares) ((limit) * (total) * (total) > (count) * (squares))
 /* Whether a sum of squares is Inf or NaN or, where eps doesn't hide it, has lost digits to underflow. */
 #define OUT_OF_RANGE(count, squares, tiny) (!((squares) <= LARGEST) || (squares) < (count) * (tiny))
 
-ALWAYS Moments NAME(settled)(const R *x, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t pitch, int far, double tiny, R *k,
+ALWAYS Moments NAME(settled)(const R *x, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t pitch, int far, Rule rule, R *k,
                              double total, double squares) {
     Moments m = {(double) n * (double) rows, 0, 0};
-    if (__builtin_expect(BADLY_PLACED(m.count, total, squares), 0)) {
+    if (rule.about_zero)
+        total = 0;
+    if (__builtin_expect(BADLY_PLACED(ROW_LIMIT, m.count, total, squares), 0)) {
         *k = (R) (*k + total / m.count);
         NAME(sums)(x, n, rows, pitch, far, *k, &total, &squares);
     }
-    if (__builtin_expect(OUT_OF_RANGE(m.count, squares, tiny), 0))
-        return NAME(exact)(x, 1, n, rows, pitch);
+    if (__builtin_expect(OUT_OF_RANGE(m.count, squares, rule.tiny), 0)) {
+        const Moments exact = NAME(exact)(x, 1, n, rows, pitch, rule.about_zero);
+        *k = (R) exact.mean;  /* the next block need not suffer from an outlier in this one */
+        return exact;
+    }
     const double offset = total / m.count, m2 = squares - total * offset;
     m.mean = (double) *k + offset;
     m.m2 = m2 > 0 ? m2 : 0;
     return m;
 }
 
-static Moments NAME(block_moments)(const void *x, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t pitch, int far, double tiny,
+static Moments NAME(block_moments)(const void *x, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t pitch, int far, Rule rule,
                                    int estimate, double *shift) {
     double total, squares;
-    R k = estimate ? NAME(estimate)(x, n) : (R) *shift;
+    R k = rule.about_zero ? 0 : estimate ? NAME(estimate)(x, n) : (R) *shift;
     if (far)
         NAME(sums)(x, n, rows, pitch, 1, k, &total, &squares);
     else
         NAME(sums)(x, n, rows, pitch, 0, k, &total, &squares);
-    const Moments m = NAME(settled)(x, n, rows, pitch, 0, tiny, &k, total, squares);
+    const Moments m = NAME(settled)(x, n, rows, pitch, 0, rule, &k, total, squares);
     *shift = k;
     return m;
 }
 
-static void NAME(row_moments)(const void *source, ptrdiff_t n, int rows, ptrdiff_t pitch, int far, double tiny,
+static void NAME(row_moments)(const void *source, ptrdiff_t n, int rows, ptrdiff_t pitch, int far, Rule rule,
                               Moments *m) {
     const R *x = source;
     R k[TOGETHER];
     double total[TOGETHER], squares[TOGETHER];
     for (int i = 0; i < rows; i++)
-        k[i] = NAME(estimate)(x + i * pitch, n);
+        k[i] = rule.about_zero ? 0 : NAME(estimate)(x + i * pitch, n);
     if (far)
         for (int i = 0; i < rows; i++)
             NAME(sums)(x + i * pitch, n, 1, 0, 1, k[i], &total[i], &squares[i]);
@@ -351,38 +372,42 @@ static void NAME(row_moments)(const void *source, ptrdiff_t n, int rows, ptrdiff
         for (int i = 0; i < rows; i++)
             NAME(sums)(x + i * pitch, n, 1, 0, 0, k[i], &total[i], &squares[i]);
     for (int i = 0; i < rows; i++)
-        m[i] = NAME(settled)(x + i * pitch, n, 1, 0, 0, tiny, &k[i], total[i], squares[i]);
+        m[i] = NAME(settled)(x + i * pitch, n, 1, 0, 0, rule, &k[i], total[i], squares[i]);
 }
 
 /* s = sum d, q = sum d^2 with d = x - k, of `vectors` vectors of columns (the last of `part` values if not 0). */
 ALWAYS void NAME(column_sums)(const R *x, ptrdiff_t pitch, int lines, const int vectors, int part, ptrdiff_t next,
                               const R *shift, R *s, R *q) {
-    VEC k[TALL], total[TALL], squares[TALL];
-    for (int v = 0; v < vectors; v++) {
+    VEC k[TALL];
+    for (int v = 0; v < vectors; v++)
         k[v] = NAME(load)(shift + v * WIDTH);
-        total[v] = squares[v] = (VEC){0};
-    }
-    for (int start = 0; start < lines; start += CHAIN) {
-        VEC a[TALL], b[TALL];
-        const int stop = lines - start < CHAIN ? lines : start + CHAIN;
+    for (int half = 0; half < lines; half += HALF) {
+        const int end = lines - half < HALF ? lines : half + HALF;
+        VEC total[TALL], squares[TALL];
         for (int v = 0; v < vectors; v++)
-            a[v] = b[v] = (VEC){0};
-        for (int line = start; line < stop; line++, x += pitch)
+            total[v] = squares[v] = (VEC){0};
+        for (int start = half; start < end; start += CHAIN) {
+            VEC a[TALL], b[TALL];
+            const int stop = end - start < CHAIN ? end : start + CHAIN;
+            for (int v = 0; v < vectors; v++)
+                a[v] = b[v] = (VEC){0};
+            for (int line = start; line < stop; line++, x += pitch)
+                for (int v = 0; v < vectors; v++) {
+                    const VEC d = (part ? NAME(load_part)(x, part) : NAME(load)(x + v * WIDTH)) - k[v];
+                    if (next)
+                        __builtin_prefetch(x + next + v * WIDTH);
+                    a[v] += d;
+                    b[v] += d * d;
+                }
             for (int v = 0; v < vectors; v++) {
-                const VEC d = (part ? NAME(load_part)(x, part) : NAME(load)(x + v * WIDTH)) - k[v];
-                if (next)
-                    __builtin_prefetch(x + next + v * WIDTH);
-                a[v] += d;
-                b[v] += d * d;
+                total[v] += a[v];
+                squares[v] += b[v];
             }
-        for (int v = 0; v < vectors; v++) {
-            total[v] += a[v];
-            squares[v] += b[v];
         }
-    }
-    for (int v = 0; v < vectors; v++) {
-        NAME(store)(s + v * WIDTH, total[v]);
-        NAME(store)(q + v * WIDTH, squares[v]);
+        for (int v = 0; v < vectors; v++) {
+            NAME(store)(s + v * WIDTH, half ? NAME(load)(s + v * WIDTH) + total[v] : total[v]);
+            NAME(store)(q + v * WIDTH, half ? NAME(load)(q + v * WIDTH) + squares[v] : squares[v]);
+        }
     }
 }
 
@@ -408,9 +433,9 @@ static void NAME(tile_sums)(const R *x, ptrdiff_t pitch, int lines, int columns,
 ALWAYS double NAME(moved)(double mean, double other, double step) { return mean + (step - step == 0 ? step : other); }
 
 static void NAME(column_moments)(const void *source, ptrdiff_t pitch, int lines, ptrdiff_t columns, int far,
-                                 double tiny, double count, double *means, double *m2s) {
+                                 Rule rule, double count, double *means, double *m2s) {
     const double n = lines, share = n / (count + n), between = count * share, inverse = 1 / n;
-    const int sample = lines < CHAIN ? lines : CHAIN;
+    const int sample = lines > 2 * CHAIN ? 2 * CHAIN : lines < CHAIN ? lines : CHAIN;
     for (ptrdiff_t first = 0; first < columns; first += COLUMNS) {
         const R *x = (const R *) source + first;
         double *restrict mean = means + first, *restrict m2 = m2s + first;
@@ -419,7 +444,9 @@ static void NAME(column_moments)(const void *source, ptrdiff_t pitch, int lines,
         R k[COLUMNS] = {0}, s[COLUMNS], q[COLUMNS];
         double block_mean[COLUMNS], block_m2[COLUMNS];
         int badly_placed = 0, out_of_range = 0;
-        if (count == 0) {
+        if (rule.about_zero) {
+            /* k stays 0 */
+        } else if (count == 0) {
             NAME(tile_sums)(x, pitch, sample, width, 0, k, s, q);
             for (int j = 0; j < width; j++)
                 k[j] = s[j] / (R) sample;
@@ -428,23 +455,26 @@ static void NAME(column_moments)(const void *source, ptrdiff_t pitch, int lines,
                 k[j] = (R) mean[j];
         }
         NAME(tile_sums)(x, pitch, lines, width, next, k, s, q);
+        if (rule.about_zero)
+            for (int j = 0; j < width; j++)
+                s[j] = 0;
         for (int j = 0; j < width; j++)
-            badly_placed |= BADLY_PLACED(n, (double) s[j], (double) q[j]);
+            badly_placed |= BADLY_PLACED(COLUMN_LIMIT, n, (double) s[j], (double) q[j]);
         if (badly_placed) {  /* the sums of the others come out as before */
             for (int j = 0; j < width; j++)
-                k[j] = BADLY_PLACED(n, (double) s[j], (double) q[j]) ? (R) (k[j] + s[j] * inverse) : k[j];
+                k[j] = BADLY_PLACED(COLUMN_LIMIT, n, (double) s[j], (double) q[j]) ? (R) (k[j] + s[j] * inverse) : k[j];
             NAME(tile_sums)(x, pitch, lines, width, 0, k, s, q);
         }
         for (int j = 0; j < width; j++) {
             const double offset = s[j] * inverse, squares = q[j] - s[j] * offset;
             block_mean[j] = k[j] + offset;
             block_m2[j] = squares > 0 ? squares : 0;
-            out_of_range |= OUT_OF_RANGE(n, (double) q[j], tiny);
+            out_of_range |= OUT_OF_RANGE(n, (double) q[j], rule.tiny);
         }
         if (out_of_range)
             for (int j = 0; j < width; j++)
-                if (OUT_OF_RANGE(n, (double) q[j], tiny)) {
-                    const Moments m = NAME(exact)(x + j, pitch, lines, 1, 0);
+                if (OUT_OF_RANGE(n, (double) q[j], rule.tiny)) {
+                    const Moments m = NAME(exact)(x + j, pitch, lines, 1, 0, rule.about_zero);
                     block_mean[j] = m.mean;
                     block_m2[j] = m.m2;
                 }

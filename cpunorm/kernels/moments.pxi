@@ -87,7 +87,7 @@ cdef Moments part_moments(const Job* job, const char* x, Py_ssize_t part) noexce
                     gather(<char*> packed + row * n * size,
                            x + offset_in(job.segments, 2, segment + row, False) * size, job.run, first + i, n, size)
             block = job.lines.block_moments(
-                source, n, rows, pitch, job.far, job.tiny, all.count == 0, &shift)
+                source, n, rows, pitch, job.far, job.rule, all.count == 0, &shift)
             if all.count == 0:
                 all = block
             else:
@@ -190,7 +190,7 @@ cdef void columns_moments(
         lines = min(<Py_ssize_t> ROWS, stop - line)
         if job.line_pitch:
             job.lines.column_moments(
-                x + (line * pitch + column) * job.lines.size, pitch, <int> lines, columns, job.far, job.tiny,
+                x + (line * pitch + column) * job.lines.size, pitch, <int> lines, columns, job.far, job.rule,
                 <double> (line - first), mean, m2)
         else:
             i = 0
@@ -198,7 +198,7 @@ cdef void columns_moments(
                 some = min(<Py_ssize_t> job.lines.lanes, columns - i)
                 pack_lines(job, <char*> packed, x, line, lines, column + i, some)
                 job.lines.column_moments(
-                    packed, some, <int> lines, some, 0, job.tiny, <double> (line - first), mean + i, m2 + i)
+                    packed, some, <int> lines, some, 0, job.rule, <double> (line - first), mean + i, m2 + i)
                 i += some
         line += lines
 

@@ -16,7 +16,7 @@ cdef struct Job:
     const Lines* lines
     Traffic traffic
     bint far  # past the caches
-    double tiny  # see OUT_OF_RANGE
+    Rule rule
     Py_ssize_t positions, member  # of a channel; channels of a domain
     Py_ssize_t along_step  # from the weights of one channel to the next, if they run along positions
     void* expanded  # weight and bias made longer, to be freed
@@ -203,7 +203,7 @@ cdef void see(Job* job) noexcept nogil:
     job.member = 1 if n.groups == n.channels else n.channels // n.groups
     job.positions = n.outer * n.middle * n.inner
     job.columns = n.channels > 1 and (job.positions == 1 or not inside(n.inner, n.x.inner, n))
-    if n.statistic == CENTRED:
+    if n.statistic != GIVEN:
         if job.columns:
             if not n.along and job.member == 1 and job.positions <= LANE_VALUES and n.channels < MOST_LANES:
                 job.scattered, job.columns = True, False

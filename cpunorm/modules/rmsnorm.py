@@ -1,0 +1,65 @@
+"""RMSNorm."""
+
+from cpunorm import functional
+from cpunorm._arguments import as_normalized_shape
+from cpunorm.modules._module import Module, parameter_dtype
+
+__all__ = ["RMSNorm"]
+
+
+class RMSNorm(Module):
+    """Divide by the root mean square over the trailing axes: `torch.nn.RMSNorm`; see `functional.rms_norm`.
+
+    Parameters
+    ----------
+    normalized_shape : int or sequence of int
+        The trailing shape of the input that is normalised together.
+    eps : float or None
+        None for the machine epsilon of the type computed in.
+    elementwise_affine : bool
+        Whether there is a weight (1 at first).
+    device : None or "cpu"
+    dtype : dtype-like
+        Of the parameters; float32 by default.
+    unit_offset : bool
+        Whether to multiply by 1 + weight (Gemma); the weight is 0 at first then.
+
+    Raises
+    ------
+    RuntimeError
+        An empty or negative `normalized_shape`; a device or dtype that is not supported.
+    TypeError
+        A `normalized_shape` that is not made of ints.
+
+    Examples
+    --------
+    >>> import numpy as np, cpunorm
+    >>> norm = cpunorm.RMSNorm(2)
+    >>> norm(np.array([3, 4], np.float32)).round(4)
+    array([0.8485, 1.1314], dtype=float32)
+    """
+
+    _state = ("weight",)
+
+    def __init__(
+        self, normalized_shape, eps=None, elementwise_affine=True, device=None, dtype=None, *, unit_offset=False
+    ):
+        self.normalized_shape = as_normalized_shape(normalized_shape)
+        self.elementwise_affine = elementwise_affine
+        self.unit_offset = unit_offset
+        super().__init__(self.normalized_shape, eps, elementwise_affine, False, parameter_dtype(device, dtype))
+        self.reset_parameters()
+
+    def reset_parameters(self):
+        """Set weight to what leaves values as they are, in place."""
+        self._fill(weight=0 if self.unit_offset else 1)
+
+    def forward(self, input, *, out=None):
+        """Normalise `input`, of shape (..., *normalized_shape); see `functional.rms_norm`."""
+        return functional.rms_norm(
+            input, self.normalized_shape, self.weight, self.eps, unit_offset=self.unit_offset, out=out
+        )
+
+    def extra_repr(self):
+        """What stands between the brackets of the repr."""
+        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
