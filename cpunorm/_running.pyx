@@ -141,6 +141,17 @@ cdef int64_t count_up(object counter) noexcept:
     return number[0]
 
 
+cdef int move(
+    object running_mean, object running_var, object counter, const double* mean, const double* var, object momentum,
+    Py_ssize_t count,
+) except -1:
+    """`update` of statistics that are there, in one hold of the GIL."""
+    cdef int64_t number = 0 if counter is None else count_up(counter)
+    cdef double factor = 1 / <object> number if momentum is None else momentum
+    blend(running_mean, mean, factor, 1)
+    return blend(running_var, var, factor, <double> count / (count - 1))
+
+
 cdef int update(
     object running_mean, object running_var, object counter, const double* mean, const double* var, object momentum,
     Py_ssize_t count,
@@ -150,20 +161,15 @@ cdef int update(
     ``running = (1 - momentum) * running + momentum * batch``, the biased `var` made unbiased first. A `momentum` of
     None is 1 / counter: the average of all batches. Without statistics, or with an empty batch, it is only counted.
     """
-    cdef int64_t number = 0 if counter is None else count_up(counter)
     cdef Elements e
     if running_mean is None or count == 0:
+        if counter is not None:
+            count_up(counter)
         return 0
-    cdef double factor = 1 / <object> number if momentum is None else momentum
-    cdef double unbiased = <double> count / (count - 1)
     if find_elements(running_mean, &e) and find_elements(running_var, &e):
-        blend(running_mean, mean, factor, 1)
-        blend(running_var, var, factor, unbiased)
-    else:
-        with np.errstate(all="ignore"):  # beyond the range of half precision is infinite, as in torch
-            blend(running_mean, mean, factor, 1)
-            blend(running_var, var, factor, unbiased)
-    return 0
+        return move(running_mean, running_var, counter, mean, var, momentum, count)
+    with np.errstate(all="ignore"):  # beyond the range of half precision is infinite, as in torch
+        return move(running_mean, running_var, counter, mean, var, momentum, count)
 
 
 def is_counter_array(counter):

@@ -177,7 +177,8 @@ def expected(name, given):
         y = oracle.batch_norm(first, w, b, float(eps), (given["running_mean"], given["running_var"]))
     y = np.moveaxis(y, 1, -1) if last and name != "layer_norm" else y
     scale = 1 + float(np.abs(np.asarray(x, np.float64)).max()) / float(eps) ** 0.5  # conditioning, whatever the domain
-    return y, oracle.bound(y, x.dtype.newbyteorder("="), 1 if w is None else w, b, kappa=scale) * (1 + 1e-3) + 4 * np.finfo(x.dtype).smallest_subnormal
+    bound = oracle.bound(y, x.dtype.newbyteorder("="), 1 if w is None else w, b, kappa=scale)
+    return y, bound * (1 + 1e-3) + 4 * np.finfo(x.dtype).smallest_subnormal
 
 
 def check_call(name, given, error_state):

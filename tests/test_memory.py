@@ -560,7 +560,7 @@ for name, (x, call) in calls.items():
     if x is not None and not isinstance(x, dict) and x.size > 100000:
         x = x[:1] if name in ("parts", "large groups") else x[:40]
     for first in range(1000):
-        before, failed, others = state(), None, None
+        before, failed = state(), False
         try:
             set_nomemory(first, first + 1)
             call(x)
@@ -568,15 +568,13 @@ for name, (x, call) in calls.items():
         except MemoryError:
             remove_mem_hooks()
             failed = True
-        except RuntimeError:
+        except (RuntimeError, SystemError):  # the latter of Cython, if an error's traceback finds no memory
             remove_mem_hooks()
             assert name == "an error"
         tried += 1
-        errors += failed is True
+        errors += failed
         if failed:
-            after = state()
-            # the counter counts the call, as torch's does; whatever the call did, the rest is as before or done
-            assert after[:2] == before[:2] or name == "load", (name, first)
+            assert state()[:4] == before[:4], (name, first)  # the counter counts it, as in torch
         elif first > 40:
             break
     closed()

@@ -209,8 +209,9 @@ class Module:
                 errors.append(f"{given[name]}: {error}")
         if errors:
             raise RuntimeError(f"can't load the state_dict into {type(self).__name__}: " + "; ".join(errors))
+        keys = IncompatibleKeys(missing, unexpected)  # before the writing, which is the last that can fail
         _running.write([own[name] for name in values], list(values.values()))
-        return IncompatibleKeys(missing, unexpected)
+        return keys
 
     def __getstate__(self):
         return vars(self) | self.state_dict()

@@ -1,0 +1,330 @@
+"""Faults planted one at a time into a copy of the package: does the test that should catch it fail?
+
+    python tests/planted_faults.py                 # all, some minutes
+    python tests/planted_faults.py --only gate     # those whose name says so
+
+Of the kernels only one ISA level is built. Ends with an error if a fault is not caught; those that no test can see are
+named with the reason.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parent.parent
+LEVEL = "v3"  # of kernels
+
+
+class Fault(NamedTuple):
+    """In `file`, `search` becomes `replace`; `tests` are arguments of pytest that then must fail."""
+
+    name: str
+    file: str
+    search: str
+    replace: str
+    tests: str
+
+
+LINES, VECTORS = "cpunorm/kernels/lines.h", "cpunorm/kernels/vectors.h"
+MOMENTS, FORWARD, WALK = (f"cpunorm/kernels/{name}.pxi" for name in ("moments", "forward", "walk"))
+RUNNING, MEMORY, CALL = (f"cpunorm/{name}.pyx" for name in ("_running", "_memory", "_call"))
+GUARDS = f"tests/test_guard_pages.py -k {LEVEL}"
+MOMENT = "tests/test_running_statistics.py -k moment"
+
+FAULTS = [
+    # Reads and writes too far
+    Fault(
+        "a tail is read as a whole vector",
+        VECTORS,
+        "load_part)(const R *p, int n) { return (VEC) MM(maskload)(p, (__m256i) NAME(first)(n)); }",
+        "load_part)(const R *p, int n) { (void) n; return NAME(load)(p); }",
+        GUARDS,
+    ),
+    Fault(
+        "a tail is read one value too far",
+        VECTORS,
+        "MM(maskload)(p, (__m256i) NAME(first)(n))",
+        "MM(maskload)(p, (__m256i) NAME(first)(n + 1))",
+        GUARDS,
+    ),
+    Fault(
+        "a tail is written one value too far",
+        VECTORS,
+        "MM(maskstore)(p, (__m256i) NAME(first)(n), v)",
+        "MM(maskstore)(p, (__m256i) NAME(first)(n + 1), v)",
+        GUARDS,
+    ),
+    Fault(
+        "a strided line is read one value too far",
+        WALK,
+        "to[0] = of[line + q]",
+        "to[0] = of[line + q + 1]",
+        GUARDS,
+    ),
+    Fault(
+        "weights are read one too far",
+        LINES,
+        "b = NAME(load_part)(bias + i, rest)",
+        "b = NAME(load_part)(bias + i + 1, rest)",
+        GUARDS,
+    ),
+    # Sums and merges
+    Fault(
+        "a merge of parts is left out",
+        MOMENTS,
+        "merge(&parts[i], &parts[i + step])",
+        "parts[i].count += parts[i + step].count",
+        f"tests/test_accuracy.py tests/test_layer_norm.py -k {LEVEL}",
+    ),
+    Fault(
+        "a merge of blocks is left out",
+        MOMENTS,
+        "                merge(&all, &block)",
+        "                all.count += block.count",
+        f"tests/test_accuracy.py tests/test_layer_norm.py -k {LEVEL}",
+    ),
+    Fault(
+        "a merge of columns forgets the distance of means",
+        MOMENTS,
+        "a2[c] += b2[c] + delta * delta * between",
+        "a2[c] += b2[c]",
+        f"tests/test_accuracy.py tests/test_batch_norm.py -k {LEVEL}",
+    ),
+    Fault(
+        "the low part of the mean is dropped",
+        LINES,
+        "low = mean[i] - h",
+        "low = 0 * (mean[i] - h)",
+        f"tests/test_accuracy.py -k {LEVEL}",
+    ),
+    Fault(
+        "the cut depends on the threads",
+        FORWARD,
+        "share(work_parts, job, domains * job.parts, threads)",
+        "share(work_parts, job, domains * job.parts - (1 if threads > 1 else 0), threads)",
+        f"tests/test_determinism.py -k {LEVEL}",
+    ),
+    Fault(
+        "scratch of threads is shared",
+        FORWARD,
+        "+ thread * strip_bytes(job))",
+        "+ 0 * thread * strip_bytes(job))",
+        f"tests/test_determinism.py tests/test_batch_norm.py tests/test_layouts.py -k {LEVEL}",
+    ),
+    Fault(
+        "scratch of columns is allocated while others write",
+        FORWARD,
+        "strip_of(job, thread)\n",
+        "strip_of(job, thread)\n    if malloc(1) == NULL:\n        job.failed = 1\n        return\n",
+        "tests/test_memory.py -k allocation_in_c",
+    ),
+    # State
+    Fault(
+        "a forked child finds the gate closed",
+        RUNNING,
+        "if at_fork_in_child(open_gate):",
+        "if 0:",
+        "tests/test_attacks_state.py -k fork",
+    ),
+    Fault(
+        "a load does not wait for calls at the gate",
+        RUNNING,
+        "while gate.calls and not Py_IsFinalizing():",
+        "while 0:",
+        "tests/test_running_statistics.py -k checkpoint",
+    ),
+    Fault(
+        "calls do not wait for a load at the gate",
+        RUNNING,
+        "while gate.writers and not Py_IsFinalizing():",
+        "while 0:",
+        "tests/test_attacks_state.py -k put_off",
+    ),
+    Fault(
+        "Python ends while a load waits at the gate",
+        RUNNING,
+        " and not Py_IsFinalizing():",
+        ":",
+        "tests/test_attacks_state.py -k end_of",
+    ),
+    Fault(
+        "the GIL is let go between mean and variance",
+        RUNNING,
+        "    blend(running_mean, mean, factor, 1)\n",
+        "    blend(running_mean, mean, factor, 1)\n    with nogil:\n        pause_briefly()\n",
+        MOMENT,
+    ),
+    Fault(
+        "half precision is counted in another hold of the GIL",
+        RUNNING,
+        "range of half precision is infinite, as in torch\n        return move(running_mean, running_var, counter,",
+        "range\n        count_up(counter)\n        with nogil:\n            pause_briefly()\n        return move(running_mean, running_var, None,",
+        "tests/test_running_statistics.py -k 'moment and float16'",
+    ),
+    Fault(
+        "the GIL is let go in a snapshot",
+        RUNNING,
+        "            copy(copies[i], arrays[i])",
+        "            copy(copies[i], arrays[i])\n            with nogil: pause_briefly()",
+        MOMENT,
+    ),
+    Fault(
+        "the GIL is let go in a load",
+        RUNNING,
+        "        copy(targets[i], values[i])",
+        "        copy(targets[i], values[i])\n        with nogil: pause_briefly()",
+        "tests/test_running_statistics.py -k 'reset or checkpoint'",
+    ),
+    Fault(
+        "the counter moves before the statistics",
+        RUNNING,
+        "0 if counter is None else count_up(counter)",
+        "0 if counter is None else count_up(counter)\n    with nogil:\n        pause_briefly()",
+        MOMENT,
+    ),
+    Fault(
+        "a call that fails does not leave the gate",
+        CALL,
+        "            failed = chosen.forward(n, threads)\n    finally:\n        leave()",
+        "            failed = chosen.forward(n, threads)\n    finally:\n        if not failed:\n            leave()",
+        "tests/test_memory.py -k allocation_in_c",
+    ),
+    # Threads
+    Fault(
+        "OpenMP's threads are not ended before a fork",
+        "cpunorm/_threads.py",
+        "register_at_fork(before=",
+        "register_at_fork(before=lambda: None) if True else dict(before=",
+        "tests/test_threads.py -k fork",
+    ),
+    # Memory
+    Fault(
+        "the pool hands out memory that lives",
+        MEMORY,
+        "SLOTS - 1)\n    blocks[count] = block",
+        "SLOTS - 1)\n    if count:\n        block = blocks[count - 1]\n    blocks[count] = block",
+        "tests/test_memory.py",
+    ),
+    Fault(
+        "a block leaks",
+        MEMORY,
+        "    if block.size + spare > most:\n        block_free(block, block.size)\n",
+        "    if block.size + spare > most:\n",
+        "tests/test_memory.py -k limit",
+    ),
+    Fault(
+        "emptying the pool keeps a block",
+        MEMORY,
+        "    while count and (kept + spare > target or count > slots):",
+        "    while count > 1 and (kept + spare > target or count > slots):",
+        "tests/test_memory.py",
+    ),
+    Fault(
+        "kept memory is not given back when there is none",
+        MEMORY,
+        "        if block == NULL and release():",
+        "        if block == NULL and 0:",
+        "tests/test_memory.py -k given_back",
+    ),
+    # NumPy's error state, checkpoints
+    Fault(
+        "half precision looks at NumPy's error state",
+        "cpunorm/_arguments.py",
+        'with np.errstate(all="ignore"):  # beyond the range of half',
+        "with np.errstate():  # beyond the range of half",
+        "tests/test_fuzz.py -k error_state",
+    ),
+    Fault(
+        "a checkpoint is converted before its shape is looked at",
+        "cpunorm/modules/_module.py",
+        'if hasattr(value, "shape"):',
+        "if False:",
+        "tests/test_fuzz.py -k claimed",
+    ),
+    Fault(
+        "a checkpoint is written entry by entry",
+        "cpunorm/modules/_module.py",
+        "_converted(name, value, own[name])\n            except",
+        "_converted(name, value, own[name])\n                own[name][...] = values[name]\n            except",
+        "tests/test_fuzz.py -k state_dict",
+    ),
+]
+
+UNSEEN = {
+    "a streamed store without its fence": "what is stored around the caches drains long before another thread is awake",
+}
+
+
+def copy_of_tree(folder):
+    """The tree as it is, with what was compiled."""
+    shutil.copytree(
+        ROOT, folder, ignore=shutil.ignore_patterns(".git", "build", "results", "*.png", ".hypothesis", "*_cache")
+    )
+    levels = folder / "cpunorm" / "_levels.py"
+    levels.write_text(levels.read_text() + f'\nLEVELS = {{"{LEVEL}": LEVELS["{LEVEL}"]}}\n')
+    for level in ("_kernels", "_kernels_v4"):
+        for library in (folder / "cpunorm").glob(f"{level}.*.so"):
+            library.unlink()
+
+
+def run(command, folder):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("CPUNORM_")} | {"PYTHONPATH": str(folder)}
+    return subprocess.run(command, shell=True, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def verdict(fault, folder):
+    """What became of a fault, in a tree that is as it was before and after."""
+    path = folder / fault.file
+    before = path.read_text()
+    if before.count(fault.search) == 0:
+        return "NOT PLANTED: the text is not there"
+    path.write_text(before.replace(fault.search, fault.replace))
+    try:
+        if path.suffix != ".py":
+            built = run(f"{sys.executable} setup.py -q build_ext --inplace", folder)
+            if built.returncode:
+                return f"NOT BUILT: {built.stderr.strip().splitlines()[-1]}"
+        tested = run(f"timeout 200 {sys.executable} -P -m pytest -q -x -p no:cacheprovider -m '' {fault.tests}", folder)
+    finally:
+        path.write_text(before)
+    failed = [line for line in tested.stdout.splitlines() if line.startswith("FAILED")]
+    if failed:
+        return "caught by " + failed[0].split(" - ")[0].removeprefix("FAILED tests/")
+    return {0: "NOT CAUGHT", 124: "caught by a hang"}.get(
+        tested.returncode, f"caught: pytest ended with {tested.returncode}"
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--file", default="", help="faults in files whose name has this in it")
+    parser.add_argument("--only", default="", help="faults whose name has this in it")
+    given = parser.parse_args()
+    chosen = [fault for fault in FAULTS if given.only in fault.name and given.file in fault.file]
+    missed = 0
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch, "tree")
+        copy_of_tree(folder)
+        good = run(f"{sys.executable} setup.py -q build_ext --inplace", folder)
+        if good.returncode:
+            raise SystemExit(good.stderr)
+        for fault in chosen:
+            start = time.monotonic()
+            result = verdict(fault, folder)
+            missed += not result.startswith("caught")
+            print(f"{fault.name:60} {time.monotonic() - start:4.0f} s  {result}", flush=True)
+            time.sleep(1)  # a file written in the second of the build before is not built again
+    for name, why in UNSEEN.items():
+        print(f"{name:60}    -    no test can see it: {why}")
+    print(f"{len(chosen) - missed} of {len(chosen)} faults caught")
+    raise SystemExit(missed > 0)
+
+
+if __name__ == "__main__":
+    main()
