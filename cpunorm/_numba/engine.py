@@ -49,7 +49,7 @@ def _compile(index):
             function = loops.share_of(VERSION)
         else:
             element, kind = divmod(index, loops.KINDS)
-            function = loops.step_of(kind, ZEROS[element], VERSION)
+            function = loops.STEPS[kind](ZEROS[element], VERSION)
         signature = SIGNATURES.get(index, STEP)
         if _cached_on_disk:
             try:

@@ -53,26 +53,7 @@ from cpunorm._numba.lanes import (
     zeros,
 )
 
-__all__ = [
-    "ANY",
-    "COMPILE",
-    "FORWARD",
-    "FREE",
-    "GIVEN",
-    "KINDS",
-    "MOST_THREADS",
-    "NORM",
-    "NORM_WORDS",
-    "REGIONS",
-    "SHARE",
-    "STATE_WORDS",
-    "TAKEN",
-    "compiled",
-    "forward_of",
-    "norm_at",
-    "share_of",
-    "step_of",
-]
+__all__ = ["NORM", "STEPS", "compiled", "forward_of", "norm_at", "share_of"]  # and numbers, for `engine`
 
 INT, CINT, DOUBLE = np.intp, np.int32, np.float64
 GIVEN = 1  # a `Statistic`
@@ -159,10 +140,7 @@ def load_some(p, i, n, like):
 @inlined
 def store_some(p, i, n, value):
     """Write the first n lanes, which may be all."""
-    if n >= lanes(p):
-        store(p, i, value)
-    else:
-        store_first(p, i, n, value)
+    store(p, i, value) if n >= lanes(p) else store_first(p, i, n, value)
 
 
 # Walking: axes seen as one sequence.
@@ -414,11 +392,17 @@ def apply_along(x, y, n, high, scale, shift, weight, bias):
 
 
 @inlined
+def times(low, factor):
+    """The product; an exact mean has no low part, nor has Inf, and none is not to meet an infinite scale."""
+    return low * factor if low == low and low != 0 else 0.0
+
+
+@inlined
 def coefficients(plan, rstd, low, like, channel):
     """scale and shift of a channel; without weight and bias for -1."""
     norm, kind = plan.norm, type(like)
     factor = rstd * pointer(norm.weight, like)[channel] if norm.weight and channel >= 0 else rstd
-    return kind(factor), kind((pointer(norm.bias, like)[channel] if norm.bias and channel >= 0 else 0.0) - low * factor)
+    return kind(factor), kind((pointer(norm.bias, like)[channel] if norm.bias and channel >= 0 else 0.0) - times(low, factor))
 
 
 @jit
@@ -543,7 +527,8 @@ def tile_moments(plan, x, pitch, start, stop, column, n, mean, m2, buffer):
     """Mean and M2 of n columns, no more than a vector has, over the lines start..stop of the sample at x."""
     apart()
     shift, total, squares = stack(64, x[0]), stack(64, 0.0), stack(64, 0.0)
-    number, like = min(8, stop - start), zeros(x, x[0])
+    number, like = stop - start, zeros(x, x[0])
+    number = 8 if number >= 8 else 4 if number >= 4 else 2 if number >= 2 else 1  # whose mean is exact for equal values
     lines = float(stop - start)
     p, gap = lines_at(plan, x, pitch, start, number, column, n, buffer)
     base = load_some(p, 0, n, like)
@@ -602,53 +587,61 @@ def exact_columns(plan, x, pitch, start, stop, column, n, squares, mean, m2, buf
                 mean[c], m2[c] = mean_c, not_negative(exact[c] - total[c] * (total[c] / lines))
 
 
-@inlined
-def value_of_line(plan, x, line, column):
-    """One value of a folded line of the sample at x."""
-    axes, c = plan.lines, column % plan.wide
-    index = line * plan.fold + column // plan.wide
-    i, j, k = place_of(axes.n, index // axes.n[3])
-    at = i * axes.x[0] + j * axes.x[1] + k * axes.x[2] + index % axes.n[3] * axes.x[3]
-    axes = plan.columns
-    i, j, k = place_of(axes.n, c // axes.n[3])
-    return x[at + i * axes.x[0] + j * axes.x[1] + k * axes.x[2] + c % axes.n[3] * axes.x[3]]
+@jit
+def merge_folds(plan, mean, m2, wide):
+    """The first `wide` columns = those of all lines, where `fold` of them are seen as one; returns their lines."""
+    lines, left, step = plan.size // plan.fold, plan.size % plan.fold, plan.fold
+    while step > 1:
+        step //= 2
+        times = plan.fold // step // 2
+        for f in range(step):
+            n = float(times * lines + (left - f + 2 * step - 1) // (2 * step))
+            other = float(times * lines + (left - f + step - 1) // (2 * step))
+            for c in range(f * wide, (f + 1) * wide):
+                at = c + step * wide
+                mean[c], m2[c] = merge(n, mean[c], m2[c], other, mean[at], m2[at])
+    return float(plan.size)
 
 
 @jit
-def merged_columns(means, m2s, fold, wide, start, group, lines, left):
-    """Mean and variance of all values of a group of columns; the first `left` columns have a line more."""
-    apart()
-    count = total = plain = squares = 0.0
-    base = means[start]  # so that a large mean costs no digits
-    for f in range(fold):
-        for c in range(f * wide + start, f * wide + start + group):
-            n = lines + 1 if c < left else lines
-            count += n
-            total += n * (means[c] - base)
-            plain += n * means[c]
-    mean = base + total / count if total - total == 0 else plain / count
-    for f in range(fold):
-        for c in range(f * wide + start, f * wide + start + group):
-            delta = means[c] - mean
-            squares += m2s[c] + (lines + 1 if c < left else lines) * delta * delta
-    return mean, squares / count
+def merge_group(mean, m2, lines, group):
+    """Mean and variance of `group` columns of so many lines."""
+    total = plain = squares = 0.0
+    base = mean[0]  # so that a large mean costs no digits
+    for start in range(0, group, 16):
+        part = part_plain = 0.0
+        for c in range(start, min(start + 16, group)):
+            part += mean[c] - base
+            part_plain += mean[c]
+        total += part
+        plain += part_plain
+    middle = base + total / group if total - total == 0 else plain / group
+    for start in range(0, group, 16):
+        part = 0.0
+        for c in range(start, min(start + 16, group)):
+            part += m2[c] + lines * (mean[c] - middle) ** 2
+        squares += part
+    return middle, squares / (lines * group)
 
 
 @jit
-def finish_columns(plan, x, sample, column, n, moments, table):
+def finish_columns(plan, x, sample, column, n, moments, table, buffer):
     """From mean and M2 of n columns, which are whole groups, mean and var of these and the coefficients of the columns."""
     norm, mean, var, group = plan.norm, moments, shifted(moments, n), plan.member * plan.inside
     wide, first_group, lines = n // plan.fold, column // group, plan.size // plan.fold
     if norm.statistic != GIVEN:
         left = plan.size % plan.fold * plan.wide
-        for c in range(left):
-            value = np.float64(value_of_line(plan, x, lines, c))
-            mean[c], var[c] = merge(float(lines), mean[c], var[c], 1.0, value, 0.0)
+        for at in range(0, left, lanes(x)):
+            some = min(lanes(x), left - at)
+            p, _ = lines_at(plan, x, plan.dense_x, lines, np.intp(1), at, some, buffer)
+            for c in range(at, at + some):
+                mean[c], var[c] = merge(float(lines), mean[c], var[c], 1.0, np.float64(p[c - at]), 0.0)
+        lines = merge_folds(plan, mean, var, wide)
         for g in range(wide // group):
-            if group == plan.fold == 1:
+            if group == 1:
                 var[g] /= lines
             else:  # to where nothing is read any more
-                mean[g], var[g] = merged_columns(mean, var, plan.fold, wide, g * group, group, float(lines), left)
+                mean[g], var[g] = merge_group(shifted(mean, g * group), shifted(var, g * group), lines, group)
     if norm.mean:
         known = sample * norm.groups + first_group
         known_mean, known_var = shifted(pointer(norm.mean, 0.0), known), shifted(pointer(norm.var, 0.0), known)
@@ -691,10 +684,10 @@ def set_coefficients(plan, channel, n, gap, mean, var, table):
         for c in range(n):
             var[c] *= weight[c]
     for c in range(n):
-        scale[c], shift[c] = kind(var[c]), kind(-mean[c] * var[c])
+        scale[c], shift[c] = kind(var[c]), kind(-times(mean[c], var[c]))
     if norm.bias and not norm.along:
         for c in range(n):
-            shift[c] = kind(bias[c] - mean[c] * var[c])
+            shift[c] = kind(bias[c] - times(mean[c], var[c]))
 
 
 @jit
@@ -725,40 +718,6 @@ def apply_columns(plan, x, y, start, stop, column, n, table, stride, buffer):
 
 
 # Short domains.
-
-
-@jit
-def short(plan, phase, i, slot, x, y):
-    """One step, of short domains: a vector of them at a time."""
-    apart()
-    norm, size, wide, like = plan.norm, plan.size, lanes(x), zeros(x, x[0])
-    block, weights, biases = stack(1280, x[0]), stack(1280, x[0]), stack(1280, x[0])
-    mean, m2, table = stack(64, 0.0), stack(64, 0.0), stack(192, x[0])
-    along, weight, bias = norm.along and plan.weight, pointer(plan.weight, x[0]), pointer(plan.bias, x[0])
-    start = d = i * plan.chunk
-    stop = min(start + plan.chunk, plan.domains)
-    while d < stop:
-        n = min(wide, stop - d)
-        if along and (d == start or wide % norm.groups):
-            for j in range(n):
-                at = (d + j) % norm.groups * plan.step
-                for i in range(size):
-                    weights[i * wide + j], biases[i * wide + j] = weight[at + i], bias[at + i]
-        transpose(plan, x, norm.x, plan.values.x, plan.dense_x, d, n, block, READ)
-        tile_moments(plan, block, wide, np.intp(0), size, np.intp(0), n, mean, m2, block)
-        for j in range(n):
-            m2[j] /= size
-            if norm.mean:
-                pointer(norm.mean, 0.0)[d + j], pointer(norm.var, 0.0)[d + j] = mean[j], m2[j]
-        set_coefficients(plan, np.intp(0), n, n, mean, m2, table)
-        high, scale, shift = load_some(table, 0, n, like), load_some(table, n, n, like), load_some(table, 2 * n, n, like)
-        for i in range(0, size * wide, wide):
-            z = fma(sub(load(block, i, like), high), scale, shift)
-            if along:
-                z = fma(z, load(weights, i, like), load(biases, i, like))
-            store(block, i, z)
-        transpose(plan, y, norm.y, plan.values.y, plan.dense_y, d, n, block, WRITE)
-        d += n
 
 
 @jit
@@ -821,8 +780,8 @@ def make_plan(plan, threads):
         plan.spread = plan.step * norm.groups if plan.step else positions
     plan.inside, plan.domains = inside, norm.samples * norm.groups
     if norm.along:
-        few = inside == positions <= FEW and plan.domains >= 16
-        plan.kind = SHORT if few else COLUMNS if inside == 1 < positions and norm.channels >= 16 else ROWS
+        short = inside == positions <= FEW
+        plan.kind = SHORT if short else COLUMNS if inside == 1 < positions else ROWS
         if plan.kind != COLUMNS:
             outer = middle = inner = True  # in the order of the weights, whatever it is in memory
     else:
@@ -929,7 +888,7 @@ def simple_rows(plan, d, stop, x, y):
         if norm.mean:
             known_mean[domain], known_var[domain] = mean, var
         rstd, high = 1 / math.sqrt(var + norm.eps), kind(mean)
-        scale, shift = kind(rstd), kind((high - mean) * rstd)
+        scale, shift = kind(rstd), kind(-times(mean - high, rstd))
         if along:
             w = shifted(pointer(plan.weight, high), group * plan.step)
             apply_along(source, target, n, high, scale, shift, w, shifted(pointer(plan.bias, high), group * plan.step))
@@ -951,75 +910,6 @@ def finish_domain(plan, d, moments):
         if norm.mean:
             known_mean[d], known_var[d] = mean, var
     moments[0], moments[1] = mean, 1 / math.sqrt(var + norm.eps)
-
-
-@jit
-def rows(plan, phase, i, slot, x, y):
-    """One step, of rows."""
-    apart()
-    if plan.simple:
-        simple_rows(plan, i * plan.chunk, min((i + 1) * plan.chunk, plan.domains), x, y)
-        return
-    norm, buffer, moments = plan.norm, stack(2048, x[0]), pointer(plan.scratch, 0.0)
-    first, stop, part, parts = i // plan.parts, i // plan.parts + 1, i % plan.parts, 1
-    if phase == FINISH:
-        finish_domain(plan, i, shifted(moments, 2 * i * plan.parts))
-        return
-    if phase == WHOLE:
-        first, stop, part, parts = i * plan.chunk, min((i + 1) * plan.chunk, plan.domains), 0, plan.parts
-    for d in range(first, stop):
-        here = shifted(moments, 2 * plan.parts * (slot if phase == WHOLE else d))
-        source = shifted(x, domain_at(plan, norm.x, d))
-        if phase != APPLY and norm.statistic != GIVEN:
-            for p in range(part, part + parts):
-                to = min((p + 1) * plan.part, plan.size)
-                here[2 * p], here[2 * p + 1] = part_moments(plan, source, p * plan.part, to, buffer)
-        if phase == WHOLE:
-            finish_domain(plan, d, here)
-        if phase != MOMENTS:
-            target, to = shifted(y, domain_at(plan, norm.y, d)), min((part + parts) * plan.part, plan.size)
-            apply_rows(plan, source, target, d, part * plan.part, to, here[0], here[1], buffer)
-
-
-@jit
-def columns(plan, phase, i, slot, x, y):
-    """One step, of columns."""
-    apart()
-    norm, buffer, like = plan.norm, stack(4096, x[0]), x[0]
-    lines, all_columns = plan.size // plan.fold, plan.wide * plan.fold
-    if phase == WHOLE:
-        sample, column, part, parts = i // plan.chunks, i % plan.chunks * plan.chunk, 0, plan.parts
-    elif phase == MOMENTS:
-        sample, column, part, parts, slot = i // plan.parts, 0, i % plan.parts, 1, i // plan.parts
-    else:
-        sample, column, part, parts, slot = i, 0, 0, 0, i
-    if phase == APPLY:
-        tall = apply_lines(plan)
-        steps = (lines + tall - 1) // tall
-        sample, part, slot = i // steps, i % steps * tall, i // steps
-    n = min(plan.chunk, all_columns - column)
-    source = shifted(x, sample * norm.x.sample)
-    target = shifted(y, sample * norm.y.sample)
-    moments = pointer(plan.scratch + slot * plan.slot, 0.0)
-    table = pointer(plan.scratch + slot * plan.slot + plan.chunk * 16 * plan.parts, like)
-    if norm.statistic != GIVEN:
-        for p in range(part, part + parts if phase <= MOMENTS else part):
-            here = shifted(moments, 2 * p * n)
-            for c in range(0, n, lanes(x)):
-                some, to = min(lanes(x), n - c), min((p + 1) * plan.part, lines)
-                mean, m2 = shifted(here, c), shifted(here, n + c)
-                tile_moments(plan, source, plan.dense_x, p * plan.part, to, column + c, some, mean, m2, buffer)
-    if phase == WHOLE or phase == FINISH:
-        if norm.statistic != GIVEN:
-            merge_tree(moments, plan.parts, plan.part, lines, n)
-        finish_columns(plan, source, sample, column, n, moments, table)
-        if plan.size % plan.fold:
-            m = plan.size % plan.fold * plan.wide
-            apply_columns(plan, source, target, lines, lines + 1, column, m, table, n, buffer)
-    if phase == WHOLE:
-        apply_columns(plan, source, target, part, lines, column, n, table, n, buffer)
-    elif phase == APPLY:
-        apply_columns(plan, source, target, part, min(part + tall, lines), column, n, table, n, buffer)
 
 
 @inlined
@@ -1056,26 +946,137 @@ def spread(plan, like):
     for i in range(plan.spread):
         weight[i] = pointer(norm.weight, like)[i // plan.repeated] if norm.weight else 1
         bias[i] = pointer(norm.bias, like)[i // plan.repeated] if norm.bias else 0
+    return 0
 
 
-def step_of(kind, zero, version):
-    """Step i of a phase of a plan of that kind, for the type of `zero`: what is compiled for each of both."""
+def rows_of(zero, version):
+    """Step i of a phase of a plan of rows."""
 
-    def step(address, phase, i, slot):
+    def rows(address, phase, i, slot):
         _ = version  # so that Numba's cache, which looks at one file, asks for it
         plan = plan_at(address)
-        x, y = pointer(plan.norm.x.data, zero), pointer(plan.norm.y.data, zero)
         if phase == SPREAD:
-            spread(plan, zero)
-        elif kind == ROWS:
-            rows(plan, phase, i, slot, x, y)
-        elif kind == COLUMNS:
-            columns(plan, phase, i, slot, x, y)
-        else:
-            short(plan, phase, i, slot, x, y)
+            return spread(plan, zero)
+        x, y = pointer(plan.norm.x.data, zero), pointer(plan.norm.y.data, zero)
+        if plan.simple:
+            simple_rows(plan, i * plan.chunk, min((i + 1) * plan.chunk, plan.domains), x, y)
+            return 0
+        norm, buffer, moments = plan.norm, stack(2048, x[0]), pointer(plan.scratch, 0.0)
+        first, stop, part, parts = i // plan.parts, i // plan.parts + 1, i % plan.parts, 1
+        if phase == FINISH:
+            finish_domain(plan, i, shifted(moments, 2 * i * plan.parts))
+            return 0
+        if phase == WHOLE:
+            first, stop, part, parts = i * plan.chunk, min((i + 1) * plan.chunk, plan.domains), 0, plan.parts
+        for d in range(first, stop):
+            here = shifted(moments, 2 * plan.parts * (slot if phase == WHOLE else d))
+            source = shifted(x, domain_at(plan, norm.x, d))
+            if phase != APPLY and norm.statistic != GIVEN:
+                for p in range(part, part + parts):
+                    to = min((p + 1) * plan.part, plan.size)
+                    here[2 * p], here[2 * p + 1] = part_moments(plan, source, p * plan.part, to, buffer)
+            if phase == WHOLE:
+                finish_domain(plan, d, here)
+            if phase != MOMENTS:
+                target, to = shifted(y, domain_at(plan, norm.y, d)), min((part + parts) * plan.part, plan.size)
+                apply_rows(plan, source, target, d, part * plan.part, to, here[0], here[1], buffer)
         return 0
 
-    return step
+    return rows
+
+
+def columns_of(zero, version):
+    """Step i of a phase of a plan of columns."""
+
+    def columns(address, phase, i, slot):
+        _ = version
+        plan = plan_at(address)
+        if phase == SPREAD:
+            return spread(plan, zero)
+        x, y = pointer(plan.norm.x.data, zero), pointer(plan.norm.y.data, zero)
+        norm, buffer, like = plan.norm, stack(4096, x[0]), x[0]
+        lines, all_columns = plan.size // plan.fold, plan.wide * plan.fold
+        if phase == WHOLE:
+            sample, column, part, parts = i // plan.chunks, i % plan.chunks * plan.chunk, 0, plan.parts
+        elif phase == MOMENTS:
+            sample, column, part, parts, slot = i // plan.parts, 0, i % plan.parts, 1, i // plan.parts
+        else:
+            sample, column, part, parts, slot = i, 0, 0, 0, i
+        if phase == APPLY:
+            tall = apply_lines(plan)
+            steps = (lines + tall - 1) // tall
+            sample, part, slot = i // steps, i % steps * tall, i // steps
+        n = min(plan.chunk, all_columns - column)
+        source = shifted(x, sample * norm.x.sample)
+        target = shifted(y, sample * norm.y.sample)
+        moments = pointer(plan.scratch + slot * plan.slot, 0.0)
+        table = pointer(plan.scratch + slot * plan.slot + plan.chunk * 16 * plan.parts, like)
+        if norm.statistic != GIVEN:
+            for p in range(part, part + parts if phase <= MOMENTS else part):
+                here = shifted(moments, 2 * p * n)
+                for c in range(0, n, lanes(x)):
+                    some, to = min(lanes(x), n - c), min((p + 1) * plan.part, lines)
+                    mean, m2 = shifted(here, c), shifted(here, n + c)
+                    tile_moments(plan, source, plan.dense_x, p * plan.part, to, column + c, some, mean, m2, buffer)
+        if phase == WHOLE or phase == FINISH:
+            if norm.statistic != GIVEN:
+                merge_tree(moments, plan.parts, plan.part, lines, n)
+            finish_columns(plan, source, sample, column, n, moments, table, buffer)
+            if plan.size % plan.fold:
+                m = plan.size % plan.fold * plan.wide
+                apply_columns(plan, source, target, lines, lines + 1, column, m, table, n, buffer)
+        if phase == WHOLE:
+            apply_columns(plan, source, target, part, lines, column, n, table, n, buffer)
+        elif phase == APPLY:
+            apply_columns(plan, source, target, part, min(part + tall, lines), column, n, table, n, buffer)
+        return 0
+
+    return columns
+
+
+def short_of(zero, version):
+    """Step i of a phase of a plan of short domains, a vector of them at a time."""
+
+    def short(address, phase, i, slot):
+        _ = version
+        plan = plan_at(address)
+        if phase == SPREAD:
+            return spread(plan, zero)
+        x, y = pointer(plan.norm.x.data, zero), pointer(plan.norm.y.data, zero)
+        norm, size, wide, like = plan.norm, plan.size, lanes(x), zeros(x, x[0])
+        block, weights, biases = stack(1280, x[0]), stack(1280, x[0]), stack(1280, x[0])
+        mean, m2, table = stack(64, 0.0), stack(64, 0.0), stack(192, x[0])
+        along, weight, bias = norm.along and plan.weight, pointer(plan.weight, x[0]), pointer(plan.bias, x[0])
+        start = d = i * plan.chunk
+        stop = min(start + plan.chunk, plan.domains)
+        while d < stop:
+            n = min(wide, stop - d)
+            if along and (d == start or wide % norm.groups):
+                for j in range(n):
+                    at = (d + j) % norm.groups * plan.step
+                    for i in range(size):
+                        weights[i * wide + j], biases[i * wide + j] = weight[at + i], bias[at + i]
+            transpose(plan, x, norm.x, plan.values.x, plan.dense_x, d, n, block, READ)
+            tile_moments(plan, block, wide, np.intp(0), size, np.intp(0), n, mean, m2, block)
+            for j in range(n):
+                m2[j] /= size
+                if norm.mean:
+                    pointer(norm.mean, 0.0)[d + j], pointer(norm.var, 0.0)[d + j] = mean[j], m2[j]
+            set_coefficients(plan, np.intp(0), n, n, mean, m2, table)
+            high, scale, shift = load_some(table, 0, n, like), load_some(table, n, n, like), load_some(table, 2 * n, n, like)
+            for i in range(0, size * wide, wide):
+                z = fma(sub(load(block, i, like), high), scale, shift)
+                if along:
+                    z = fma(z, load(weights, i, like), load(biases, i, like))
+                store(block, i, z)
+            transpose(plan, y, norm.y, plan.values.y, plan.dense_y, d, n, block, WRITE)
+            d += n
+        return 0
+
+    return short
+
+
+STEPS = rows_of, columns_of, short_of  # of each kind
 
 
 @functools.partial(numba.njit, parallel=True, nogil=True, error_model="numpy", no_cpython_wrapper=True)
