@@ -58,7 +58,9 @@ def extensions():
         "define_macros": [("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"), ("CPUNORM_FEATURES", asked)],
         "extra_link_args": [*link_openmp, *strip],
         "depends": [
-            str(path) for files in ("_kernels.pyx", "_levels.py", "*.pxd", "kernels/*") for path in Path("cpunorm").glob(files)
+            str(path)
+            for files in ("_kernels.pyx", "_levels.py", "*.pxd", "kernels/*")
+            for path in Path("cpunorm").glob(files)
         ],
     }
     modules = dict.fromkeys(("_cpu", "_memory", "_running", "_call", "bench._copy"), ())

@@ -17,9 +17,9 @@ __all__ = [
     "as_normalized_shape",
     "as_out",
     "as_parameters",
-    "channel_vectors",
     "boolean",
     "channel_axis",
+    "channel_vectors",
     "check_array",
     "check_counter",
     "check_groups",
@@ -72,7 +72,7 @@ def check_array(name, value):
 
 
 def as_input(function, array, out):
-    """The input as a kernel can walk it, and the dtype of a result that has to be converted or copied to `out`, or None.
+    """The input as a kernel can walk it, and the dtype of a result to be converted or copied to `out`, or None.
 
     Raises
     ------

@@ -16,7 +16,7 @@ __all__ = ["check_one_of", "engine", "force_isa", "get_engine", "isa_levels", "s
 
 ENGINES = ("cython", "numba", "reference")
 MODULES = {"numba": "_numba.engine", "reference": "_kernels_reference"}
-NORMS = ("batch_norm", "group_norm", "layer_norm")
+NORMS = ("batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm")
 
 kernels = None
 _engine = None

@@ -1,3 +1,1 @@
-from typing import TypeVar
-
 KERNEL_SET: object  # a capsule, see `_norm.pxd`

@@ -104,7 +104,9 @@ NORMS = {
         ),
     ),
     "group_norm": Norm(group_norm, lambda x: oracle.group_norm(x, 2, *affine(x.shape[1], parameter_dtype(x)), EPS)),
-    "instance_norm": Norm(instance_norm, lambda x: oracle.instance_norm(x, *affine(x.shape[1], parameter_dtype(x)), EPS)),
+    "instance_norm": Norm(
+        instance_norm, lambda x: oracle.instance_norm(x, *affine(x.shape[1], parameter_dtype(x)), EPS)
+    ),
     "rms_norm": Norm(
         rms_norm,
         lambda x: oracle.rms_norm(x, x.shape[-1:], affine(x.shape[-1:], parameter_dtype(x))[0], EPS),

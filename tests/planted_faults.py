@@ -164,7 +164,8 @@ FAULTS = [
         "half precision is counted in another hold of the GIL",
         RUNNING,
         "range of half precision is infinite, as in torch\n        return move(running_mean, running_var, counter,",
-        "range\n        count_up(counter)\n        with nogil:\n            pause_briefly()\n        return move(running_mean, running_var, None,",
+        "range\n        count_up(counter)\n        with nogil:\n            pause_briefly()\n"
+        "        return move(running_mean, running_var, None,",
         "tests/test_running_statistics.py -k 'moment and float16'",
     ),
     Fault(

@@ -4,7 +4,6 @@ import shutil
 import sys
 
 import fresh
-import numpy as np
 import pytest
 
 import cpunorm

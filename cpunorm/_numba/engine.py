@@ -37,7 +37,7 @@ _cached_on_disk = True
 
 
 def _compile(index):
-    """Put the address of a function into `state`, compiled through Numba's cache on disk; one warning if there is none."""
+    """Put a function's address into `state`, compiled through Numba's cache on disk; one warning if there is none."""
     global _cached_on_disk
     with global_compiler_lock:  # Numba's own, so that none waits for the other
         if state[index]:
@@ -54,7 +54,12 @@ def _compile(index):
         if _cached_on_disk:
             try:
                 compiled[index] = numba.cfunc(signature, cache=True, error_model="numpy")(function)
-            except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:  # no place, no room, a damaged file
+            except (
+                OSError,
+                RuntimeError,
+                EOFError,
+                pickle.UnpicklingError,
+            ) as error:  # no place, no room, a damaged file
                 message = f"the Numba kernels are compiled anew in each process: {error}"
                 warnings.warn(message, RuntimeWarning, stacklevel=2)
                 _cached_on_disk = False

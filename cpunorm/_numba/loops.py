@@ -3,7 +3,7 @@
 The numerics are those of the Cython kernels (the header of `_kernels.pyx` says why they hold): in a part of a domain
 d = x - k is summed, s = sum d and q = sum d^2, in chains of at most CHAIN values of the input's type, chains in pairs,
 the rest in float64; then mean = k + s/n and M2 = q - s^2/n.  k is the mean of the first values, bettered where
-2 s^2 > n q; what left the range of float32 is done again in float64.  Parts are merged in a fixed tree by Chan's update.
+2 s^2 > n q; what left the range of float32 is done again in float64.  Parts are merged in a fixed tree.
 
 How a norm is seen depends on lengths and on the order of axes in memory alone, and so do its bits:
 
@@ -24,8 +24,8 @@ from numba.np.numpy_support import from_dtype
 from cpunorm._numba.lanes import (
     REGISTERS,
     add,
-    apart,
     address_of,
+    apart,
     call,
     exchange,
     first,
@@ -56,7 +56,7 @@ from cpunorm._numba.lanes import (
 __all__ = ["NORM", "STEPS", "compiled", "forward_of", "norm_at", "share_of"]  # and numbers, for `engine`
 
 INT, CINT, DOUBLE = np.intp, np.int32, np.float64
-GIVEN = 1  # a `Statistic`
+GIVEN, ABOUT_ZERO = 1, 2  # of `Statistic`
 OPERAND = np.dtype([(name, INT) for name in ("data", "sample", "outer", "middle", "channel", "inner")], align=True)
 NORM = np.dtype(  # the fields of `_norm.pxd`
     [(name, INT) for name in ("samples", "outer", "middle", "channels", "inner")]
@@ -107,7 +107,7 @@ PLAN = np.dtype(
 
 NORM_WORDS, PLAN_WORDS = NORM.itemsize // 8, PLAN.itemsize // 8
 
-# The memory `state`: addresses of functions (first those of the steps of each element and kind), and what else there is.
+# The memory `state`: addresses of functions, first those of the steps of each element and kind, and what else there is.
 SHARE, FORWARD, COMPILE, REGIONS, MOST_THREADS, STATE_WORDS = range(2 * KINDS, 2 * KINDS + 6)
 ANY, FREE, TAKEN = range(3)  # parallel regions at a time: any number; one, and there is none; one or none, and no more
 
@@ -317,6 +317,11 @@ def part_moments(plan, x, start, stop, buffer):
     apart()
     n = float(stop - start)
     k = start_of(plan, x, start, stop, buffer)
+    if plan.norm.statistic == ABOUT_ZERO:
+        _, q = sums(plan, x, start, stop, type(k)(0), buffer)
+        if left_range(x, q, n, plan.tiny):
+            _, q = sums(plan, x, start, stop, 0.0, buffer)
+        return 0.0, q
     probe = min(start + BLOCK * lanes(x), stop)
     s, q = sums(plan, x, start, probe, k, buffer)
     if 2 * s * s > (probe - start) * q:
@@ -402,7 +407,9 @@ def coefficients(plan, rstd, low, like, channel):
     """scale and shift of a channel; without weight and bias for -1."""
     norm, kind = plan.norm, type(like)
     factor = rstd * pointer(norm.weight, like)[channel] if norm.weight and channel >= 0 else rstd
-    return kind(factor), kind((pointer(norm.bias, like)[channel] if norm.bias and channel >= 0 else 0.0) - times(low, factor))
+    return kind(factor), kind(
+        (pointer(norm.bias, like)[channel] if norm.bias and channel >= 0 else 0.0) - times(low, factor)
+    )
 
 
 @jit
@@ -523,6 +530,27 @@ def bettered(shift, total, squares, n, columns):
 
 
 @jit
+def squares_about_zero(plan, x, pitch, start, stop, column, n, mean, m2, buffer):
+    """`tile_moments` of norms whose mean is 0 by definition."""
+    apart()
+    shift, total, left = stack(64, x[0]), stack(64, 0.0), 0
+    wide, exact = stack(64, 0.0), stack(64, 0.0)
+    for c in range(64):
+        shift[c], total[c], wide[c], exact[c] = 0, 0, 0, 0
+    tile_sums(plan, x, pitch, start, stop, column, n, shift, total, exact, buffer, x[0])
+    for c in range(n):
+        mean[c], m2[c] = 0.0, exact[c]
+        left += left_range(x, exact[c], float(stop - start), plan.tiny)
+    if left:
+        clear(total, 64)
+        clear(exact, 64)
+        tile_sums(plan, x, pitch, start, stop, column, n, wide, total, exact, buffer, 0.0)
+        for c in range(n):
+            if left_range(x, m2[c], float(stop - start), plan.tiny):
+                m2[c] = exact[c]
+
+
+@jit
 def tile_moments(plan, x, pitch, start, stop, column, n, mean, m2, buffer):
     """Mean and M2 of n columns, no more than a vector has, over the lines start..stop of the sample at x."""
     apart()
@@ -530,6 +558,9 @@ def tile_moments(plan, x, pitch, start, stop, column, n, mean, m2, buffer):
     number, like = stop - start, zeros(x, x[0])
     number = 8 if number >= 8 else 4 if number >= 4 else 2 if number >= 2 else 1  # whose mean is exact for equal values
     lines = float(stop - start)
+    if plan.norm.statistic == ABOUT_ZERO:
+        squares_about_zero(plan, x, pitch, start, stop, column, n, mean, m2, buffer)
+        return
     p, gap = lines_at(plan, x, pitch, start, number, column, n, buffer)
     base = load_some(p, 0, n, like)
     if number > 1:
@@ -626,7 +657,7 @@ def merge_group(mean, m2, lines, group):
 
 @jit
 def finish_columns(plan, x, sample, column, n, moments, table, buffer):
-    """From mean and M2 of n columns, which are whole groups, mean and var of these and the coefficients of the columns."""
+    """From mean and M2 of n columns, which are whole groups, mean and var of these and coefficients of columns."""
     norm, mean, var, group = plan.norm, moments, shifted(moments, n), plan.member * plan.inside
     wide, first_group, lines = n // plan.fold, column // group, plan.size // plan.fold
     if norm.statistic != GIVEN:
@@ -692,7 +723,7 @@ def set_coefficients(plan, channel, n, gap, mean, var, table):
 
 @jit
 def apply_columns(plan, x, y, start, stop, column, n, table, stride, buffer):
-    """y of the lines start..stop, n columns from `column` on; their coefficients are at `table`, rows `stride` apart."""
+    """y of the lines start..stop, n columns from `column` on; coefficients are at `table`, rows `stride` apart."""
     apart()
     norm, like = plan.norm, zeros(x, x[0])
     weight, bias = pointer(plan.weight, x[0]), pointer(plan.bias, x[0])
@@ -853,7 +884,10 @@ def plan_columns(plan, threads, size):
     plan.fold = 1
     while not norm.along and 2 * plan.fold * plan.wide <= FOLDED and 2 * plan.fold <= plan.size:
         plan.fold *= 2
-    plan.dense_x, plan.dense_y = pitch_of(plan, plan.columns.x, plan.lines.x), pitch_of(plan, plan.columns.y, plan.lines.y)
+    plan.dense_x, plan.dense_y = (
+        pitch_of(plan, plan.columns.x, plan.lines.x),
+        pitch_of(plan, plan.columns.y, plan.lines.y),
+    )
     columns, lines, group = plan.wide * plan.fold, plan.size // plan.fold, plan.member * plan.inside
     plan.part = max(TALL, 2 * PART // columns // TALL * TALL)
     plan.parts = 1 if norm.statistic == GIVEN else (lines + plan.part - 1) // plan.part
@@ -880,7 +914,11 @@ def simple_rows(plan, d, stop, x, y):
     for domain in range(d, stop):
         source, target = shifted(x, domain_at(plan, norm.x, domain)), shifted(y, domain_at(plan, norm.y, domain))
         k = start_of(plan, source, 0, n, buffer)
+        if norm.statistic == ABOUT_ZERO:
+            k = kind(0)
         s, q = block_sums(source, n, k)
+        if norm.statistic == ABOUT_ZERO:
+            s = 0.0
         mean, m2 = k + s / size, not_negative(q - s * (s / size))
         if 2 * s * s > size * q or left_range(x, q, size, plan.tiny):
             mean, m2 = part_moments(plan, source, np.intp(0), n, buffer)
@@ -1018,7 +1056,7 @@ def columns_of(zero, version):
                     some, to = min(lanes(x), n - c), min((p + 1) * plan.part, lines)
                     mean, m2 = shifted(here, c), shifted(here, n + c)
                     tile_moments(plan, source, plan.dense_x, p * plan.part, to, column + c, some, mean, m2, buffer)
-        if phase == WHOLE or phase == FINISH:
+        if phase in (WHOLE, FINISH):
             if norm.statistic != GIVEN:
                 merge_tree(moments, plan.parts, plan.part, lines, n)
             finish_columns(plan, source, sample, column, n, moments, table, buffer)
@@ -1063,7 +1101,11 @@ def short_of(zero, version):
                 if norm.mean:
                     pointer(norm.mean, 0.0)[d + j], pointer(norm.var, 0.0)[d + j] = mean[j], m2[j]
             set_coefficients(plan, np.intp(0), n, n, mean, m2, table)
-            high, scale, shift = load_some(table, 0, n, like), load_some(table, n, n, like), load_some(table, 2 * n, n, like)
+            high, scale, shift = (
+                load_some(table, 0, n, like),
+                load_some(table, n, n, like),
+                load_some(table, 2 * n, n, like),
+            )
             for i in range(0, size * wide, wide):
                 z = fma(sub(load(block, i, like), high), scale, shift)
                 if along:

@@ -40,6 +40,10 @@ class Norm(NamedTuple):
         Whether a domain goes over all samples.
     grouped : bool
         Whether a layer says its number of groups.
+    centred : bool
+        Whether there is a mean and a bias.
+    variances : bool
+        Whether a single value in a domain is an error, there being no variance.
     ranks : tuple of int
     """
 
@@ -50,6 +54,8 @@ class Norm(NamedTuple):
     arguments: Callable
     over_samples: bool = False
     grouped: bool = False
+    centred: bool = True
+    variances: bool = False
     ranks: tuple = (2, 3, 4, 5)
 
 
@@ -76,6 +82,23 @@ NORMS = {
         lambda layer: (layer.shape[0], layer.groups),
         lambda case, a: (case.layer.groups, a.weight, a.bias, EPS),
         grouped=True,
+    ),
+    "instance_norm": Norm(
+        "InstanceNorm",
+        (None,),
+        1,
+        lambda layer: layer.shape[:2],
+        lambda case, a: (None, None, a.weight, a.bias, True, MOMENTUM, EPS),
+        variances=True,
+        ranks=(3, 4, 5),
+    ),
+    "rms_norm": Norm(
+        "RMSNorm",
+        (None,),
+        -1,
+        lambda layer: (math.prod(layer.shape[:-1]), 1),
+        lambda case, a: (a.weight.shape, a.weight, EPS),
+        centred=False,
     ),
 }
 
@@ -143,6 +166,9 @@ LAYERS = (
     Layer("diffusion-VAE", "group_norm", (1, 128, 256, 256), groups=32),
     Layer("BiT-ResNet", "group_norm", (8, 256, 64, 64), groups=32),
     Layer("DDPM", "group_norm", (1, 64, 8, 8), groups=8),
+    Layer("Qwen3-0.6B", "rms_norm", (1, 1024)),
+    Layer("Qwen3-0.6B", "rms_norm", (512, 1024), quick=True),
+    Layer("style-transfer", "instance_norm", (1, 64, 128, 128)),
     # One layer from 4 KiB to 256 MiB: where the caches end.
     *(Layer(SWEEP, "batch_norm", (1, 64, 4 << i, 4 << i), both_layouts=False) for i in range(9)),
     *(Layer(SWEEP, "layer_norm", (4**i, 1024)) for i in range(9)),
@@ -202,7 +228,7 @@ class Case:
         name = NORMS[self.norm].module
         if self.layer.groups is not None:
             return f"{name}-{self.layer.groups}"
-        return f"{name}{max(1, len(self.layer.shape) - 2)}d" if name == "BatchNorm" else name
+        return f"{name}{max(1, len(self.layer.shape) - 2)}d" if name in ("BatchNorm", "InstanceNorm") else name
 
     @property
     def shape(self):
@@ -270,7 +296,7 @@ class Case:
         mean, var = (v.astype(np.float64).reshape(1, -1, 1) for v in (arrays.running_mean, arrays.running_var))
         running = mean.ravel(), var.ravel()
         if self.mode != "eval":
-            mean = z.mean(axis=axes, keepdims=True, dtype=np.longdouble).astype(np.float64)
+            mean = z.mean(axis=axes, keepdims=True, dtype=np.longdouble).astype(np.float64) * norm.centred
             var = np.square(z - mean).mean(axis=axes, keepdims=True, dtype=np.longdouble).astype(np.float64)
         if self.mode == "train":
             count = z.size // mean.size
@@ -280,7 +306,8 @@ class Case:
         z /= np.sqrt(var + EPS)
         y = np.moveaxis(z.reshape(self.layer.shape), norm.axis, -1)  # a view
         y *= arrays.weight
-        y += arrays.bias
+        if norm.centred:
+            y += arrays.bias
         y = np.moveaxis(y, -1, norm.axis)
         return np.moveaxis(y, 1, -1) if self.channels_last else y, *running
 

@@ -52,7 +52,10 @@ def _case(rng, dtype):
     channels_last = norm.axis == 1 and rank > 2 and rng.random() < 0.5
     view = rng.choice([view for view in VIEWS if rank > 2 or view != "channels moved"])
     size = math.prod(shape)
-    if not VALUES[0] <= size <= VALUES[1] or (mode != "eval" and size == norm.domains(layer)[1]):
+    domains = norm.domains(layer)
+    if not VALUES[0] <= size <= VALUES[1] or (mode != "eval" and size == domains[1]):
+        return None
+    if norm.variances and size == math.prod(domains):
         return None
     return Case(layer, channels_last, mode, dtype, view=view if rng.random() < VIEWED else None)
 
