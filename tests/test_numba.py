@@ -8,11 +8,10 @@ import sys
 import fresh
 import numpy as np
 import pytest
-from norms import NORMS, affine, running, values
-from strided import channels_last
+from norms import NORMS, running, values
 
 import cpunorm
-from cpunorm.functional import batch_norm, group_norm, layer_norm
+from cpunorm.functional import batch_norm
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="Numba is not installed")
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -282,12 +281,15 @@ def test_the_running_statistics_of_a_channel_of_each_kind(numba_engine):
 
 @pytest.mark.slow
 def test_nothing_is_reordered(tmp_path):
-    """The order of sums is written down in `loops`: no addition, and no subtraction of a shift, may be moved by LLVM."""
-    code = CALL + """
+    """The order of sums is written down in `loops`: LLVM may move no addition, and no subtraction of a shift."""
+    code = (
+        CALL
+        + """
 from cpunorm._numba import engine
 engine.compile_for("float32")
 print(*(engine.compiled[kind].inspect_llvm() for kind in range(3)))
 """
+    )
     llvm = fresh.output(code, CPUNORM_ENGINE="numba", NUMBA_CACHE_DIR=str(tmp_path))
     assert re.search(r"fsub <\d+ x float>", llvm)
     assert not re.search(r"= f(add|sub|mul|div) (fast|[a-z ]*(reassoc|contract))", llvm)

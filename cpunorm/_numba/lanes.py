@@ -52,7 +52,9 @@ def emitted(result):
             to = result(*kinds)
 
             def code(context, builder, signature, values):
-                llvm = SimpleNamespace(builder=builder, kinds=kinds, to=context.get_value_type(to), type=context.get_value_type)
+                llvm = SimpleNamespace(
+                    builder=builder, kinds=kinds, to=context.get_value_type(to), type=context.get_value_type
+                )
                 value = write(llvm, *values)
                 return context.get_dummy_value() if to == types.void else value
 
