@@ -281,7 +281,7 @@ def test_the_running_statistics_of_a_channel_of_each_kind(numba_engine):
 
 @pytest.mark.slow
 def test_nothing_is_reordered(tmp_path):
-    """The order of sums is written down in `loops`: LLVM may move no addition and no subtraction of a shift."""
+    """The order of sums is written down in `loops`: LLVM may move no addition, and no subtraction of a shift."""
     code = (
         CALL
         + """

@@ -26,6 +26,7 @@ from cpunorm._numba import lanes, loops
 
 __all__ = ["FORWARD", "compile_for"]  # noqa: F822, see __getattr__
 
+CACHE_ERRORS = OSError, RuntimeError, EOFError, pickle.UnpicklingError  # no place, no room, a damaged file
 ZEROS = np.float32(0), np.float64(0)  # of each element
 SIGNATURES = {loops.FORWARD: types.intc(types.intp, types.intc), loops.SHARE: types.intc(*[types.intp] * 5)}
 STEP = types.intc(*[types.intp] * 4)
@@ -37,7 +38,7 @@ _cached_on_disk = True
 
 
 def _compile(index):
-    """Put a function's address into `state`, compiled through Numba's cache on disk; one warning if there is none."""
+    """Put the address of a function into `state`; compiled through Numba's cache on disk, one warning if that fails."""
     global _cached_on_disk
     with global_compiler_lock:  # Numba's own, so that none waits for the other
         if state[index]:
@@ -54,12 +55,7 @@ def _compile(index):
         if _cached_on_disk:
             try:
                 compiled[index] = numba.cfunc(signature, cache=True, error_model="numpy")(function)
-            except (
-                OSError,
-                RuntimeError,
-                EOFError,
-                pickle.UnpicklingError,
-            ) as error:  # no place, no room, a damaged file
+            except CACHE_ERRORS as error:
                 message = f"the Numba kernels are compiled anew in each process: {error}"
                 warnings.warn(message, RuntimeWarning, stacklevel=2)
                 _cached_on_disk = False

@@ -3,7 +3,7 @@
 The numerics are those of the Cython kernels (the header of `_kernels.pyx` says why they hold): in a part of a domain
 d = x - k is summed, s = sum d and q = sum d^2, in chains of at most CHAIN values of the input's type, chains in pairs,
 the rest in float64; then mean = k + s/n and M2 = q - s^2/n.  k is the mean of the first values, bettered where
-2 s^2 > n q; what left the range of float32 is done again in float64.  Parts are merged in a fixed tree.
+2 s^2 > n q; what left the range of float32 is done again in float64.  Parts are merged in a fixed tree (Chan et al.).
 
 How a norm is seen depends on lengths and on the order of axes in memory alone, and so do its bits:
 
@@ -89,7 +89,7 @@ PLAN = np.dtype(
         ("parts", INT),  # of a domain (sample)
         ("chunk", INT),  # domains (columns) that are done at once
         ("chunks", INT),
-        ("simple", INT),  # rows of one block, see `simple_rows`
+        ("simple", INT),  # dense rows: `simple_rows` of one block, `given_rows`
         ("whole", INT),  # moments, then y, of a chunk; otherwise all moments, then all of y
         ("spread", INT),  # values of a longer weight and bias,
         ("repeated", INT),  # each so many times
@@ -107,13 +107,14 @@ PLAN = np.dtype(
 
 NORM_WORDS, PLAN_WORDS = NORM.itemsize // 8, PLAN.itemsize // 8
 
-# The memory `state`: addresses of functions, first those of the steps of each element and kind, and what else there is.
+# The memory `state`: addresses of functions (first those of the steps of each element and kind), and what else is asked.
 SHARE, FORWARD, COMPILE, REGIONS, MOST_THREADS, STATE_WORDS = range(2 * KINDS, 2 * KINDS + 6)
 ANY, FREE, TAKEN = range(3)  # parallel regions at a time: any number; one, and there is none; one or none, and no more
 
 CHAIN = 8  # values that a lane adds up before its sum is added to others
 BLOCK = 4 * CHAIN  # vectors of a block, whose sum is added to others in float64
 TALL = 64  # lines of a block of columns
+LOW = 16  # lines that a tile of columns is applied to before its neighbour: what lies behind each other is read so
 PART = 32768  # values of a part
 TOGETHER = 4096  # values of the rows that are done at once, so that the latencies of their ends overlap
 NARROW = 32  # positions below which channels and the positions inside them are columns
@@ -657,7 +658,7 @@ def merge_group(mean, m2, lines, group):
 
 @jit
 def finish_columns(plan, x, sample, column, n, moments, table, buffer):
-    """From mean and M2 of n columns, which are whole groups, mean and var of these and coefficients of columns."""
+    """From mean and M2 of n columns, which are whole groups, mean and var of these, and coefficients of the columns."""
     norm, mean, var, group = plan.norm, moments, shifted(moments, n), plan.member * plan.inside
     wide, first_group, lines = n // plan.fold, column // group, plan.size // plan.fold
     if norm.statistic != GIVEN:
@@ -728,13 +729,13 @@ def apply_columns(plan, x, y, start, stop, column, n, table, stride, buffer):
     norm, like = plan.norm, zeros(x, x[0])
     weight, bias = pointer(plan.weight, x[0]), pointer(plan.bias, x[0])
     along = norm.along and plan.weight
-    for c in range(0, n, lanes(x)):
-        m = n - c
-        some = min(m, lanes(x))
-        high, scale = load_some(table, c, m, like), load_some(table, stride + c, m, like)
-        shift = load_some(table, 2 * stride + c, m, like)
-        for line in range(start, stop, TALL):
-            number = min(TALL, stop - line)
+    for line in range(start, stop, LOW):
+        number = min(LOW, stop - line)
+        for c in range(0, n, lanes(x)):
+            m = n - c
+            some = min(m, lanes(x))
+            high, scale = load_some(table, c, m, like), load_some(table, stride + c, m, like)
+            shift = load_some(table, 2 * stride + c, m, like)
             source, gap = lines_at(plan, x, plan.dense_x, line, number, column + c, some, buffer)
             target, y_gap = buffer, lanes(x)
             if plan.dense_y:
@@ -799,11 +800,13 @@ def make_plan(plan, threads):
     positions = norm.outer * norm.middle * norm.inner
     inside = (norm.outer if outer else 1) * (norm.middle if middle else 1) * (norm.inner if inner else 1)
     plan.member, plan.step, plan.repeated = norm.channels // norm.groups, 0, 1
-    if norm.statistic != GIVEN and plan.member > 1 and inside == positions < NARROW and norm.outer == 1:
+    short = inside == positions < NARROW and (plan.member == 1 or norm.outer == 1)
+    if short and norm.statistic != GIVEN and not norm.along:
         # Short lines of the channels of a group make one: these are an axis of positions, weight and bias run along.
-        plan.repeated, norm.along, norm.outer, norm.channels = positions, 1, plan.member, norm.groups
-        norm.x.outer, norm.x.channel = norm.x.channel, norm.x.channel * plan.member
-        norm.y.outer, norm.y.channel = norm.y.channel, norm.y.channel * plan.member
+        plan.repeated, norm.along, norm.channels = positions, 1, norm.groups
+        if plan.member > 1:
+            norm.outer, norm.x.outer, norm.y.outer = plan.member, norm.x.channel, norm.y.channel
+            norm.x.channel, norm.y.channel = norm.x.channel * plan.member, norm.y.channel * plan.member
         plan.step = positions = inside = plan.member * positions
         plan.member, outer, middle, inner = 1, True, True, True
     plan.spread = 0
@@ -811,8 +814,7 @@ def make_plan(plan, threads):
         plan.spread = plan.step * norm.groups if plan.step else positions
     plan.inside, plan.domains = inside, norm.samples * norm.groups
     if norm.along:
-        short = inside == positions <= FEW
-        plan.kind = SHORT if short else COLUMNS if inside == 1 < positions else ROWS
+        plan.kind = SHORT if inside == positions <= FEW else COLUMNS if inside == 1 < positions else ROWS
         if plan.kind != COLUMNS:
             outer = middle = inner = True  # in the order of the weights, whatever it is in memory
     else:
@@ -862,9 +864,10 @@ def make_plan(plan, threads):
         plan.chunk = (plan.chunk + vector - 1) // vector * vector
     plan.whole = threads == 1 or plan.parts == 1 or plan.domains >= 4 * threads
     plan.slot = 16 * plan.parts
-    plain = norm.along or not (norm.weight or norm.bias)
     dense = plan.dense_x and plan.dense_y
-    plan.simple = norm.statistic != GIVEN and plain and dense and plan.size <= BLOCK * vector
+    plain = norm.along or not (norm.weight or norm.bias)
+    given = norm.statistic == GIVEN and plan.parts == 1
+    plan.simple = dense and (given or (norm.statistic != GIVEN and plain and plan.size <= BLOCK * vector))
     plan.bytes = plan.slot * (threads if plan.whole else plan.domains)
 
 
@@ -936,6 +939,23 @@ def simple_rows(plan, d, stop, x, y):
 
 
 @jit
+def given_rows(plan, d, stop, x, y):
+    """Channels with given mean and variance in dense memory."""
+    apart()
+    norm, n, mean, var, table = plan.norm, plan.size, stack(64, 0.0), stack(64, 0.0), stack(192, x[0])
+    while d < stop:
+        channel = d % norm.groups
+        some = min(64, stop - d, norm.groups - channel)
+        for c in range(some):
+            mean[c], var[c] = pointer(norm.mean, 0.0)[channel + c], pointer(norm.var, 0.0)[channel + c]
+        set_coefficients(plan, channel, some, 64, mean, var, table)
+        for c in range(some):
+            source, target = shifted(x, domain_at(plan, norm.x, d + c)), shifted(y, domain_at(plan, norm.y, d + c))
+            apply_constant(source, target, n, table[c], table[64 + c], table[128 + c])
+        d += some
+
+
+@jit
 def finish_domain(plan, d, moments):
     """From mean and M2 of the parts of a domain its mean and 1 / sqrt(var + eps), in place of the first."""
     norm = plan.norm
@@ -981,9 +1001,12 @@ def spread(plan, like):
     """Weight and bias as long as the positions they run along; 1 and 0 where there are none."""
     apart()
     norm, weight, bias = plan.norm, pointer(plan.weight, like), pointer(plan.bias, like)
-    for i in range(plan.spread):
-        weight[i] = pointer(norm.weight, like)[i // plan.repeated] if norm.weight else 1
-        bias[i] = pointer(norm.bias, like)[i // plan.repeated] if norm.bias else 0
+    n = plan.spread // plan.repeated
+    for i in range(n):
+        weight[i] = pointer(norm.weight, like)[i] if norm.weight else 1
+        bias[i] = pointer(norm.bias, like)[i] if norm.bias else 0
+    spread_out(weight, n, plan.repeated, 1)
+    spread_out(bias, n, plan.repeated, 1)
     return 0
 
 
@@ -997,7 +1020,8 @@ def rows_of(zero, version):
             return spread(plan, zero)
         x, y = pointer(plan.norm.x.data, zero), pointer(plan.norm.y.data, zero)
         if plan.simple:
-            simple_rows(plan, i * plan.chunk, min((i + 1) * plan.chunk, plan.domains), x, y)
+            d, stop = i * plan.chunk, min((i + 1) * plan.chunk, plan.domains)
+            given_rows(plan, d, stop, x, y) if plan.norm.statistic == GIVEN else simple_rows(plan, d, stop, x, y)
             return 0
         norm, buffer, moments = plan.norm, stack(2048, x[0]), pointer(plan.scratch, 0.0)
         first, stop, part, parts = i // plan.parts, i // plan.parts + 1, i % plan.parts, 1
