@@ -63,21 +63,19 @@ cdef enum:
 
 cdef KernelSet given_set  # of an engine that tells the address of its function
 cdef KernelSet* kernels = NULL
-cdef object prepare = None  # what to call before the first call of an engine for an element
 cdef object python_forward = None  # of an engine in Python
 
 
 def use_kernels(module):
     """Send calls to the kernels of this module: a capsule KERNEL_SET, an address FORWARD, or a Python function forward."""
-    global kernels, prepare, python_forward
+    global kernels, python_forward
     cdef KernelSet* chosen = NULL
-    made_ready, forward = getattr(module, "prepare", None), getattr(module, "forward", None)
     if hasattr(module, "KERNEL_SET"):
         chosen = <KernelSet*> PyCapsule_GetPointer(module.KERNEL_SET, "cpunorm.KernelSet")
     elif hasattr(module, "FORWARD"):
         given_set.forward = <int (*)(const Norm*, int) noexcept nogil> <size_t> module.FORWARD
         chosen = &given_set
-    kernels, prepare, python_forward = chosen, made_ready, forward if chosen == NULL else None
+    kernels, python_forward = chosen, module.forward if chosen == NULL else None
 
 
 # Fast tests of arguments.
@@ -230,7 +228,7 @@ cdef inline bint is_across(object x) noexcept:
     for axis in range(1, ndim_of(x)):
         if length_of(x, axis) > 1 and labs(stride_of(x, axis)) <= labs(stride_of(x, 0)):
             return False
-    return size_of(x) > length_of(x, 0)
+    return size_of(x) > length_of(x, 0) > 1
 
 
 cdef bint place_samples(Norm* n, object x, object y, int axis, bint dense) noexcept:
@@ -299,38 +297,33 @@ cdef object run(
 ):
     """`out`, or a new array for None, = the norm of x; `dtype` is that of the result if it isn't that of x."""
     cdef int threads, reads
-    cdef KernelSet* chosen = kernels  # all three of the same engine: another thread may change it meanwhile
-    made_ready, forward = prepare, python_forward
-    cdef object y = out, result = out
+    cdef KernelSet* chosen = kernels  # both of the same engine: another thread may change it meanwhile
+    forward = python_forward
+    cdef object given = x
+    cdef object y = new_like(x) if out is None or dtype is not None or not is_plain(out) else out
+    cdef bint turned = False
     cdef Py_ssize_t size = size_of(x)
-    if out is None:
-        y = new_like(x)
-        result = y if dtype is None else None
-    elif dtype is not None or not is_plain(out):
-        y = new_like(x)
     # Rows are walked in logical order, so it may be that they must lie so; what lies across samples isn't walked at all.
     for order in ("C" if view == SAMPLES and is_across(x) else "KC"):
         if place(n, view, x, y, axis, order == "C"):
             break
-        x = x.copy(order)
+        x, turned = x.copy(order), order == "C"
         y = new_like(x)
     else:
         place(n, view, x, y, axis, True)
+    if out is None and dtype is None:
+        out = new_like(given) if turned else y
     n.x.data, n.y.data = data_of(x), data_of(y)
     n.element = 0 if type_of(x) == cnp.NPY_FLOAT32 else 1
     reads = 1 if n.statistic == GIVEN else 2
     threads = threads_for(size, reads)
-    if made_ready is not None:
-        made_ready(n.element)
     if forward is not None:
         forward_in_python(forward, n, x, y, running_mean, running_var)
     elif kernel(chosen, n, running_mean, running_var, threads) and not (
             release() and kernel(chosen, n, running_mean, running_var, threads) == 0):
         raise MemoryError("cpunorm: no memory for the scratch of a kernel")
     call_ends(size, reads)
-    if dtype is None and result is y:
-        return y
-    return _arguments.deliver(y, result, dtype)
+    return y if out is y else _arguments.deliver(y, out, dtype)
 
 
 cdef object seen(const Operand* a, const Norm* n, object base):
