@@ -67,11 +67,6 @@ def group_norm(x, **options):
     return functional.group_norm(x, 2, *affine(count, parameter_dtype(x)), EPS, **options)
 
 
-def instance_norm(x, **options):
-    count = channels(x, options.get("data_format", "channels_first"))
-    return functional.instance_norm(x, None, None, *affine(count, parameter_dtype(x)), True, 0.1, EPS, **options)
-
-
 def rms_norm(x, **options):
     return functional.rms_norm(x, x.shape[-1:], affine(x.shape[-1:], parameter_dtype(x))[0], EPS, **options)
 
@@ -104,9 +99,6 @@ NORMS = {
         ),
     ),
     "group_norm": Norm(group_norm, lambda x: oracle.group_norm(x, 2, *affine(x.shape[1], parameter_dtype(x)), EPS)),
-    "instance_norm": Norm(
-        instance_norm, lambda x: oracle.instance_norm(x, *affine(x.shape[1], parameter_dtype(x)), EPS)
-    ),
     "rms_norm": Norm(
         rms_norm,
         lambda x: oracle.rms_norm(x, x.shape[-1:], affine(x.shape[-1:], parameter_dtype(x))[0], EPS),

@@ -6,9 +6,11 @@ import numpy as np
 import oracle
 import pytest
 from arrays import memory, ramp
+from norms import affine, values
+from strided import LAYOUTS
 
 import cpunorm
-from cpunorm.functional import instance_norm
+from cpunorm.functional import group_norm, instance_norm
 
 CLASSES = {"InstanceNorm1d": (4, 3, 5), "InstanceNorm2d": (4, 3, 2, 5), "InstanceNorm3d": (4, 3, 2, 2, 5)}
 
@@ -26,6 +28,16 @@ def test_running_statistics_are_the_mean_of_the_samples(engine, dtype, momentum)
     unit = np.finfo(dtype).eps
     np.testing.assert_allclose(mean, expected_mean.astype(np.float64), rtol=4 * unit)
     np.testing.assert_allclose(var, expected_var.astype(np.float64), rtol=32 * unit)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_bits_of_group_norm_with_a_group_for_each_channel(engine, layout, dtype):
+    """So whatever the tests of group_norm show of layouts, bits and accuracy holds here."""
+    weight, bias = affine(6, dtype)
+    for shape in ((3, 6, 50), (2, 6, 7, 5), (5, 6, 2, 2), (2, 6, 40, 90), (1, 6, 3, 4, 5)):
+        x = LAYOUTS[layout](values(shape, dtype))
+        np.testing.assert_array_equal(instance_norm(x, None, None, weight, bias), group_norm(x, 6, weight, bias))
 
 
 @pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])

@@ -50,7 +50,8 @@ def run_without_parameters(name, x, layout, eps):
     return np.moveaxis(norm(np.ascontiguousarray(np.moveaxis(x, 1, -1)), data_format=layout), -1, 1)
 
 
-LAYOUTS = [(name, "channels_first") for name in NORMS]
+# Not rms_norm, which has no mean: Inf makes zeros of its row, see test_rms_norm.py.
+LAYOUTS = [(name, "channels_first") for name in NORMS if name != "rms_norm"]
 LAYOUTS += [(name, "channels_last") for name in NORMS if NORMS[name].has_channels]
 
 
