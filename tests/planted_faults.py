@@ -164,7 +164,8 @@ FAULTS = [
         "half precision is counted in another hold of the GIL",
         RUNNING,
         "as in torch\n        return move(running_mean, running_var, counter",
-        "\n        count_up(counter)\n        with nogil: pause_briefly()\n        return move(running_mean, running_var, None",
+        "\n        count_up(counter)\n        with nogil: pause_briefly()\n"
+        "        return move(running_mean, running_var, None",
         "tests/test_running_statistics.py -k 'moment and float16'",
     ),
     Fault(
