@@ -85,9 +85,9 @@ def set_engine(name):
     """Run all further calls on the engine `name`: ``"cython"``, ``"numba"`` or ``"reference"``.
 
     ``"cython"`` is what a process starts with unless the environment variable ``CPUNORM_ENGINE`` says otherwise, for
-    its first call is as fast as any, and a plain one takes half a microsecond. ``"numba"`` is as fast on large arrays
-    in cache, but each call takes some 20 microseconds more, importing Numba 0.2 seconds, and the first call for a dtype
-    up to 8 seconds, or 0.2 from Numba's cache on disk; `warmup` does that ahead. ``"reference"`` is float64 NumPy.
+    its first call is as fast as any, and a plain one takes half a microsecond. ``"numba"`` compiles its own kernels
+    for this very CPU: importing Numba takes 0.2 seconds, and the first call for a kind of shape and dtype up to 10, or
+    0.1 from Numba's cache on disk; `warmup` does that ahead. ``"reference"`` is float64 NumPy.
 
     Raises
     ------

@@ -107,7 +107,7 @@ PLAN = np.dtype(
 
 NORM_WORDS, PLAN_WORDS = NORM.itemsize // 8, PLAN.itemsize // 8
 
-# The memory `state`: addresses of functions (first those of the steps of each element and kind), and what else is asked.
+# The memory `state`: addresses of functions (first those of the steps of each element and kind), and what is asked.
 SHARE, FORWARD, COMPILE, REGIONS, MOST_THREADS, STATE_WORDS = range(2 * KINDS, 2 * KINDS + 6)
 ANY, FREE, TAKEN = range(3)  # parallel regions at a time: any number; one, and there is none; one or none, and no more
 
