@@ -119,6 +119,7 @@ cdef enum:
     TALL_STRIP = 4096  # lines of a strip above which all columns are read together
     FAR_BYTES = 1048576  # of x and y from which lines are fetched ahead
     NEAR_BYTES = 12288  # of rows whose moments are taken together: what stays in L1, with y
+    STREAMED_BYTES = 4096  # the same where y is stored around the caches
 
 cdef Py_ssize_t STREAM_BYTES = stream_bytes()
 cdef double HIDING = 1e-36  # eps that hides what underflow did to a variance

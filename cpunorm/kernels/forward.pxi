@@ -5,7 +5,7 @@ ctypedef void (*work_function)(void* context, int thread, Py_ssize_t start, Py_s
 
 
 cdef void share(work_function work, void* context, Py_ssize_t units, int threads) noexcept nogil:
-    """work(context, thread, start, stop) over 0..units, shared evenly by up to `threads` threads: the only parallel region."""
+    """work(context, thread, start, stop) over 0..units, shared evenly by up to `threads` threads."""
     cdef int thread = 0, size = 1
     cdef Team team
     if threads == 1 or units == 1:
@@ -147,7 +147,7 @@ cdef void work_rows(void* context, int thread, Py_ssize_t start, Py_ssize_t stop
     cdef const Norm* n = &job.n
     cdef Py_ssize_t index = start, sample, group, part, at, i, count
     cdef bint single = job.count == 1 and job.even and job.length <= job.lines.block, fetched = False
-    cdef Py_ssize_t most = 1
+    cdef Py_ssize_t most = 1, near
     cdef Moments moments[TOGETHER]
     cdef double means[TOGETHER]
     cdef double vars_[TOGETHER]
@@ -161,7 +161,8 @@ cdef void work_rows(void* context, int thread, Py_ssize_t start, Py_ssize_t stop
     cdef int size = job.lines.size
     cdef Traffic traffic = job.traffic
     if single and job.member == 1 and stop - start > 1:
-        most = max(<Py_ssize_t> 1, min(<Py_ssize_t> TOGETHER, (4096 if traffic.streamed else NEAR_BYTES) // (job.length * size)))
+        near = STREAMED_BYTES if traffic.streamed else NEAR_BYTES
+        most = max(<Py_ssize_t> 1, min(<Py_ssize_t> TOGETHER, near // (job.length * size)))
         if most >= 4:
             most = most // 4 * 4
         if job.far:
@@ -319,7 +320,7 @@ cdef inline size_t strip_bytes(const Job* job) noexcept nogil:
 
 
 cdef void allocate_strips(Job* job, Py_ssize_t threads) noexcept nogil:
-    """Room for a strip of each thread, before the first of them writes: y may be x, which is to stay whole on failure."""
+    """Room for a strip of each thread, before the first one writes: y may be x, which is to stay whole on failure."""
     job.means = <double*> malloc(threads * strip_bytes(job))
     job.failed |= job.means == NULL
 
@@ -681,8 +682,10 @@ cdef void work_lanes(void* context, int thread, Py_ssize_t start, Py_ssize_t sto
                 group = (known + lane) % n.groups
                 some = min(n.groups - group, t.window - lane)
                 at = group * job.along_step * size
-                turn(weights + lane * size, <const char*> n.weight + at, job.along_step, some, t.in_order, values, size, False)
-                turn(biases + lane * size, <const char*> n.bias + at, job.along_step, some, t.in_order, values, size, False)
+                turn(weights + lane * size, <const char*> n.weight + at, job.along_step, some, t.in_order, values, size,
+                     False)
+                turn(biases + lane * size, <const char*> n.bias + at, job.along_step, some, t.in_order, values, size,
+                     False)
                 lane += some
         lane = 0
         while lane < count:
@@ -750,7 +753,8 @@ cdef void forward_given(Job* job, int threads) noexcept nogil:
     cdef Shared shared
     if not job.columns:
         cut_rows(job)
-        if (1 < job.length < LANE_ROW and job.count >= 4 and even_pitch(job.run, 3, False) == 1 and even_pitch(job.run, 3, True) == 1
+        if (1 < job.length < LANE_ROW and job.count >= 4
+                and even_pitch(job.run, 3, False) == 1 and even_pitch(job.run, 3, True) == 1
                 and n.x.channel == job.length and n.y.channel == job.length):
             job.columns = True
     if not job.columns:

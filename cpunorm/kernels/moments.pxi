@@ -114,7 +114,7 @@ cdef void work_parts(void* context, int thread, Py_ssize_t start, Py_ssize_t sto
 # Columns: vectors run across neighbouring columns, each of which has moments of its own.
 
 cdef void cut_columns(Job* job, Py_ssize_t width) noexcept nogil:
-    """Lines and columns of a sample; if `width` > 1, `run` are columns, `width` of each channel, and `segments` lines."""
+    """Lines and columns of a sample; if `width` > 1, `run` are columns, `width` of a channel, and `segments` lines."""
     cdef Norm* n = &job.n
     cdef Py_ssize_t strip, whole = width * job.member
     cdef bint unit = n.x.channel == width or n.channels == 1
@@ -146,7 +146,8 @@ cdef void cut_columns(Job* job, Py_ssize_t width) noexcept nogil:
 
 
 cdef void pack_lines(
-    const Job* job, char* target, const char* x, Py_ssize_t line, Py_ssize_t lines, Py_ssize_t column, Py_ssize_t columns
+    const Job* job, char* target, const char* x, Py_ssize_t line, Py_ssize_t lines, Py_ssize_t column,
+    Py_ssize_t columns,
 ) noexcept nogil:
     """target (lines, columns) = those of the sample at x, `fold` lines of which are one."""
     cdef const Axis* inner = &job.line_axes[2]

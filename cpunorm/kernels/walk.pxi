@@ -125,7 +125,8 @@ cdef inline Py_ssize_t offset_in(const Axis* axes, int number, Py_ssize_t index,
 
 
 cdef void walk_short(
-    char* target, const char* source, const Axis* axes, Py_ssize_t i, Py_ssize_t j, Py_ssize_t k, Py_ssize_t n, bint back
+    char* target, const char* source, const Axis* axes, Py_ssize_t i, Py_ssize_t j, Py_ssize_t k, Py_ssize_t n,
+    bint back,
 ) noexcept nogil:
     """`walk` of runs too short to pay for their setting up: pixels of a cropped image."""
     cdef uint32_t* to = <uint32_t*> target
@@ -159,7 +160,7 @@ cdef void walk_short(
 cdef void walk(
     char* target, const char* source, const Axis* axes, Py_ssize_t start, Py_ssize_t n, int size, bint back
 ) noexcept nogil:
-    """target = the n values from `start` on, in logical order, of three axes seen as one; `back`: those of y = source."""
+    """target = the n values from `start` on, in logical order, of three axes as one; `back`: those of y = source."""
     cdef Py_ssize_t k = start % axes[2].length, line = start // axes[2].length, many, offset
     cdef Py_ssize_t j = line % axes[1].length, i = line // axes[1].length
     if axes[2].length < 16 and axes[2].x == 1 and axes[2].y == 1 and size == 4:
