@@ -67,7 +67,7 @@ cdef object python_forward = None  # of an engine in Python
 
 
 def use_kernels(module):
-    """Send calls to the kernels of this module: a capsule KERNEL_SET, an address FORWARD, or a Python function forward."""
+    """Send calls to the kernels of a module: its capsule KERNEL_SET, address FORWARD or Python function forward."""
     global kernels, python_forward
     cdef KernelSet* chosen = NULL
     if hasattr(module, "KERNEL_SET"):
@@ -303,7 +303,7 @@ cdef object run(
     cdef object y = new_like(x) if out is None or dtype is not None or not is_plain(out) else out
     cdef bint turned = False
     cdef Py_ssize_t size = size_of(x)
-    # Rows are walked in logical order, so it may be that they must lie so; what lies across samples isn't walked at all.
+    # Rows are walked in logical order, so it may be that they must lie so; what lies across samples isn't walked.
     for order in ("C" if view == SAMPLES and is_across(x) else "KC"):
         if place(n, view, x, y, axis, order == "C"):
             break
@@ -357,7 +357,8 @@ cdef int forward_in_python(
             read(running_var, <double*> data_of(var))
     finally:
         leave()
-    forward(seen(&n.x, n, x), seen(&n.y, n, y), n.groups, n.along, n.statistic == GIVEN, n.statistic == ABOUT_ZERO, mean, var, weight, bias, n.eps)
+    forward(seen(&n.x, n, x), seen(&n.y, n, y), n.groups, n.along, n.statistic == GIVEN, n.statistic == ABOUT_ZERO, mean,
+            var, weight, bias, n.eps)
     if n.mean != NULL:
         memcpy(n.mean, data_of(mean), bytes_of(mean))
         memcpy(n.var, data_of(var), bytes_of(var))
