@@ -31,6 +31,7 @@ __all__ = [
     "offset_weight",
     "positive_eps",
     "real",
+    "samples_first",
     "trailing_axes",
 ]
 
@@ -419,6 +420,12 @@ def positive_eps(function, eps, zero_allowed):
 def empty(array, dtype, out):
     """The result for an input without elements."""
     return np.empty(array.shape, dtype or _native(array.dtype)) if out is None else out
+
+
+def samples_first(x):
+    """A copy whose first axis is the outermost in memory, the others in the order that they have."""
+    order = [0, *sorted(range(1, x.ndim), key=lambda axis: -abs(x.strides[axis]))]
+    return x.transpose(order).copy().transpose(np.argsort(order))
 
 
 def deliver(y, out, dtype):

@@ -5,12 +5,12 @@ Each argument has a fast test in C; where that fails, one slow function of `_arg
 is merely unusual costs its own conversion and nothing else.
 
 An array, in whatever layout, is seen along the axes of `_norm.pxd` and not copied: neighbours that lie evenly in memory
-are merged.  What is left over (more uneven axes than a Norm has, misaligned or byte-swapped memory, half precision) goes
-through a copy that keeps the order of the axes.
+are merged.  What is left over (more uneven axes than a Norm has, misaligned or byte-swapped memory, half precision)
+goes through a copy that keeps the order of the axes.
 """
 
 from cpython.float cimport PyFloat_CheckExact
-from cpython.long cimport PyLong_AsSsize_t, PyLong_CheckExact
+from cpython.long cimport PyLong_CheckExact
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from libc.stdlib cimport free, labs, malloc
@@ -304,10 +304,10 @@ cdef object run(
     cdef bint turned = False
     cdef Py_ssize_t size = size_of(x)
     # Rows are walked in logical order, so it may be that they must lie so; what lies across samples isn't walked.
-    for order in ("C" if view == SAMPLES and is_across(x) else "KC"):
-        if place(n, view, x, y, axis, order == "C"):
+    for order in ("S" if view == SAMPLES and is_across(x) else "KC"):
+        if place(n, view, x, y, axis, order != "K"):
             break
-        x, turned = x.copy(order), order == "C"
+        x, turned = _arguments.samples_first(x) if order == "S" else x.copy(order), order != "K"
         y = new_like(x)
     else:
         place(n, view, x, y, axis, True)
@@ -357,8 +357,8 @@ cdef int forward_in_python(
             read(running_var, <double*> data_of(var))
     finally:
         leave()
-    forward(seen(&n.x, n, x), seen(&n.y, n, y), n.groups, n.along, n.statistic == GIVEN, n.statistic == ABOUT_ZERO, mean,
-            var, weight, bias, n.eps)
+    forward(seen(&n.x, n, x), seen(&n.y, n, y), n.groups, n.along, n.statistic == GIVEN, n.statistic == ABOUT_ZERO,
+            mean, var, weight, bias, n.eps)
     if n.mean != NULL:
         memcpy(n.mean, data_of(mean), bytes_of(mean))
         memcpy(n.var, data_of(var), bytes_of(var))

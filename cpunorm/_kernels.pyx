@@ -53,7 +53,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free, labs, malloc
 from libc.string cimport memcpy, memset
 
-from cpunorm._norm cimport ABOUT_ZERO, CENTRED, GIVEN, KernelSet, Norm
+from cpunorm._norm cimport ABOUT_ZERO, GIVEN, KernelSet, Norm
 
 cdef extern from "kernels/lines.h":
     enum: MOST_LANES, MOST_BLOCK, MOST_TILE, ROWS, STEPS, TOGETHER, AHEAD

@@ -31,7 +31,7 @@ def test_every_layer_has_its_own_names():
 def test_quick_runs_every_norm_and_the_cases_that_the_project_promises():
     quick = cases.expand([layer for layer in cases.LAYERS if layer.quick], "float32")
     modules = {case.module for case in quick}
-    assert modules == {"BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "LayerNorm", "GroupNorm-32"}
+    assert modules == {"BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "LayerNorm", "GroupNorm-32", "RMSNorm"}
     names = {case.name for case in quick}
     assert {"ResNet-50/BatchNorm2d/32x64x56x56/NCHW/train/float32", "BERT-base/LayerNorm/1x768/float32"} <= names
 

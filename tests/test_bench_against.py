@@ -66,8 +66,8 @@ def test_an_engine_that_it_imports_later_is_its_own(folder):
     build = Build(str(folder))
     with cpunorm.engine("numba"), OldCPUNorm(1, build).context():
         assert build.package.get_engine() == "numba"
-    assert Path(build._modules["cpunorm._kernels_numba"].__file__).parent == folder / "cpunorm"
-    assert Path(sys.modules["cpunorm._kernels_numba"].__file__).parent == fresh.PACKAGE
+    assert Path(build._modules["cpunorm._numba.engine"].__file__).parent == folder / "cpunorm" / "_numba"
+    assert Path(sys.modules["cpunorm._numba.engine"].__file__).parent == fresh.PACKAGE / "_numba"
 
 
 @pytest.mark.parametrize("arguments", [[], ["--random", "6"]], ids=["grid", "random"])

@@ -72,7 +72,7 @@ def test_a_view_has_the_same_values_and_strides_of_its_own(case, view):
     assert not viewed.flags.c_contiguous
     assert replace(case, view=view).name == f"{case.name}/{view}"
     if view == "channels moved":  # channels_first memory under channels_last axes, or the other way round
-        to, back = (1, -1) if case.channels_last or case.norm == "layer_norm" else (-1, 1)
+        to, back = (1, -1) if case.channels_last or NORMS[case.norm].axis == -1 else (-1, 1)
         assert np.moveaxis(viewed, back, to).flags.c_contiguous
 
 

@@ -95,7 +95,7 @@ def test_warmup_of_everything(numba_engine):
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (("instance_norm",), "instance_norm"),
+        (("spectral_norm",), "spectral_norm"),
         ((["layer_norm", "LayerNorm"],), "LayerNorm"),
         (("layer_norm", "int32"), "int32"),
         (("layer_norm", ["float32", "float16"]), "float16"),

@@ -58,6 +58,25 @@ class NumPy(Peer):
 
         return self._call(layer_norm, a.x, a.weight, a.bias)
 
+    def rms_norm(self, case, a):
+        """Mean square over the last axis."""
+
+        def rms_norm(x, weight):
+            return x / self.numpy.sqrt(self.numpy.square(x).mean(axis=-1, keepdims=True) + EPS) * weight
+
+        return self._call(rms_norm, a.x, a.weight)
+
+    def instance_norm(self, case, a):
+        """Mean and variance over all axes but the samples' and channels'."""
+        rank = a.x.ndim
+        axes = tuple(range(1, rank - 1) if case.channels_last else range(2, rank))
+        per_channel = (-1,) if case.channels_last else (-1, *(1,) * (rank - 2))
+
+        def instance_norm(x, weight, bias):
+            return self._normalize(x, x.mean(axis=axes, keepdims=True), x.var(axis=axes, keepdims=True), weight, bias)
+
+        return self._call(instance_norm, a.x, a.weight.reshape(per_channel), a.bias.reshape(per_channel))
+
     def group_norm(self, case, a):
         """Reshape to groups, mean and variance over each, reshape back."""
         samples, channels, *spatial = case.layer.shape
