@@ -153,7 +153,7 @@ cpdef int threads_for(Py_ssize_t size, int reads) noexcept:
 
 
 cdef void call_ends(Py_ssize_t size, int reads) noexcept:
-    """Called after the kernel that `threads_for` was asked for: a team is awake from its end on, however long it was."""
+    """Called after the kernel that `threads_for` was asked for: a team is awake from its end on."""
     global last_worthy
     if reads * size >= parallel_from and num_threads > 1:
         last_worthy = nanoseconds()
