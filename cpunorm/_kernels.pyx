@@ -116,7 +116,7 @@ cdef enum:
     FOLDED = 512  # columns, if lines of few channels can be walked as one
     STRIP_BYTES = 262144  # of a strip: what stays in L2
     NARROW = 256  # columns of the narrowest strip
-    TALL_STRIP = 4096  # lines of a strip above which all columns are read together
+    TALL_STRIP = 512  # lines of a strip above which all columns are read together
     FAR_BYTES = 1048576  # of x and y from which lines are fetched ahead
     NEAR_BYTES = 12288  # of rows whose moments are taken together: what stays in L1, with y
     STREAMED_BYTES = 4096  # the same where y is stored around the caches

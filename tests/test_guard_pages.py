@@ -170,7 +170,9 @@ def attack(engine, isa, scale, share):
 def attacked(engine, isa, scale):
     """How many cases an attack in a fresh process came through."""
     code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_guard_pages as t; "
-    done = fresh.python(code + f"t.attack({engine!r}, {isa!r}, {scale!r}, {SHARE[scale]})", timeout=600, PYTHONFAULTHANDLER="1")
+    done = fresh.python(
+        code + f"t.attack({engine!r}, {isa!r}, {scale!r}, {SHARE[scale]})", timeout=600, PYTHONFAULTHANDLER="1"
+    )
     last = done.stdout.strip().rpartition("\n")[2]
     assert done.returncode == 0, f"{last}: ended with {done.returncode}\n{done.stderr}"
     return int(last)
