@@ -108,7 +108,8 @@ cdef extern from "kernels/team.h":
     void leave_team(Team* team) noexcept nogil
 
 cdef enum:
-    PART = 65536  # values of a part
+    PART = 65536  # values of a part of rows
+    COLUMNS_PART = 262144  # the same of columns, each of which is merged by itself
     PIECE = 8192  # values of the smallest piece of a long line that is worth a thread's while
     LANE_ROW = 16  # values of a row that takes a lane, at most
     LANE_VALUES = 64  # the same of domains that lie scattered in short samples
