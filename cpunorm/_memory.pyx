@@ -212,7 +212,7 @@ def empty_like(prototype not None):
 def strided(cnp.ndarray array not None, tuple lengths not None, tuple strides not None):
     """The memory of `array` with other axes: `numpy.lib.stride_tricks.as_strided`, in a tenth of its 2 us.
 
-    `_layout` is the caller, and answers for the memory that the axes reach.
+    `_call` is the caller, and answers for the memory that the axes reach.
     """
     cdef cnp.npy_intp shape[8]
     cdef cnp.npy_intp steps[8]

@@ -100,6 +100,7 @@ class Module:
     """The base of all modules; `_state` names what its state_dict holds, in torch's order."""
 
     _state: tuple[str, ...] = ("weight", "bias")
+    _ranks: tuple[int, ...] = ()  # of its input, for classes named after them
 
     def __init__(self, shape, eps, affine, bias, dtype):
         self.training = True
@@ -110,6 +111,14 @@ class Module:
     def __call__(self, input, *, out=None):
         """The same as `forward`."""
         return self.forward(input, out=out)
+
+    def _check_rank(self, input):
+        """Raise TypeError unless the input is an ndarray, ValueError unless it has one of `_ranks`."""
+        if type(input) is not np.ndarray:
+            check_array(f"{type(self).__name__}: input", input)
+        if input.ndim not in self._ranks:
+            ranks = " or ".join(f"{rank}-D" for rank in self._ranks)
+            raise ValueError(f"{type(self).__name__} expects {ranks} input, got shape {input.shape}")
 
     def train(self, mode=True):
         """Switch to training (or, with False, to evaluation); returns self.

@@ -3,7 +3,7 @@
 import numpy as np
 
 from cpunorm import _call
-from cpunorm._arguments import check_array, dimension
+from cpunorm._arguments import dimension
 from cpunorm.modules._module import Module, parameter_dtype
 
 __all__ = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d"]
@@ -48,7 +48,6 @@ class _BatchNorm(Module):
     """
 
     _state = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-    _ranks: tuple[int, ...] = ()
 
     def __init__(
         self,
@@ -93,10 +92,7 @@ class _BatchNorm(Module):
         TypeError
             Not an ndarray.
         """
-        check_array(f"{type(self).__name__}: input", input)
-        if input.ndim not in self._ranks:
-            ranks = " or ".join(f"{rank}-D" for rank in self._ranks)
-            raise ValueError(f"{type(self).__name__} expects {ranks} input, got shape {input.shape}")
+        self._check_rank(input)
         training, running_mean, running_var = self.training, self.running_mean, self.running_var
         counter, momentum = None, 0.0
         if training and self.track_running_stats:

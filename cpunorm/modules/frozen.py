@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from cpunorm import functional
-from cpunorm._arguments import check_array, dimension
+from cpunorm._arguments import dimension
 from cpunorm.modules._module import IncompatibleKeys, Module
 
 __all__ = ["FrozenBatchNorm2d"]
@@ -49,6 +49,7 @@ class FrozenBatchNorm2d(Module):
     """
 
     _state = ("weight", "bias", "running_mean", "running_var")
+    _ranks = (4,)
 
     def __init__(self, num_features: int, eps: float = 1e-5, *, data_format: str = "channels_first") -> None:
         super().__init__(dimension("num_features", num_features), eps, affine=True, bias=True, dtype=np.float32)
@@ -78,9 +79,7 @@ class FrozenBatchNorm2d(Module):
         TypeError
             Not an ndarray.
         """
-        check_array("FrozenBatchNorm2d: input", input)
-        if input.ndim != 4:
-            raise ValueError(f"FrozenBatchNorm2d expects 4-D input, got shape {input.shape}")
+        self._check_rank(input)
         return functional.batch_norm(
             input,
             self.running_mean,

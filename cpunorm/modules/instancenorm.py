@@ -3,7 +3,6 @@
 import warnings
 
 from cpunorm import functional
-from cpunorm._arguments import check_array
 from cpunorm.modules.batchnorm import _BatchNorm
 
 __all__ = ["InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d"]
@@ -83,10 +82,7 @@ class _InstanceNorm(_BatchNorm):
         UserWarning
             Another number of channels, without a weight.
         """
-        check_array(f"{type(self).__name__}: input", input)
-        if input.ndim not in self._ranks:
-            ranks = " or ".join(f"{rank}-D" for rank in self._ranks)
-            raise ValueError(f"{type(self).__name__} expects {ranks} input, got shape {input.shape}")
+        self._check_rank(input)
         single = input.ndim == self._ranks[0]
         channels = input.shape[-1 if self.data_format == "channels_last" else 0 if single else 1]
         if channels != self.num_features:
