@@ -29,6 +29,8 @@ class _InstanceNorm(_BatchNorm):
         Whether there is a bias too (0 at first).
     data_format : {"channels_first", "channels_last"}
         Where the channels of the input are.
+    activation : str, optional
+        What is done to the result: see `cpunorm.functional`.
 
     Raises
     ------
@@ -54,6 +56,7 @@ class _InstanceNorm(_BatchNorm):
         *,
         bias=True,
         data_format="channels_first",
+        activation=None,
     ):
         super().__init__(
             num_features,
@@ -65,10 +68,12 @@ class _InstanceNorm(_BatchNorm):
             dtype,
             bias=bias,
             data_format=data_format,
+            activation=activation,
         )
 
-    def forward(self, input, *, out=None):
-        """Normalise `input`, of shape (N, C, ...) or (N, ..., C), or one such sample; see `functional.instance_norm`.
+    def forward(self, input, *, out=None, residual=None, **options):
+        """Normalise `input`, of shape (N, C, ...) or (N, ..., C), or one such sample; see `functional.instance_norm`, of
+        the other options too.
 
         Raises
         ------
@@ -101,8 +106,13 @@ class _InstanceNorm(_BatchNorm):
             self.eps,
             data_format=self.data_format,
             out=out[None] if single and out is not None else out,
+            activation=self.activation,
+            residual=residual[None] if single and residual is not None else residual,
+            **options,
         )
-        return out if out is not None else y[0] if single else y
+        if single and isinstance(y, tuple):
+            return tuple(array[0] for array in y)
+        return out if single and out is not None else y[0] if single else y
 
 
 class InstanceNorm1d(_InstanceNorm):  # noqa: D101 (its __doc__ is made of two parts)
