@@ -91,7 +91,7 @@ def check_array(name, value):
         raise TypeError(f"{name} must be a plain numpy.ndarray, got a masked array (masks are not supported)")
 
 
-def as_input(function, array, out, halves):
+def as_input(function, array, out, halves=False):
     """The input as a kernel can walk it, and the dtype of a result to be converted or copied to `out`, or None.
 
     `halves`: whether kernels take half precision; what is for a float32 `out` is widened all the same.
