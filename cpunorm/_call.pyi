@@ -1,11 +1,9 @@
 from types import ModuleType
 from typing import Any
 
-from numpy.typing import NDArray
-
 def use_kernels(module: ModuleType) -> None: ...
 
-# Whatever a caller wrote comes in here.
+# Whatever a caller wrote comes in here; `functional` says what comes out.
 def batch_norm(
     input: object,
     running_mean: object,
@@ -18,16 +16,16 @@ def batch_norm(
     data_format: object,
     out: object,
     counter: object,
-) -> NDArray[Any]: ...
+) -> Any: ...
 def group_norm(
     input: object, num_groups: object, weight: object, bias: object, eps: object, data_format: object, out: object
-) -> NDArray[Any]: ...
+) -> Any: ...
 def layer_norm(
     input: object, normalized_shape: object, weight: object, bias: object, eps: object, out: object
-) -> NDArray[Any]: ...
+) -> Any: ...
 def rms_norm(
     input: object, normalized_shape: object, weight: object, eps: object, unit_offset: object, out: object
-) -> NDArray[Any]: ...
+) -> Any: ...
 def instance_norm(
     input: object,
     running_mean: object,
@@ -39,4 +37,4 @@ def instance_norm(
     eps: object,
     data_format: object,
     out: object,
-) -> NDArray[Any]: ...
+) -> Any: ...

@@ -10,8 +10,14 @@ Common to all:
 - ``out`` takes the result and is returned; it may be the input itself, but not partly overlap it.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
 from cpunorm import _call
 from cpunorm._plain import local_response_norm, normalize
+from cpunorm._types import Array, DataFormat, Scalar, Shape
 
 __all__ = [
     "batch_norm",
@@ -25,18 +31,18 @@ __all__ = [
 
 
 def batch_norm(
-    input,
-    running_mean,
-    running_var,
-    weight=None,
-    bias=None,
-    training=False,
-    momentum=0.1,
-    eps=1e-5,
+    input: Array[Shape, Scalar],
+    running_mean: NDArray[Any] | None,
+    running_var: NDArray[Any] | None,
+    weight: NDArray[Any] | None = None,
+    bias: NDArray[Any] | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
     *,
-    data_format="channels_first",
-    out=None,
-):
+    data_format: DataFormat = "channels_first",
+    out: Array[Shape, Scalar] | None = None,
+) -> Array[Shape, Scalar]:
     r"""Normalise each channel over the batch and all positions: `torch.nn.functional.batch_norm`.
 
     .. math:: y = \frac{x - \mu_c}{\sqrt{\sigma_c^2 + \epsilon}} \gamma_c + \beta_c
@@ -94,7 +100,15 @@ def batch_norm(
     )
 
 
-def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5, *, out=None):
+def layer_norm(
+    input: Array[Shape, Scalar],
+    normalized_shape: int | Sequence[int],
+    weight: NDArray[Any] | None = None,
+    bias: NDArray[Any] | None = None,
+    eps: float = 1e-5,
+    *,
+    out: Array[Shape, Scalar] | None = None,
+) -> Array[Shape, Scalar]:
     r"""Normalise over the trailing axes: `torch.nn.functional.layer_norm`.
 
     .. math:: y = \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} \gamma + \beta
@@ -144,7 +158,16 @@ def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5, *, out
     return _call.layer_norm(input, normalized_shape, weight, bias, eps, out)
 
 
-def group_norm(input, num_groups, weight=None, bias=None, eps=1e-5, *, data_format="channels_first", out=None):
+def group_norm(
+    input: Array[Shape, Scalar],
+    num_groups: int,
+    weight: NDArray[Any] | None = None,
+    bias: NDArray[Any] | None = None,
+    eps: float = 1e-5,
+    *,
+    data_format: DataFormat = "channels_first",
+    out: Array[Shape, Scalar] | None = None,
+) -> Array[Shape, Scalar]:
     r"""Normalise groups of channels, each sample by itself: `torch.nn.functional.group_norm`.
 
     .. math:: y = \frac{x - \mu_{n,g}}{\sqrt{\sigma_{n,g}^2 + \epsilon}} \gamma_c + \beta_c
@@ -197,18 +220,18 @@ def group_norm(input, num_groups, weight=None, bias=None, eps=1e-5, *, data_form
 
 
 def instance_norm(
-    input,
-    running_mean=None,
-    running_var=None,
-    weight=None,
-    bias=None,
-    use_input_stats=True,
-    momentum=0.1,
-    eps=1e-5,
+    input: Array[Shape, Scalar],
+    running_mean: NDArray[Any] | None = None,
+    running_var: NDArray[Any] | None = None,
+    weight: NDArray[Any] | None = None,
+    bias: NDArray[Any] | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
     *,
-    data_format="channels_first",
-    out=None,
-):
+    data_format: DataFormat = "channels_first",
+    out: Array[Shape, Scalar] | None = None,
+) -> Array[Shape, Scalar]:
     r"""Normalise each channel of each sample over all positions: `torch.nn.functional.instance_norm`.
 
     .. math:: y = \frac{x - \mu_{nc}}{\sqrt{\sigma_{nc}^2 + \epsilon}} \gamma_c + \beta_c
@@ -265,7 +288,15 @@ def instance_norm(
     )
 
 
-def rms_norm(input, normalized_shape, weight=None, eps=None, *, unit_offset=False, out=None):
+def rms_norm(
+    input: Array[Shape, Scalar],
+    normalized_shape: int | Sequence[int],
+    weight: NDArray[Any] | None = None,
+    eps: float | None = None,
+    *,
+    unit_offset: bool = False,
+    out: Array[Shape, Scalar] | None = None,
+) -> Array[Shape, Scalar]:
     r"""Divide by the root mean square over the trailing axes: `torch.nn.functional.rms_norm`.
 
     .. math:: y = \frac{x}{\sqrt{\mathrm{mean}(x^2) + \epsilon}} \gamma

@@ -1,7 +1,13 @@
 """LayerNorm."""
 
+from collections.abc import Sequence
+from typing import Literal
+
+from numpy.typing import DTypeLike
+
 from cpunorm import functional
 from cpunorm._arguments import as_normalized_shape
+from cpunorm._types import Array, Scalar, Shape
 from cpunorm.modules._module import Module, parameter_dtype
 
 __all__ = ["LayerNorm"]
@@ -38,16 +44,25 @@ class LayerNorm(Module):
     array([-1.3416, -0.4472,  0.4472,  1.3416], dtype=float32)
     """
 
-    def __init__(self, normalized_shape, eps=1e-5, elementwise_affine=True, bias=True, device=None, dtype=None):
-        self.normalized_shape = as_normalized_shape(normalized_shape)
+    def __init__(
+        self,
+        normalized_shape: int | Sequence[int],
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+        bias: bool = True,
+        device: Literal["cpu"] | None = None,
+        dtype: DTypeLike | None = None,
+    ) -> None:
+        self.normalized_shape: tuple[int, ...] = as_normalized_shape(normalized_shape)
+        self.eps = eps
         self.elementwise_affine = elementwise_affine
-        super().__init__(self.normalized_shape, eps, elementwise_affine, bias, parameter_dtype(device, dtype))
+        super().__init__(self.normalized_shape, elementwise_affine, bias, parameter_dtype(device, dtype))
 
-    def forward(self, input, *, out=None):
+    def forward(self, input: Array[Shape, Scalar], *, out: Array[Shape, Scalar] | None = None) -> Array[Shape, Scalar]:
         """Normalise `input`, of shape (..., *normalized_shape); see `functional.layer_norm`."""
         return functional.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps, out=out)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         """What stands between the brackets of the repr."""
         bias = self.bias is not None
         return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}, bias={bias}"

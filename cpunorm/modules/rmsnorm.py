@@ -1,7 +1,13 @@
 """RMSNorm."""
 
+from collections.abc import Sequence
+from typing import Literal
+
+from numpy.typing import DTypeLike
+
 from cpunorm import functional
 from cpunorm._arguments import as_normalized_shape
+from cpunorm._types import Array, Scalar, Shape
 from cpunorm.modules._module import Module, parameter_dtype
 
 __all__ = ["RMSNorm"]
@@ -42,24 +48,32 @@ class RMSNorm(Module):
     _state = ("weight",)
 
     def __init__(
-        self, normalized_shape, eps=None, elementwise_affine=True, device=None, dtype=None, *, unit_offset=False
-    ):
-        self.normalized_shape = as_normalized_shape(normalized_shape)
+        self,
+        normalized_shape: int | Sequence[int],
+        eps: float | None = None,
+        elementwise_affine: bool = True,
+        device: Literal["cpu"] | None = None,
+        dtype: DTypeLike | None = None,
+        *,
+        unit_offset: bool = False,
+    ) -> None:
+        self.normalized_shape: tuple[int, ...] = as_normalized_shape(normalized_shape)
+        self.eps = eps
         self.elementwise_affine = elementwise_affine
         self.unit_offset = unit_offset
-        super().__init__(self.normalized_shape, eps, elementwise_affine, False, parameter_dtype(device, dtype))
+        super().__init__(self.normalized_shape, elementwise_affine, False, parameter_dtype(device, dtype))
         self.reset_parameters()
 
-    def reset_parameters(self):
+    def reset_parameters(self) -> None:
         """Set weight to what leaves values as they are, in place."""
         self._fill(weight=0 if self.unit_offset else 1)
 
-    def forward(self, input, *, out=None):
+    def forward(self, input: Array[Shape, Scalar], *, out: Array[Shape, Scalar] | None = None) -> Array[Shape, Scalar]:
         """Normalise `input`, of shape (..., *normalized_shape); see `functional.rms_norm`."""
         return functional.rms_norm(
             input, self.normalized_shape, self.weight, self.eps, unit_offset=self.unit_offset, out=out
         )
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         """What stands between the brackets of the repr."""
         return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
