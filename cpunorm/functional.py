@@ -1,7 +1,5 @@
 """The norms as functions, with the positional arguments of `torch.nn.functional`.
 
-Here are names, defaults and what they mean; `_call` checks the arguments and runs the kernel.
-
 Common to all:
 
 - the output has the input's shape, dtype and order of strides; it is computed in float64 for float64 and
@@ -9,6 +7,8 @@ Common to all:
 - ``data_format`` says where the channels are: ``"channels_first"`` (N, C, ...) or ``"channels_last"`` (N, ..., C);
 - ``out`` takes the result and is returned; it may be the input itself, but not partly overlap it.
 """
+
+# Here are names, defaults and what they mean; `_call` checks the arguments and runs the kernel.
 
 from collections.abc import Sequence
 from typing import Any
@@ -117,7 +117,7 @@ def layer_norm(
 
     Parameters
     ----------
-    input : ndarray, (..., *normalized_shape)
+    input : ndarray, ``(..., *normalized_shape)``
         float32 or float64, any strides; float16 and bfloat16 are computed in float32.
     normalized_shape : int or sequence of int
     weight, bias : ndarray of shape `normalized_shape`, or None
@@ -303,7 +303,7 @@ def rms_norm(
 
     Parameters
     ----------
-    input : ndarray, (..., *normalized_shape)
+    input : ndarray, ``(..., *normalized_shape)``
         float32 or float64, any strides; float16 and bfloat16 are computed in float32.
     normalized_shape : int or sequence of int
     weight : ndarray of shape `normalized_shape`, or None

@@ -59,7 +59,7 @@ class LayerNorm(Module):
         super().__init__(self.normalized_shape, elementwise_affine, bias, parameter_dtype(device, dtype))
 
     def forward(self, input: Array[Shape, Scalar], *, out: Array[Shape, Scalar] | None = None) -> Array[Shape, Scalar]:
-        """Normalise `input`, of shape (..., *normalized_shape); see `functional.layer_norm`."""
+        """Normalise `input`, of shape ``(..., *normalized_shape)``; see `functional.layer_norm`."""
         return functional.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps, out=out)
 
     def extra_repr(self) -> str:

@@ -69,7 +69,7 @@ class RMSNorm(Module):
         self._fill(weight=0 if self.unit_offset else 1)
 
     def forward(self, input: Array[Shape, Scalar], *, out: Array[Shape, Scalar] | None = None) -> Array[Shape, Scalar]:
-        """Normalise `input`, of shape (..., *normalized_shape); see `functional.rms_norm`."""
+        """Normalise `input`, of shape ``(..., *normalized_shape)``; see `functional.rms_norm`."""
         return functional.rms_norm(
             input, self.normalized_shape, self.weight, self.eps, unit_offset=self.unit_offset, out=out
         )
