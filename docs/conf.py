@@ -28,6 +28,7 @@ autodoc_typehints = "none"  # the docstrings say it in words
 numpydoc_show_class_members = False  # the template of classes has them
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
+highlight_language = "none"  # where a block does not say
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 

@@ -11,6 +11,8 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+import cpunorm
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -78,6 +80,12 @@ def test_pictures(tmp_path):
         drawn, kept = (re.findall(r">([^<>]+)</text>", p.read_text()) for p in (path, ROOT / "docs" / path.name))
         assert len(drawn) > 10
         assert drawn == kept
+
+
+def test_the_reference_has_every_public_name():
+    listed = re.findall(r"^   (\w+)$", (ROOT / "docs" / "api" / "index.md").read_text(), re.MULTILINE)
+    public = {*cpunorm.__all__, *cpunorm.functional.__all__} - {"__version__", "functional"}
+    assert sorted(listed) == sorted(public)
 
 
 def test_pictures_are_small():
