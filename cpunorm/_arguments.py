@@ -262,7 +262,7 @@ def default_eps(dtype):
     return float(np.finfo(computed_dtype(dtype)).eps)
 
 
-def check_activation(function, activation, takes_functions):
+def check_activation(function, activation, takes_functions=True):
     """Raise for what is neither the name of an activation nor, if the engine `takes_functions`, callable.
 
     Raises
@@ -273,6 +273,8 @@ def check_activation(function, activation, takes_functions):
         Neither, or a function that this engine can't take.
     """
     if isinstance(activation, str):
+        if activation in ACTIVATIONS:
+            return
         raise ValueError(f"{function}: activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
     if not callable(activation):
         raise TypeError(f"{function}: activation must be a str or a function, got {activation!r}")

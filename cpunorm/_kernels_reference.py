@@ -40,9 +40,7 @@ ACTIVATIONS = {
 }
 
 
-def forward(
-    x, y, groups, along, given, about_zero, mean, var, weight, bias, eps, residual, activation
-):
+def forward(x, y, groups, along, given, about_zero, mean, var, weight, bias, eps, residual, activation):
     """y = (x - mean) / sqrt(var + eps) * weight + bias.
 
     Parameters

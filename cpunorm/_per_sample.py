@@ -51,7 +51,9 @@ def batch_norm(
     if training and sum(lengths) == 1:
         raise ValueError(f"{name}: expected more than 1 value per channel in training, got lengths {lengths}")
     if training and pieces:
-        parts = [(n, *_call.batch_moments(input[piece], data_format)) for n, piece in zip(filter(None, lengths), pieces)]
+        parts = [
+            (n, *_call.batch_moments(input[piece], data_format)) for n, piece in zip(filter(None, lengths), pieces)
+        ]
         moments = _merged(parts)
     elif not training:
         moments = np.array(running_mean, np.float64), np.array(running_var, np.float64)
@@ -73,9 +75,7 @@ def group_norm(input, num_groups, weight, bias, eps, data_format, extras):
     return _of_samples("group_norm", call, input, num_groups, weight, bias, eps, data_format, extras)[0]
 
 
-def instance_norm(
-    input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps, data_format, extras
-):
+def instance_norm(input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps, data_format, extras):
     """`functional.instance_norm` with what differs between samples."""
     name, vectors = "instance_norm", (running_mean, running_var)
     _arguments.check_array(f"{name}: input", input)
@@ -135,7 +135,9 @@ def _of_samples(name, call, input, groups, weight, bias, eps, data_format, extra
         for sample, n in enumerate([positions] * samples if lengths is None else lengths):
             if n:
                 coefficients = _folded(weight, bias, *(v if v is None else v[sample] for v in (scale, shift)), input)
-                pieces.append((slice(sample, sample + 1) if lengths is None else _piece(sample, n, 3 - axis), *coefficients))
+                pieces.append(
+                    (slice(sample, sample + 1) if lengths is None else _piece(sample, n, 3 - axis), *coefficients)
+                )
     for piece, w, b in pieces:
         some = piece if isinstance(piece, slice) else piece[0]
         residual = None if extras.residual is None else extras.residual[piece]
