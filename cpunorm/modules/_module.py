@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self, overload
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -126,27 +126,33 @@ class Module:
         """Calling a module is calling its `forward`, without a step between."""
         super().__init_subclass__()
         if "forward" in vars(cls):
-            cls.__call__ = cls.forward  # type: ignore[method-assign]
+            cls.__call__ = cls.forward  # type: ignore[assignment, method-assign]
 
+    @overload
     def __call__(
         self,
         input: Array[Shape, Scalar],
         *,
         out: Array[Shape, Any] | None = None,
         residual: Array[Shape, Scalar] | None = None,
+        return_stats: Literal[False] = False,
         **options: Any,
-    ) -> Array[Shape, Scalar]:
-        """The same as `forward`."""
-        return self.forward(input, out=out, residual=residual, **options)
-
-    def forward(
+    ) -> Array[Shape, Scalar]: ...
+    @overload
+    def __call__(
         self,
         input: Array[Shape, Scalar],
         *,
         out: Array[Shape, Any] | None = None,
         residual: Array[Shape, Scalar] | None = None,
+        return_stats: Literal[True],
         **options: Any,
-    ) -> Array[Shape, Scalar]:
+    ) -> tuple[Array[Shape, Scalar], NDArray[np.float64], NDArray[np.float64]]: ...
+    def __call__(self, input: Any, **options: Any) -> Any:
+        """The same as `forward`."""
+        return self.forward(input, **options)
+
+    def forward(self, input: Any, *, out: Any = None, **options: Any) -> Any:
         """Normalise `input`, of the shape that each module says, with the keyword arguments of its function."""
         raise NotImplementedError
 
