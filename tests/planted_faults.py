@@ -80,21 +80,21 @@ FAULTS = [
         MOMENTS,
         "merge(&parts[i], &parts[i + step])",
         "parts[i].count += parts[i + step].count",
-        f"tests/test_accuracy.py tests/test_layer_norm.py -k {LEVEL}",
+        f"tests/test_accuracy.py tests/test_norms.py -k {LEVEL}",
     ),
     Fault(
         "a merge of blocks is left out",
         MOMENTS,
         "                merge(&all, &block)",
         "                all.count += block.count",
-        f"tests/test_accuracy.py tests/test_layer_norm.py -k {LEVEL}",
+        f"tests/test_accuracy.py tests/test_norms.py -k {LEVEL}",
     ),
     Fault(
         "a merge of columns forgets the distance of means",
         MOMENTS,
         "a2[c] += b2[c] + delta * delta * between",
         "a2[c] += b2[c]",
-        f"tests/test_accuracy.py tests/test_batch_norm.py -k {LEVEL}",
+        f"tests/test_accuracy.py tests/test_norms.py -k {LEVEL}",
     ),
     Fault(
         "the low part of the mean is dropped",
@@ -115,7 +115,7 @@ FAULTS = [
         FORWARD,
         "+ thread * strip_bytes(job))",
         "+ 0 * thread * strip_bytes(job))",
-        f"tests/test_determinism.py tests/test_batch_norm.py tests/test_layouts.py -k {LEVEL}",
+        f"tests/test_determinism.py tests/test_norms.py tests/test_layouts.py -k {LEVEL}",
     ),
     Fault(
         "scratch of columns is allocated while others write",

@@ -3,6 +3,7 @@
 import itertools
 
 import hypothesis
+import ml_dtypes
 import numpy as np
 import oracle
 import pytest
@@ -125,10 +126,8 @@ def test_swapped_bytes(norm, dtype):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("name", ["float16", "bfloat16"])
-def test_half_precision(norm, layout, name):
-    dtype = np.dtype(np.float16) if name == "float16" else np.dtype(pytest.importorskip("ml_dtypes").bfloat16)
-    for shape in SHAPES[1:4]:
+def test_half_precision(norm, layout):
+    for shape, dtype in itertools.product(SHAPES[1:4], (np.float16, ml_dtypes.bfloat16)):
         plain = values(shape).astype(dtype)
         x, out = LAYOUTS[layout](plain), LAYOUTS[layout](plain)
         around = surroundings(out)
