@@ -130,6 +130,7 @@ def spills(level, folder, tile=None):
     return {name: texts for name, texts in moves.items() if texts}, looping
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", LEVELS)
 def test_line_loops_keep_vectors_in_registers(level, tmp_path):
     found, looping = spills(level, tmp_path)
@@ -137,6 +138,7 @@ def test_line_loops_keep_vectors_in_registers(level, tmp_path):
     assert not found
 
 
+@pytest.mark.slow
 def test_a_tile_of_more_vectors_than_registers_is_seen(tmp_path):
     found, _ = spills(next(iter(LEVELS)), tmp_path, tile=12)
     assert {"tile_sums_float", "tile_sums_double"} <= set(found)
