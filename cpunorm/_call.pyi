@@ -1,6 +1,8 @@
 from types import ModuleType
 from typing import Any
 
+from numpy.typing import NDArray
+
 def use_kernels(module: ModuleType) -> None: ...
 
 # Whatever a caller wrote comes in here; `functional` says what comes out.
