@@ -82,18 +82,18 @@ cdef extern from "kernels/lines.h":
             void* high, void* scale, void* shift) noexcept nogil
         void (*apply_constant)(
             const void* x, void* y, Py_ssize_t n, Py_ssize_t rows, Py_ssize_t x_pitch, Py_ssize_t y_pitch,
-            const void* high, const void* scale, const void* shift, int step, Traffic t) noexcept nogil
+            const void* high, const void* scale, const void* shift, int step, const Traffic* t) noexcept nogil
         void (*apply_along)(
             const void* x, void* y, Py_ssize_t n, Py_ssize_t rows, Py_ssize_t x_pitch, Py_ssize_t y_pitch,
             const void* high, const void* scale, const void* shift, const void* weight, const void* bias,
-            Traffic t) noexcept nogil
+            const Traffic* t) noexcept nogil
         void (*apply_columns)(
             const void* x, void* y, Py_ssize_t n, Py_ssize_t rows, Py_ssize_t x_pitch, Py_ssize_t y_pitch,
-            const void* high, const void* scale, const void* shift, Traffic t) noexcept nogil
+            const void* high, const void* scale, const void* shift, const Traffic* t) noexcept nogil
         void (*apply_columns_along)(
             const void* x, void* y, Py_ssize_t n, Py_ssize_t rows, Py_ssize_t x_pitch, Py_ssize_t y_pitch,
             const void* high, const void* scale, const void* shift, const void* weight, const void* bias,
-            Py_ssize_t matrix, Traffic t) noexcept nogil
+            Py_ssize_t matrix, const Traffic* t) noexcept nogil
         void (*widen)(const void* x, void* y, Py_ssize_t n) noexcept nogil
         void (*narrow)(const void* x, void* y, Py_ssize_t n, bint streamed) noexcept nogil
         void (*add)(

@@ -91,12 +91,7 @@ class _BatchNorm(Module):
         self._fill(weight=1, bias=0, **(NO_BATCHES if self.track_running_stats else {}))
 
     def forward(
-        self,
-        input: Array[Shape, Scalar],
-        *,
-        out: Array[Shape, Any] | None = None,
-        residual: Array[Shape, Scalar] | None = None,
-        **options: Any,
+        self, input: Array[Shape, Scalar], *, out: Array[Shape, Any] | None = None, **options: Any
     ) -> Array[Shape, Scalar]:
         """Normalise `input`, of shape (N, C, ...) or (N, ..., C); see `functional.batch_norm`.
 
@@ -117,21 +112,29 @@ class _BatchNorm(Module):
                 momentum = 0.0
         elif training:
             running_mean = running_var = None
-        arguments = (
+        weight, bias, eps, data_format = self.weight, self.bias, self.eps, self.data_format
+        training = training or (running_mean is None and running_var is None)
+        if options:
+            extras = _per_sample.Extras(out, self.activation, **options)
+            return _per_sample.batch_norm(
+                input, running_mean, running_var, weight, bias, training, momentum, eps, data_format, extras, counter
+            )
+        return _call.batch_norm(
             input,
             running_mean,
             running_var,
-            self.weight,
-            self.bias,
-            training or (running_mean is None and running_var is None),
+            weight,
+            bias,
+            training,
             momentum,
-            self.eps,
-            self.data_format,
+            eps,
+            data_format,
+            out,
+            self.activation,
+            None,
+            None,
+            counter,
         )
-        if not options:
-            return _call.batch_norm(*arguments, out, self.activation, residual, None, counter)
-        extras = _per_sample.Extras(out, self.activation, residual, **options)
-        return _per_sample.batch_norm(*arguments, extras, counter)
 
     def extra_repr(self) -> str:
         """What stands between the brackets of the repr."""
