@@ -61,7 +61,8 @@ OPERAND = np.dtype([(name, INT) for name in ("data", "sample", "outer", "middle"
 NORM = np.dtype(  # the fields of `_norm.pxd`
     [(name, INT) for name in ("samples", "outer", "middle", "channels", "inner")]
     + [("x", OPERAND), ("y", OPERAND), ("element", CINT), ("statistic", CINT), ("groups", INT), ("along", CINT)]
-    + [(name, INT) for name in ("weight", "bias", "mean", "var")]
+    + [("weight", INT), ("bias", INT), ("parameter_element", CINT), ("residual", INT), ("activation", CINT)]
+    + [(name, INT) for name in ("function", "addend", "total", "mean", "var")]
     + [("eps", DOUBLE)],
     align=True,
 )
