@@ -22,7 +22,7 @@ except ModuleNotFoundError:
 from numba import types
 from numba.core.compiler_lock import global_compiler_lock
 
-from cpunorm._numba import lanes, loops
+from cpunorm._numba import activations, lanes, loops
 
 __all__ = ["FORWARD", "compile_for"]  # noqa: F822, see __getattr__
 
@@ -30,7 +30,8 @@ CACHE_ERRORS = OSError, RuntimeError, EOFError, pickle.UnpicklingError  # no pla
 ZEROS = np.float32(0), np.float64(0)  # of each element
 SIGNATURES = {loops.FORWARD: types.intc(types.intp, types.intc), loops.SHARE: types.intc(*[types.intp] * 5)}
 STEP = types.intc(*[types.intp] * 4)
-VERSION = zlib.crc32(b"".join(Path(module.__file__).read_bytes() for module in (lanes, loops)))
+ACTIVATION = types.void(types.intp, types.intp)
+VERSION = zlib.crc32(b"".join(Path(module.__file__).read_bytes() for module in (activations, lanes, loops)))
 
 state = np.zeros(loops.STATE_WORDS, np.intp)
 compiled = {}  # the C functions, by their place in `state`
@@ -48,10 +49,13 @@ def _compile(index):
         elif index == loops.SHARE:
             numba.set_num_threads(numba.get_num_threads())  # now there are the functions that it calls
             function = loops.share_of(VERSION)
+        elif index >= loops.ACTIVATE:
+            number = index - loops.ACTIVATE
+            function = activations.activation_of(number, ZEROS[number // activations.ACTIVATIONS], VERSION)
         else:
             element, kind = divmod(index, loops.KINDS)
             function = loops.STEPS[kind](ZEROS[element], VERSION)
-        signature = SIGNATURES.get(index, STEP)
+        signature = ACTIVATION if index >= loops.ACTIVATE else SIGNATURES.get(index, STEP)
         if _cached_on_disk:
             try:
                 compiled[index] = numba.cfunc(signature, cache=True, error_model="numpy")(function)
