@@ -1,7 +1,7 @@
 """Norms whose samples differ in more than their values: scale and shift of each, lengths; and statistics returned.
 
-Each is a few calls of `_call`, one per sample, of views; an empty slice goes first, so that all is checked before anything
-is written.
+Each is a few calls of `_call`, one per sample, of views; an empty slice goes first, so that all is checked before
+anything is written.
 """
 
 from typing import Any, NamedTuple
@@ -51,7 +51,9 @@ def batch_norm(
     if training and sum(lengths) == 1:
         raise ValueError(f"{name}: expected more than 1 value per channel in training, got lengths {lengths}")
     if training and pieces:
-        parts = [(n, *_call.batch_moments(input[piece], data_format)) for n, piece in zip(filter(None, lengths), pieces)]
+        parts = [
+            (n, *_call.batch_moments(input[piece], data_format)) for n, piece in zip(filter(None, lengths), pieces, strict=True)
+        ]
         moments = _merged(parts)
     elif not training:
         moments = np.array(running_mean, np.float64), np.array(running_var, np.float64)
@@ -66,6 +68,10 @@ def batch_norm(
 
 def group_norm(input, num_groups, weight, bias, eps, data_format, extras):
     """`functional.group_norm` with what differs between samples."""
+    _arguments.check_array("group_norm: input", input)
+    channels = input.shape[_arguments.channel_axis("group_norm", input, data_format)]
+    num_groups = _arguments.integer("group_norm: num_groups", num_groups)
+    _arguments.check_groups(input, channels, num_groups)
 
     def call(x, weight, bias, out, residual, moments):
         _call.group_norm(x, num_groups, weight, bias, eps, data_format, out, extras.activation, residual, moments)
@@ -73,13 +79,14 @@ def group_norm(input, num_groups, weight, bias, eps, data_format, extras):
     return _of_samples("group_norm", call, input, num_groups, weight, bias, eps, data_format, extras)[0]
 
 
-def instance_norm(
-    input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps, data_format, extras
-):
+def instance_norm(input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps, data_format, extras):
     """`functional.instance_norm` with what differs between samples."""
     name, vectors = "instance_norm", (running_mean, running_var)
     _arguments.check_array(f"{name}: input", input)
     channels = input.shape[_arguments.channel_axis(name, input, data_format)]
+    use_input_stats = _arguments.boolean(f"{name}: use_input_stats", use_input_stats)
+    if use_input_stats and extras.lengths is not None and 1 in list(extras.lengths):
+        raise ValueError(f"{name}: expected more than 1 position per channel in training, got lengths {extras.lengths}")
     numbers = use_input_stats, momentum, eps, data_format
     _call.instance_norm(input[:0], *vectors, weight, bias, *numbers, None, extras.activation, None, None)
     given = (None, None) if use_input_stats else vectors
@@ -135,7 +142,9 @@ def _of_samples(name, call, input, groups, weight, bias, eps, data_format, extra
         for sample, n in enumerate([positions] * samples if lengths is None else lengths):
             if n:
                 coefficients = _folded(weight, bias, *(v if v is None else v[sample] for v in (scale, shift)), input)
-                pieces.append((slice(sample, sample + 1) if lengths is None else _piece(sample, n, 3 - axis), *coefficients))
+                pieces.append(
+                    (slice(sample, sample + 1) if lengths is None else _piece(sample, n, 3 - axis), *coefficients)
+                )
     for piece, w, b in pieces:
         some = piece if isinstance(piece, slice) else piece[0]
         residual = None if extras.residual is None else extras.residual[piece]
@@ -281,7 +290,7 @@ def _merged(parts):
     """Mean and variance of all parts (count, mean, var): Chan's update, pairwise."""
     while len(parts) > 1:
         joined = []
-        for (n, mean, var), (m, other_mean, other_var) in zip(parts[::2], parts[1::2]):
+        for (n, mean, var), (m, other_mean, other_var) in zip(parts[::2], parts[1::2], strict=False):
             delta, total = other_mean - mean, n + m
             with np.errstate(all="ignore"):
                 joined.append(

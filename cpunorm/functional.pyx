@@ -153,7 +153,7 @@ def layer_norm(
 
     Parameters
     ----------
-    input : ndarray, (..., *normalized_shape)
+    input : ndarray, ``(..., *normalized_shape)``
         float32, float64, float16 or bfloat16, any strides.
     normalized_shape : int or sequence of int
     weight, bias : ndarray of shape `normalized_shape`, or None
@@ -406,7 +406,7 @@ def rms_norm(
 
     Parameters
     ----------
-    input : ndarray, (..., *normalized_shape)
+    input : ndarray, ``(..., *normalized_shape)``
         float32, float64, float16 or bfloat16, any strides.
     normalized_shape : int or sequence of int
     weight : ndarray of shape `normalized_shape`, or None
@@ -483,9 +483,9 @@ def add_layer_norm(
 
     Parameters
     ----------
-    input, residual : ndarray, (..., *normalized_shape)
+    input, residual : ndarray, ``(..., *normalized_shape)``
         Of one shape and dtype: float32, float64, float16 or bfloat16. What is not in C's order is copied.
-    normalized_shape, weight, bias, eps
+    normalized_shape, weight, bias, eps : int or sequence of int, ndarray or None, ndarray or None, float
         As in `layer_norm`.
     activation : str, optional
         What is done to y: see `cpunorm.functional`.
@@ -537,9 +537,9 @@ def add_rms_norm(
 
     Parameters
     ----------
-    input, residual : ndarray, (..., *normalized_shape)
+    input, residual : ndarray, ``(..., *normalized_shape)``
         Of one shape and dtype: float32, float64, float16 or bfloat16. What is not in C's order is copied.
-    normalized_shape, weight, eps, unit_offset
+    normalized_shape, weight, eps, unit_offset : int or sequence of int, ndarray or None, float or None, bool
         As in `rms_norm`.
     activation : str, optional
         What is done to y: see `cpunorm.functional`.
