@@ -11,7 +11,7 @@ import numpy as np
 
 from cpunorm._numba.lanes import inlined, jit, pointer, power_of_2
 
-__all__ = ["FORMULAS", "activation_of"]
+__all__ = ["ACTIVATIONS", "FORMULAS", "activation_of", "own_activation_of"]
 
 
 # The functions that formulas are made of, for float32.
@@ -140,5 +140,19 @@ def activation_of(number, zero, version):
         values = pointer(address, zero)
         for i in range(n):
             values[i] = type(zero)(FORMULAS[number](np.float64(values[i])))
+
+    return activation
+
+
+def own_activation_of(function, zero):
+    """The same of a function of the user's; a value that it raises an exception for becomes NaN."""
+
+    def activation(address, n):
+        values = pointer(address, zero)
+        for i in range(n):
+            try:
+                values[i] = type(zero)(function(values[i]))
+            except Exception:
+                values[i] = type(zero)(np.nan)
 
     return activation
