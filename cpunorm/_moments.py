@@ -10,8 +10,9 @@ from cpunorm import _reduction
 
 __all__ = ["Moments"]
 
-FIELDS = 6  # of `_values`: mean and m2 in two parts each, min, max
-ENTRIES = ("count", "values", "axis", "dtype")
+ENTRIES = ("record", "same_count", "axis", "dtype")
+DTYPES = ("float16", "float32", "float64")
+VARIES = -1  # a count that differs from slice to slice
 
 
 def _entry(archive, name):
@@ -63,56 +64,53 @@ class Moments:
     Chan, Golub and LeVeque, Algorithms for computing the sample variance, The American Statistician 37, 1983.
     """
 
-    __slots__ = ("_count", "_values", "axis", "dtype")
+    __slots__ = ("_record", "_same_count", "axis", "dtype")
 
-    def __init__(self, count, values, axis, dtype=np.float64):
-        # Inside: `count` an int or int64 array; `values` (FIELDS, *kept) of float64, those of nothing 0, 0, 0, 0, inf,
-        # -inf.
-        self._count, self._values, self.axis, self.dtype = count, values, axis, np.dtype(dtype)
+    def __init__(self, record, same_count, axis, dtype=np.float64):
+        # `record` is what _reduction.pxd calls one, (7, *kept); `same_count` that of all slices, or VARIES.
+        self._record, self._same_count, self.axis, self.dtype = record, same_count, axis, np.dtype(dtype)
 
     def _shown(self, values):
         """What users see of float64 `values`: NaN where there was nothing, in `dtype`."""
-        if isinstance(self._count, int):
-            shown = values if self._count else np.full_like(values, np.nan)
-        else:
-            shown = np.where(self._count > 0, values, np.nan)
+        if self._same_count <= 0:
+            values = np.where(self._record[0] > 0, values, np.nan)
         with np.errstate(over="ignore"):
-            return shown.astype(self.dtype)[()]
+            return values.astype(self.dtype)[()]
 
     @property
     def shape(self):
         """Lengths of the axes that were kept."""
-        return self._values.shape[1:]
+        return self._record.shape[1:]
 
     @property
     def count(self):
         """How many values there were: an int, or an int64 array where it may differ from slice to slice."""
-        return self._count
+        return self._record[0].astype(np.int64)[()] if self._same_count == VARIES else self._same_count
 
     @property
     def mean(self):
         """The mean of each slice; NaN of nothing."""
-        return self._shown(self._values[0])
+        return self._shown(self._record[1])
 
     @property
     def m2(self):
         """The sum of squared deviations from the mean."""
-        return self._shown(self._values[2])
+        return self._shown(self._record[3])
 
     @property
     def min(self):
         """The smallest value; NaN if there is one among them."""
-        return self._shown(self._values[4])
+        return self._shown(self._record[5])
 
     @property
     def max(self):
         """The largest value; NaN if there is one among them."""
-        return self._shown(self._values[5])
+        return self._shown(self._record[6])
 
     def _variance(self, ddof):
-        free = np.subtract(self._count, ddof, dtype=np.float64)
+        free = self._record[0] - ddof
         with np.errstate(all="ignore"):
-            return np.where(free > 0, self._values[2] / free, np.nan)
+            return np.where(free > 0, self._record[3] / free, np.nan)
 
     def var(self, ddof=0):
         """The variance, m2 / (count - ddof); NaN unless count > ddof."""
@@ -132,8 +130,9 @@ class Moments:
         if not isinstance(other, Moments):
             return NotImplemented
         self._check_like(other)
-        count, values = _reduction.merge(self._count, self._values, other._count, other._values)
-        return Moments(count, values, self.axis, np.result_type(self.dtype, other.dtype))
+        same = VARIES if VARIES in (self._same_count, other._same_count) else self._same_count + other._same_count
+        record = _reduction.merge(self._record, other._record)
+        return Moments(record, same, self.axis, np.promote_types(self.dtype, other.dtype))
 
     @classmethod
     def merge(cls, parts):
@@ -181,7 +180,7 @@ class Moments:
         from cpunorm._statistics import moments  # it makes Moments
 
         both = self + moments(x, self.axis, dtype=self.dtype, **options)
-        self._count, self._values = both._count, both._values
+        self._record, self._same_count = both._record, both._same_count
 
     def __repr__(self):
         shown = {"count": self.count, "mean": self.mean, "std": self.std(), "min": self.min, "max": self.max}
@@ -194,14 +193,13 @@ class Moments:
         return (
             self.axis == other.axis
             and self.dtype == other.dtype
-            and np.array_equal(self._count, other._count)
-            and np.array_equal(self._values, other._values, equal_nan=True)
+            and np.array_equal(self._record, other._record, equal_nan=True)
         )
 
     __hash__ = None
 
     def __reduce__(self):
-        return Moments, (self._count, self._values, self.axis, self.dtype)
+        return Moments, (self._record, self._same_count, self.axis, self.dtype)
 
     def save(self, path):
         """Write them to `path` as a .npz file of plain arrays, which is replaced at once, or not at all.
@@ -210,8 +208,8 @@ class Moments:
         ----------
         path : str or path-like
         """
-        axis = np.array([] if self.axis is None else self.axis, np.int64)
-        arrays = self._count, self._values, axis if self.axis is not None else np.array("all"), np.array(str(self.dtype))
+        axis = np.array("all") if self.axis is None else np.array(self.axis, np.int64)
+        arrays = self._record, np.array(self._same_count, np.int64), axis, np.array(str(self.dtype))
         partial = f"{os.fspath(path)}.partial"
         try:
             with open(partial, "wb") as file:
@@ -239,23 +237,21 @@ class Moments:
         """
         try:
             with zipfile.ZipFile(path) as archive:
-                count, values, axis, dtype = (_entry(archive, name) for name in ENTRIES)
+                record, same_count, axis, dtype = (_entry(archive, name) for name in ENTRIES)
         except (zipfile.BadZipFile, KeyError, ValueError, EOFError, NotImplementedError) as error:
             raise ValueError(f"{os.fspath(path)} holds no moments: {error}") from None
-        kept = values.shape[1:]
+        axes = None if axis.dtype.kind == "U" else tuple(axis.tolist())
         if (
-            values.dtype != np.float64
-            or values.shape[:1] != (FIELDS,)
-            or count.dtype != np.int64
-            or count.shape not in ((), kept)
-            or (count < 0).any()
-            or (axis.dtype != np.int64 and axis.dtype.kind != "U")
+            record.dtype != np.float64
+            or record.shape[:1] != (_reduction.FIELDS,)
+            or same_count.dtype != np.int64
+            or same_count.shape != ()
             or dtype.dtype.kind != "U"
-            or str(dtype) not in ("float16", "float32", "float64")
+            or str(dtype) not in DTYPES
+            or (axes is not None and axis.dtype != np.int64)
         ):
             raise ValueError(f"{os.fspath(path)} holds no moments, but arrays of other kinds")
-        axis = None if axis.dtype.kind == "U" else tuple(axis.tolist())
-        return cls(count if count.ndim else int(count), values, axis, np.dtype(str(dtype)))
+        return cls(record, int(same_count), axes, np.dtype(str(dtype)))
 
     def to_batch_norm(self, eps=1e-5):
         """A BatchNorm in evaluation that normalises with these moments.
