@@ -2,7 +2,6 @@
 
 import math
 import os
-import zipfile
 
 import numpy as np
 
@@ -11,7 +10,7 @@ from cpunorm import _reduction
 __all__ = ["Moments"]
 
 ENTRIES = ("record", "same_count", "axis", "dtype")
-DTYPES = ("float16", "float32", "float64")
+DTYPES = (np.float64, np.float32, np.float16)
 VARIES = -1  # a count that differs from slice to slice
 
 
@@ -24,7 +23,7 @@ def _entry(archive, name):
         It doesn't.
     """
     info = archive.getinfo(f"{name}.npy")
-    if info.compress_type != zipfile.ZIP_STORED:
+    if info.compress_type:
         raise ValueError(f"{name} is compressed")
     with archive.open(info) as file:
         version = np.lib.format.read_magic(file)
@@ -46,8 +45,6 @@ class Moments:
     ----------
     axis : tuple of int or None
         The axes that were taken together; None for all.
-    dtype : numpy.dtype
-        Of `mean`, `var`, `std`, `m2`, `min` and `max`; inside, all is float64 in two parts.
 
     Examples
     --------
@@ -64,11 +61,11 @@ class Moments:
     Chan, Golub and LeVeque, Algorithms for computing the sample variance, The American Statistician 37, 1983.
     """
 
-    __slots__ = ("_record", "_same_count", "axis", "dtype")
+    __slots__ = ("_dtype", "_record", "_same_count", "axis")
 
     def __init__(self, record, same_count, axis, dtype=np.float64):
         # `record` is what _reduction.pxd calls one, (7, *kept); `same_count` that of all slices, or VARIES.
-        self._record, self._same_count, self.axis, self.dtype = record, same_count, axis, np.dtype(dtype)
+        self._record, self._same_count, self.axis, self._dtype = record, same_count, axis, dtype
 
     def _shown(self, values):
         """What users see of float64 `values`: NaN where there was nothing, in `dtype`."""
@@ -76,6 +73,11 @@ class Moments:
             values = np.where(self._record[0] > 0, values, np.nan)
         with np.errstate(over="ignore"):
             return values.astype(self.dtype)[()]
+
+    @property
+    def dtype(self):
+        """Of `mean`, `var`, `std`, `m2`, `min` and `max`; inside, all is float64 in two parts."""
+        return np.dtype(self._dtype)
 
     @property
     def shape(self):
@@ -235,6 +237,8 @@ class Moments:
         OSError
             It can't be read.
         """
+        import zipfile  # here, for `import cpunorm` stays within milliseconds
+
         try:
             with zipfile.ZipFile(path) as archive:
                 record, same_count, axis, dtype = (_entry(archive, name) for name in ENTRIES)
@@ -247,7 +251,7 @@ class Moments:
             or same_count.dtype != np.int64
             or same_count.shape != ()
             or dtype.dtype.kind != "U"
-            or str(dtype) not in DTYPES
+            or str(dtype) not in ("float16", "float32", "float64")
             or (axes is not None and axis.dtype != np.int64)
         ):
             raise ValueError(f"{os.fspath(path)} holds no moments, but arrays of other kinds")

@@ -3,7 +3,7 @@
 
 from cpython.long cimport PyLong_CheckExact
 from cpython.pycapsule cimport PyCapsule_GetPointer
-from cpython.tuple cimport PyTuple_CheckExact
+from libc.math cimport isfinite
 
 import numpy as np
 
@@ -33,7 +33,6 @@ def use_kernels(module):
         kernels = <KernelSet*> PyCapsule_GetPointer(module.KERNEL_SET, "cpunorm.KernelSet")
     else:
         python_moments = module.moments
-
 
 
 ELEMENTS = {
@@ -79,7 +78,18 @@ cdef int set_axes(Reduction* r, object x, object where, const char* reduced) noe
     return 0
 
 
+cdef bint overflowed(object found) noexcept:
+    """Whether a sum of finite values left float64's range."""
+    cdef const double* record = <const double*> cnp.PyArray_DATA(found)
+    cdef Py_ssize_t i, slices = cnp.PyArray_SIZE(found) // RECORD
+    for i in range(slices):
+        if not isfinite(record[slices + i]) and isfinite(record[5 * slices + i]) and isfinite(record[6 * slices + i]):
+            return True
+    return False
+
+
 FIELDS = RECORD  # of a record
+UNIT = 64  # the exponent of 2 in whose units the mean of values near float64's limit is found
 
 
 def moments(x, tuple axes, where, bint omit):
@@ -103,22 +113,29 @@ def moments(x, tuple axes, where, bint omit):
     if size == 0:
         record[:5], record[5], record[6] = 0, np.inf, -np.inf
         return record
+    r.element = element_of(x)
     if chosen == NULL:
         record[...] = python_moments(x, axes, where, omit)
-        return record
-    set_axes(&r, x, where, reduced)
-    r.x = <const char*> cnp.PyArray_DATA(x)
-    r.where = NULL if where is None else <const uint8_t*> cnp.PyArray_DATA(where)
-    r.element, r.omit = element_of(x), omit
-    r.record = <double*> cnp.PyArray_DATA(record)
-    threads = threads_for(size, 1)
-    with nogil:
-        failed = chosen.moments(&r, threads)
-    if failed and not release():
-        raise MemoryError("cpunorm: no memory for the scratch of a kernel")
-    if failed:
-        return moments(x, axes, where, omit)
-    call_ends(size, 1)
+    else:
+        set_axes(&r, x, where, reduced)
+        r.x = <const char*> cnp.PyArray_DATA(x)
+        r.where = NULL if where is None else <const uint8_t*> cnp.PyArray_DATA(where)
+        r.omit = omit
+        r.record = <double*> cnp.PyArray_DATA(record)
+        threads = threads_for(size, 1)
+        with nogil:
+            failed = chosen.moments(&r, threads)
+        if failed and release():
+            with nogil:
+                failed = chosen.moments(&r, threads)
+        if failed:
+            raise MemoryError("cpunorm: no memory for the scratch of a kernel")
+        call_ends(size, 1)
+    if r.element == F64 and overflowed(record):
+        record = moments(np.ldexp(x, -UNIT), axes, where, omit)
+        np.ldexp(record[1:3], UNIT, out=record[1:3])
+        np.ldexp(record[3:5], 2 * UNIT, out=record[3:5])
+        np.ldexp(record[5:], UNIT, out=record[5:])
     return record
 
 

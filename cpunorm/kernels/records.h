@@ -3,6 +3,7 @@
 #ifndef CPUNORM_RECORDS_H
 #define CPUNORM_RECORDS_H
 
+#include <math.h>
 #include <stddef.h>
 
 enum { COUNT, MEAN, MEAN_LOW, M2, M2_LOW, LEAST, MOST, RECORD_FIELDS };
@@ -27,8 +28,9 @@ static void merge_records(double *restrict a, ptrdiff_t a_pitch, const double *r
         const double a_high = a[MEAN * a_pitch + i], a_low = a[MEAN_LOW * a_pitch + i];
         const double b_high = b[MEAN * b_pitch + i], b_low = b[MEAN_LOW * b_pitch + i];
         /* The difference of the means, and the share of b, in two parts. */
-        const double d = b_high - a_high, d_moved = d - b_high;
-        const double d_low = ((b_high - (d - d_moved)) + (-a_high - d_moved)) + (b_low - a_low);
+        const double apart = b_high - a_high, apart_moved = apart - b_high;
+        const double apart_low = ((b_high - (apart - apart_moved)) + (-a_high - apart_moved)) + (b_low - a_low);
+        const double d = apart + apart_low, d_low = apart_low - (d - apart);
         const double share = n_b / many, share_low = -product_minus(share, many, n_b) / many;
         const double p = d * share, p_low = product_minus(d, share, p) + (d * share_low + d_low * share);
         const double sum = a_high + p, sum_moved = sum - a_high;
@@ -49,7 +51,7 @@ static void merge_records(double *restrict a, ptrdiff_t a_pitch, const double *r
         a[COUNT * a_pitch + i] = count;
         a[MEAN * a_pitch + i] = finite ? mean : a_high + b_high;
         a[MEAN_LOW * a_pitch + i] = finite ? low - (mean - sum) : 0;
-        a[M2 * a_pitch + i] = empty ? m : known ? total : m2;
+        a[M2 * a_pitch + i] = empty ? m : known ? total : finite ? INFINITY : m2;
         a[M2_LOW * a_pitch + i] = empty ? a[M2_LOW * a_pitch + i] + b[M2_LOW * b_pitch + i]
                                         : known ? m2_low - (total - m2) : 0;
         a[LEAST * a_pitch + i] = least_a != least_a || least_a < least_b ? least_a : least_b;

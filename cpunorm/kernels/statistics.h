@@ -77,7 +77,7 @@ ALWAYS Doubles greater(Doubles a, Doubles b) {
         (low) += (before_ - (total_ - moved_)) + (x_ - moved_);                                                       \
         (sum) = total_;                                                                                               \
     } while (0)
-/* sum - low += square (Kahan). */
+/* sum - low += d^2 (Kahan). */
 #define ADD_SQUARE(sum, low, d)                                                                                       \
     do {                                                                                                              \
         const Doubles y_ = (d) * (d) - (low), total_ = (sum) + y_;                                                    \
@@ -128,14 +128,14 @@ static int finish_sums(double *restrict sums, ptrdiff_t pitch, ptrdiff_t n, doub
         const double shift = sums[SHIFT * pitch + i], shift_low = sums[SHIFT_LOW * pitch + i];
         const double t = (low - product_minus(shift, many, sum)) - shift_low * many, off = t * (t / many);
         const double m2 = squares - off, moved = m2 - squares;
-        const double m2_low = ((squares - (m2 - moved)) + (-off - moved)) + squares_low;
+        const double m2_low = ((squares - (m2 - moved)) + (-off - moved)) + squares_low, total = m2 + m2_low;
         const int finite = sum - sum == 0, unordered = sum != sum && !(least < 0 && most > 0 && least - most == -INFINITY);
         badly_placed |= finite & (off > limit * m2) & (off > 0);
         record[COUNT * record_pitch + i] = count;
         record[MEAN * record_pitch + i] = finite ? mean : sum;
         record[MEAN_LOW * record_pitch + i] = finite ? rest - (mean - high) : 0;
-        record[M2 * record_pitch + i] = count > 0 && !(m2 <= 0) ? m2 : 0;
-        record[M2_LOW * record_pitch + i] = m2 > 0 && m2 - m2 == 0 ? m2_low : 0;
+        record[M2 * record_pitch + i] = count == 0 || m2 <= 0 ? 0 : total - total == 0 ? total : finite ? INFINITY : NAN;
+        record[M2_LOW * record_pitch + i] = m2 > 0 && total - total == 0 ? m2_low - (total - m2) : 0;
         record[LEAST * record_pitch + i] = unordered ? NAN : least;
         record[MOST * record_pitch + i] = unordered ? NAN : most;
     }

@@ -145,7 +145,9 @@ cdef void clear_sums(double* sums, Py_ssize_t pitch, Py_ssize_t n) noexcept nogi
         sums[LEAST * pitch + i], sums[MOST * pitch + i], sums[SHIFT * pitch + i] = INFINITY, -INFINITY, NAN
 
 
-cdef void sum_anew(const Tally* t, double* sums, Py_ssize_t pitch, Py_ssize_t n, const double* record, Py_ssize_t record_pitch) noexcept nogil:
+cdef void sum_anew(
+    const Tally* t, double* sums, Py_ssize_t pitch, Py_ssize_t n, const double* record, Py_ssize_t record_pitch
+) noexcept nogil:
     """Begin anew, about the means that were found."""
     cdef Py_ssize_t i
     cdef double mean
@@ -180,7 +182,9 @@ cdef inline void gather_line(
 
 # Rows
 
-cdef void sum_row(const Tally* t, Py_ssize_t slice_, Py_ssize_t start, Py_ssize_t stop, double* sums, Py_ssize_t pitch) noexcept nogil:
+cdef void sum_row(
+    const Tally* t, Py_ssize_t slice_, Py_ssize_t start, Py_ssize_t stop, double* sums, Py_ssize_t pitch
+) noexcept nogil:
     """Add the values start..stop of a slice to its sums."""
     cdef char packed[TALLY_BUFFER]
     cdef const Reduction* r = &t.r
@@ -206,7 +210,9 @@ cdef void sum_row(const Tally* t, Py_ssize_t slice_, Py_ssize_t start, Py_ssize_
         t.add.row(packed, filled, t.careful, sums, pitch)
 
 
-cdef void sum_chosen(const Tally* t, Py_ssize_t slice_, Py_ssize_t start, Py_ssize_t stop, double* sums, Py_ssize_t pitch) noexcept nogil:
+cdef void sum_chosen(
+    const Tally* t, Py_ssize_t slice_, Py_ssize_t start, Py_ssize_t stop, double* sums, Py_ssize_t pitch
+) noexcept nogil:
     """The same of those values that count."""
     cdef char packed[TALLY_BUFFER]
     cdef const Reduction* r = &t.r
@@ -301,7 +307,9 @@ cdef void sum_columns(
         start += lines
 
 
-cdef void gather_slices(const Tally* t, char* target, Py_ssize_t offset, Py_ssize_t slice_, Py_ssize_t n) noexcept nogil:
+cdef void gather_slices(
+    const Tally* t, char* target, Py_ssize_t offset, Py_ssize_t slice_, Py_ssize_t n
+) noexcept nogil:
     """The values at an offset of the slices from `slice_` on, in the order of memory."""
     cdef const Reduction* r = &t.r
     cdef const Span* kept = &r.kept_axes[r.kept - 1]
@@ -378,10 +386,11 @@ cdef void sum_rest(
     cdef const Span* kept = &r.kept_axes[r.kept - 1]
     cdef const char* x = r.x + place_in(r.kept_axes, r.kept - 1, outer).x + column * kept.x
     cdef char packed[32 * DOUBLES * 8]
+    cdef Span at
     for c in range(columns):
         for line in range(t.size - start):
-            gather_line(packed + line * t.add.size, x + place_in(r.reduced_axes, r.reduced, start + line).x + c * kept.x,
-                        t.add.size, 1, t.add.size)
+            at = place_in(r.reduced_axes, r.reduced, start + line)
+            memcpy(packed + line * t.add.size, x + at.x + c * kept.x, t.add.size)
         clear_sums(sums, 1, 1)
         t.add.row(packed, t.size - start, t.careful, sums, 1)
         finish_sums(sums, 1, 1, INFINITY, rest, 1)
