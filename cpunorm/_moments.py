@@ -11,7 +11,7 @@ __all__ = ["Moments"]
 
 ENTRIES = ("record", "same_count", "axis", "dtype")
 DTYPES = (np.float64, np.float32, np.float16)
-VARIES = -1  # a count that differs from slice to slice
+VARIES = -1  # the count, if it may differ from slice to slice
 
 
 def _entry(archive, name):
@@ -41,10 +41,17 @@ class Moments:
     `cpunorm.moments` makes them. They add up: ``a + b`` are the moments of both data together (Chan, Golub and LeVeque,
     1983), to the last digits, for what a float64 can't hold of mean and `m2` is kept beside it.
 
-    Attributes
+    Parameters
     ----------
+    record : ndarray of float64, (7, ...)
+        For each slice count, mean and the rest of it, m2 and the rest of it, min, max; 0, 0, 0, 0, 0, inf, -inf of
+        nothing.
+    same_count : int
+        The count of every slice, or -1 if it may differ.
     axis : tuple of int or None
         The axes that were taken together; None for all.
+    dtype : dtype-like
+        Of what is shown.
 
     Examples
     --------
@@ -64,7 +71,6 @@ class Moments:
     __slots__ = ("_dtype", "_record", "_same_count", "axis")
 
     def __init__(self, record, same_count, axis, dtype=np.float64):
-        # `record` is what _reduction.pxd calls one, (7, *kept); `same_count` that of all slices, or VARIES.
         self._record, self._same_count, self.axis, self._dtype = record, same_count, axis, dtype
 
     def _shown(self, values):
