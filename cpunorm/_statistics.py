@@ -160,7 +160,7 @@ def _result(function, x, dtype, out):
     """
     default = x.dtype if x.dtype.kind not in "biu" else np.dtype(np.float32)
     dtype = np.dtype(default if dtype is None else dtype) if out is None or dtype is not None else out.dtype
-    if dtype not in (np.float32, np.float64) and dtype.name not in HALVES:
+    if dtype.newbyteorder("=") not in (np.float32, np.float64) and dtype.name not in HALVES:
         raise TypeError(f"{function}: the result must be float16, bfloat16, float32 or float64, got {dtype}")
     if out is None:
         return empty_like(x) if dtype == x.dtype else np.empty_like(x, dtype, subok=False)
@@ -268,11 +268,11 @@ def standardize(
     else:
         chosen = _chosen(function, x, where, lengths, length_axis)
     result = _result(function, x if out is None else given, dtype, out)
-    target = result if _reduction.is_walkable(result) else empty_like(result)
-    _, mean, mean_low, *_ = moments._record
+    target = result if _reduction.is_walkable(result) else np.empty_like(result, result.dtype.newbyteorder("="))
+    mean, mean_low = moments._record[1, ...], moments._record[2, ...]
     deviation = np.sqrt(moments._variance(ddof) + eps)
     scale = 1 / np.maximum(np.where(deviation == 0, 1.0, deviation), floor)
-    _reduction.standardize(x, axes, mean, mean_low, np.ascontiguousarray(scale), least, most, target)
+    _reduction.standardize(x, axes, mean, mean_low, np.asarray(scale, order="C"), least, most, target)
     if chosen is not None:
         np.copyto(target, 0, where=~chosen)
     if target is not result:
@@ -309,8 +309,9 @@ def standardize_sliding(
     dtype: type | np.dtype | str | None = None,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    r"""Bring each frame to mean 0 and deviation 1 of the frames around it: sliding cepstral mean and variance
-    normalisation, on the windows of Kaldi's ``apply-cmvn-sliding``.
+    r"""Bring each frame to mean 0 and deviation 1 of the frames around it.
+
+    Sliding cepstral mean and variance normalisation, on the windows of Kaldi's ``apply-cmvn-sliding``.
 
     Parameters
     ----------
@@ -358,7 +359,7 @@ def standardize_sliding(
     >>> import numpy as np, cpunorm
     >>> frames = np.arange(6.0)[:, None] ** 2
     >>> cpunorm.standardize_sliding(frames, 3)[:, 0].round(4)
-    array([-0.9806, -0.3922, -0.1622, -0.1018, -0.0741,  1.261 ])
+    array([-0.9806, -0.3922, -0.202 , -0.1355, -0.1018,  1.2725])
 
     References
     ----------
@@ -373,7 +374,7 @@ def standardize_sliding(
     center, var = boolean(f"{function}: center", center), boolean(f"{function}: var", var)
     result = _result(function, x if out is None else given, dtype, out)
     inside = not _reduction.is_walkable(result) or (out is not None and np.may_share_memory(out, x))
-    target = empty_like(result) if inside else result
+    target = np.empty_like(result, result.dtype.newbyteorder("=")) if inside else result
     _reduction.slide(x, axis, window, min_window, center, var, target)
     if inside:
         np.copyto(result, target)
