@@ -105,7 +105,7 @@ class Module:
     _state: tuple[str, ...] = ("weight", "bias")
     _ranks: tuple[int, ...] = ()  # of its input, for classes named after them
 
-    activation: Activation | None = None
+    activation: Activation | None = None  # of what was pickled before there were any
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class Module:
     ) -> None:
         if activation is not None:
             check_activation(type(self).__name__, activation)
-            self.activation = activation
+        self.activation = activation
         self.training: bool = True
         self.weight: NDArray[Any] | None = np.ones(shape, dtype) if affine else None
         self.bias: NDArray[Any] | None = np.zeros(shape, dtype) if affine and bias else None
@@ -134,7 +134,6 @@ class Module:
         input: Array[Shape, Scalar],
         *,
         out: Array[Shape, Any] | None = None,
-        residual: Array[Shape, Scalar] | None = None,
         return_stats: Literal[False] = False,
         **options: Any,
     ) -> Array[Shape, Scalar]: ...
@@ -144,7 +143,6 @@ class Module:
         input: Array[Shape, Scalar],
         *,
         out: Array[Shape, Any] | None = None,
-        residual: Array[Shape, Scalar] | None = None,
         return_stats: Literal[True],
         **options: Any,
     ) -> tuple[Array[Shape, Scalar], NDArray[np.float64], NDArray[np.float64]]: ...
