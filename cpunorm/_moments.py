@@ -2,10 +2,16 @@
 
 import math
 import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 from cpunorm import _reduction
+
+if TYPE_CHECKING:
+    from cpunorm.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d
 
 __all__ = ["Moments"]
 
@@ -75,7 +81,9 @@ class Moments:
 
     __slots__ = ("_dtype", "_record", "_same_count", "axis")
 
-    def __init__(self, record, same_count, axis, dtype=np.float64):
+    def __init__(
+        self, record: NDArray[np.float64], same_count: int, axis: tuple[int, ...] | None, dtype: DTypeLike = np.float64
+    ) -> None:
         if len(record) != _reduction.FIELDS:
             raise ValueError(f"Moments: a record has {_reduction.FIELDS} fields, got shape {record.shape}")
         self._record, self._same_count, self.axis, self._dtype = record, same_count, axis, dtype
@@ -88,37 +96,37 @@ class Moments:
             return values.astype(self.dtype)[()]
 
     @property
-    def dtype(self):
+    def dtype(self) -> np.dtype[Any]:
         """Of `mean`, `var`, `std`, `m2`, `min` and `max`; inside, all is float64 in two parts."""
         return np.dtype(self._dtype)
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int, ...]:
         """Lengths of the axes that were kept."""
         return self._record.shape[1:]
 
     @property
-    def count(self):
+    def count(self) -> Any:
         """How many values there were: an int, or an int64 array where it may differ from slice to slice."""
         return self._record[0].astype(np.int64)[()] if self._same_count == VARIES else self._same_count
 
     @property
-    def mean(self):
+    def mean(self) -> Any:
         """The mean of each slice; NaN of nothing."""
         return self._shown(self._record[1])
 
     @property
-    def m2(self):
+    def m2(self) -> Any:
         """The sum of squared deviations from the mean."""
         return self._shown(self._record[3])
 
     @property
-    def min(self):
+    def min(self) -> Any:
         """The smallest value; NaN if there is one among them."""
         return self._shown(self._record[5])
 
     @property
-    def max(self):
+    def max(self) -> Any:
         """The largest value; NaN if there is one among them."""
         return self._shown(self._record[6])
 
@@ -127,11 +135,11 @@ class Moments:
         with np.errstate(all="ignore"):
             return np.where(free > 0, self._record[3] / free, np.nan)
 
-    def var(self, ddof=0):
+    def var(self, ddof: float = 0) -> Any:
         """The variance, m2 / (count - ddof); NaN unless count > ddof."""
         return self._shown(self._variance(ddof))
 
-    def std(self, ddof=0):
+    def std(self, ddof: float = 0) -> Any:
         """The standard deviation, the root of `var`."""
         return self._shown(np.sqrt(self._variance(ddof)))
 
@@ -141,7 +149,7 @@ class Moments:
         if self.shape != other.shape:
             raise ValueError(f"moments of shape {self.shape} and {other.shape} don't merge")
 
-    def __add__(self, other):
+    def __add__(self, other: Self) -> "Moments":
         if not isinstance(other, Moments):
             return NotImplemented
         self._check_like(other)
@@ -150,7 +158,7 @@ class Moments:
         return Moments(record, same, self.axis, np.promote_types(self.dtype, other.dtype))
 
     @classmethod
-    def merge(cls, parts):
+    def merge(cls, parts: Iterable["Moments"]) -> "Moments":
         """The moments of all parts together: neighbours are merged, then neighbours of these, and so on.
 
         Parameters
@@ -179,7 +187,7 @@ class Moments:
             parts = [a + b for a, b in pairs] + parts[len(parts) // 2 * 2 :]
         return parts[0]
 
-    def update(self, x, **options):
+    def update(self, x: NDArray[Any], **options: Any) -> None:
         """Add the values of another array to these, in place; `options` are those of `cpunorm.moments`.
 
         Parameters
@@ -197,12 +205,12 @@ class Moments:
         both = self + moments(x, self.axis, dtype=self.dtype, **options)
         self._record, self._same_count = both._record, both._same_count
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         shown = {"count": self.count, "mean": self.mean, "std": self.std(), "min": self.min, "max": self.max}
         with np.printoptions(threshold=6, edgeitems=2, linewidth=1000):
             return f"Moments({', '.join(f'{name}={value}' for name, value in shown.items())}, axis={self.axis})"
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         if not isinstance(other, Moments):
             return NotImplemented
         return (
@@ -211,12 +219,12 @@ class Moments:
             and np.array_equal(self._record, other._record, equal_nan=True)
         )
 
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return Moments, (self._record, self._same_count, self.axis, self.dtype)
 
-    def save(self, path):
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Write them to `path` as a .npz file of plain arrays, which is replaced at once, or not at all.
 
         Parameters
@@ -236,7 +244,7 @@ class Moments:
             raise
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read what `save` wrote. Nothing in the file is run, and nothing is read that it doesn't hold.
 
         Parameters
@@ -270,7 +278,7 @@ class Moments:
             raise ValueError(f"{os.fspath(path)} holds no moments, but arrays of other kinds")
         return cls(record, int(same_count), axes, np.dtype(str(dtype)))
 
-    def to_batch_norm(self, eps=1e-5):
+    def to_batch_norm(self, eps: float = 1e-5) -> "BatchNorm1d | BatchNorm2d | BatchNorm3d":
         """A BatchNorm in evaluation that normalises with these moments.
 
         Parameters
@@ -293,7 +301,7 @@ class Moments:
         first, last = (0, *range(2, ndim)), tuple(range(ndim - 1))
         if not 2 <= ndim <= 5 or self.axis not in (first, last) or len(self.shape) != 1:
             raise ValueError(f"to_batch_norm needs moments of channels, got axis {self.axis} with shape {self.shape}")
-        module = {2: BatchNorm1d, 3: BatchNorm1d, 4: BatchNorm2d, 5: BatchNorm3d}[ndim]
+        module: Any = {2: BatchNorm1d, 3: BatchNorm1d, 4: BatchNorm2d, 5: BatchNorm3d}[ndim]
         layout = "channels_first" if self.axis == first else "channels_last"
         norm = module(self.shape[0], eps=eps, affine=False, dtype=np.float64, data_format=layout)
         norm.set_statistics(self)

@@ -7,8 +7,10 @@ What all have in common: `x` is an ndarray of bool, integers, float16, bfloat16,
 import math
 import warnings
 from collections.abc import Sequence
+from typing import Any, Literal, overload
 
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 from cpunorm import _reduction
 from cpunorm._arguments import HALVES, as_out, boolean, integer, positive_eps, real
@@ -70,14 +72,14 @@ def _tally(function, x, axis, where, lengths, length_axis, nan):
 
 
 def moments(
-    x: np.ndarray,
+    x: NDArray[Any],
     axis: int | Sequence[int] | None = None,
     *,
-    where: np.ndarray | None = None,
-    lengths: Sequence[int] | np.ndarray | None = None,
+    where: NDArray[np.bool] | None = None,
+    lengths: Sequence[int] | NDArray[np.integer[Any]] | None = None,
     length_axis: int = 1,
-    nan: str = "propagate",
-    dtype: type | np.dtype | str = np.float64,
+    nan: Literal["propagate", "omit"] = "propagate",
+    dtype: DTypeLike = np.float64,
 ) -> Moments:
     r"""Count, mean, sum of squared deviations, minimum and maximum, in one read.
 
@@ -168,23 +170,59 @@ def _result(function, x, dtype, out):
     return out
 
 
+@overload
 def standardize(
-    x: np.ndarray,
+    x: NDArray[Any],
     axis: int | Sequence[int] | None = None,
     *,
     moments: Moments | None = None,
     eps: float = 0.0,
     floor: float | None = None,
     ddof: int = 0,
-    where: np.ndarray | None = None,
-    lengths: Sequence[int] | np.ndarray | None = None,
+    where: NDArray[np.bool] | None = None,
+    lengths: Sequence[int] | NDArray[np.integer[Any]] | None = None,
     length_axis: int = 1,
-    nan: str = "propagate",
+    nan: Literal["propagate", "omit"] = "propagate",
     clip: tuple[float, float] | None = None,
-    dtype: type | np.dtype | str | None = None,
-    out: np.ndarray | None = None,
+    dtype: DTypeLike | None = None,
+    out: NDArray[Any] | None = None,
+    return_moments: Literal[False] = False,
+) -> NDArray[Any]: ...
+@overload
+def standardize(
+    x: NDArray[Any],
+    axis: int | Sequence[int] | None = None,
+    *,
+    moments: Moments | None = None,
+    eps: float = 0.0,
+    floor: float | None = None,
+    ddof: int = 0,
+    where: NDArray[np.bool] | None = None,
+    lengths: Sequence[int] | NDArray[np.integer[Any]] | None = None,
+    length_axis: int = 1,
+    nan: Literal["propagate", "omit"] = "propagate",
+    clip: tuple[float, float] | None = None,
+    dtype: DTypeLike | None = None,
+    out: NDArray[Any] | None = None,
+    return_moments: Literal[True],
+) -> tuple[NDArray[Any], Moments]: ...
+def standardize(
+    x: NDArray[Any],
+    axis: int | Sequence[int] | None = None,
+    *,
+    moments: Moments | None = None,
+    eps: float = 0.0,
+    floor: float | None = None,
+    ddof: int = 0,
+    where: NDArray[np.bool] | None = None,
+    lengths: Sequence[int] | NDArray[np.integer[Any]] | None = None,
+    length_axis: int = 1,
+    nan: Literal["propagate", "omit"] = "propagate",
+    clip: tuple[float, float] | None = None,
+    dtype: DTypeLike | None = None,
+    out: NDArray[Any] | None = None,
     return_moments: bool = False,
-) -> np.ndarray | tuple[np.ndarray, Moments]:
+) -> NDArray[Any] | tuple[NDArray[Any], Moments]:
     r"""Bring slices to mean 0 and deviation 1.
 
     .. math:: y = \frac{x - \bar x}{\max(\sqrt{\sigma^2 + \epsilon}, \mathit{floor})}
@@ -299,16 +337,16 @@ def _bounds(function, clip):
 
 
 def standardize_sliding(
-    x: np.ndarray,
+    x: NDArray[Any],
     window: int,
     axis: int = 0,
     *,
     center: bool = True,
     min_window: int = 100,
     var: bool = True,
-    dtype: type | np.dtype | str | None = None,
-    out: np.ndarray | None = None,
-) -> np.ndarray:
+    dtype: DTypeLike | None = None,
+    out: NDArray[Any] | None = None,
+) -> NDArray[Any]:
     r"""Bring each frame to mean 0 and deviation 1 of the frames around it.
 
     Sliding cepstral mean and variance normalisation, on the windows of Kaldi's ``apply-cmvn-sliding``.
