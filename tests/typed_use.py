@@ -50,6 +50,17 @@ def fused() -> None:
     assert_type(norm(x, return_stats=True)[1], NDArray[np.float64])
 
 
+def statistics() -> None:
+    x = image()
+    m = cpunorm.moments(x, axis=(0, 2, 3), nan="omit")
+    assert_type(m, cpunorm.Moments)
+    assert_type(m + m, cpunorm.Moments)
+    assert_type(cpunorm.Moments.merge([m, m]).shape, tuple[int, ...])
+    assert_type(cpunorm.standardize(x, axis=0, moments=None), NDArray[Any])
+    z, m = cpunorm.standardize(x, return_moments=True)
+    assert_type(z, NDArray[Any])
+
+
 def dtypes_and_subclasses(folder: Path) -> None:
     rows: Rows = np.zeros((2, 3))
     assert_type(F.layer_norm(rows, 3), Rows)
