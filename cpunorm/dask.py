@@ -1,6 +1,10 @@
 """Statistics of dask arrays: a `Moments` per chunk, merged as a tree (extra ``dask``)."""
 
+from collections.abc import Sequence
+from typing import Any, Literal
+
 import numpy as np
+from numpy.typing import DTypeLike
 
 try:
     import dask
@@ -37,7 +41,13 @@ def _beside(parts, shape, axis, same_count, dtype):
     return Moments(record, same_count, axis, dtype)
 
 
-def moments(array, axis=None, *, nan="propagate", dtype=np.float64):
+def moments(
+    array: Any,
+    axis: int | Sequence[int] | None = None,
+    *,
+    nan: Literal["propagate", "omit"] = "propagate",
+    dtype: DTypeLike = np.float64,
+) -> Any:
     """`cpunorm.moments` of a dask array, lazily.
 
     Parameters
@@ -105,7 +115,15 @@ def _standardize_chunk(chunk, found, axes, options, block_info=None):
     return cpunorm.standardize(chunk, axes, moments=own, **options)
 
 
-def standardize(array, axis=None, *, moments=None, nan="propagate", dtype=None, **options):
+def standardize(
+    array: Any,
+    axis: int | Sequence[int] | None = None,
+    *,
+    moments: Moments | None = None,
+    nan: Literal["propagate", "omit"] = "propagate",
+    dtype: DTypeLike | None = None,
+    **options: Any,
+) -> Any:
     """`cpunorm.standardize` of a dask array, lazily, chunk by chunk by the moments of all of them.
 
     Parameters

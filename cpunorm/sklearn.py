@@ -1,5 +1,7 @@
 """scikit-learn's StandardScaler on cpunorm's kernels (extra ``sklearn``)."""
 
+from typing import Any, Self
+
 import numpy as np
 
 try:
@@ -49,7 +51,7 @@ class StandardScaler(preprocessing.StandardScaler):
     """
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X, y=None, sample_weight=None):  # noqa: N803 (scikit-learn's name)
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:  # noqa: N803 (scikit-learn's name)
         """Add the samples of X to mean and variance; see `sklearn.preprocessing.StandardScaler.partial_fit`."""
         if sample_weight is not None or hasattr(X, "tocsr") or not (self.with_mean or self.with_std):
             return super().partial_fit(X, y, sample_weight)
@@ -84,7 +86,7 @@ class StandardScaler(preprocessing.StandardScaler):
         record[5], record[6] = np.inf, -np.inf
         return Moments(record, VARIES, (0,))
 
-    def transform(self, X, copy=None):  # noqa: N803
+    def transform(self, X: Any, copy: bool | None = None) -> Any:  # noqa: N803
         """X about the mean, by the deviation; see `sklearn.preprocessing.StandardScaler.transform`."""
         check_is_fitted(self)
         if hasattr(X, "tocsr"):
