@@ -96,8 +96,10 @@ def address_of(name, function, element):
 
 def compile_for(dtype):
     """Compile ahead all that calls for "float32" or "float64" need."""
-    first = loops.KINDS * ("float32", "float64").index(dtype)
-    for index in (*range(first, first + loops.KINDS), loops.SHARE):
+    element, count = ("float32", "float64").index(dtype), activations.ACTIVATIONS
+    steps = range(element * loops.KINDS, (element + 1) * loops.KINDS)
+    named = range(loops.ACTIVATE + element * count + 1, loops.ACTIVATE + (element + 1) * count)
+    for index in (*steps, loops.SHARE, *named):
         _compile(index)
 
 

@@ -731,7 +731,7 @@ def merge_group(mean, m2, lines, group):
 
 @jit
 def finish_columns(plan, x, sample, column, n, moments, table, buffer):
-    """From mean and M2 of n columns, which are whole groups, mean and rstd of these, and coefficients of the columns."""
+    """From mean and M2 of n columns, which are whole groups, mean and rstd of these, and the columns' coefficients."""
     norm, mean, var, group = plan.norm, moments, shifted(moments, n), plan.member * plan.inside
     wide, first_group, lines = n // plan.fold, column // group, plan.size // plan.fold
     if norm.statistic != GIVEN:
@@ -983,8 +983,10 @@ def add_up(plan, start, stop, like):
     """total = x + addend, of the values start..stop."""
     norm = plan.norm
     x, addend, total = pointer(plan.summand, like), pointer(norm.addend, like), pointer(norm.total, like)
-    for i in range(start, stop):
-        total[i] = x[i] + addend[i]
+    zero = zeros(x, like)
+    for i in range(start, stop, lanes(x)):
+        n = stop - i
+        store_some(total, i, n, add(load_some(x, i, n, zero), load_some(addend, i, n, zero)))
 
 
 # Steps: `whole`, all of some domains; or in three phases the moments of parts, the coefficients, and y.
