@@ -1,8 +1,8 @@
 """What is done to y before it is written: the activations of `_norm.pxd`, as functions of one number.
 
-They are computed in float64. For float32, what the polynomials leave out (those of `kernels/activations.h`) is below a
-thirtieth of the one rounding that follows; for float64, exponentials are the C library's. What the formulas of real
-numbers make of Inf and NaN comes out.
+Those of float32 with an exponential are computed in float64 and rounded once; the error of the polynomials is below a
+thirtieth of that rounding.  Those of float64 use the C library.  What the formulas of real numbers make of Inf and NaN
+comes out.
 """
 
 import math

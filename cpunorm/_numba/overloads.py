@@ -23,13 +23,14 @@ from numba.np.arrayobj import make_array
 
 from cpunorm import functional
 from cpunorm._arguments import ACTIVATIONS, default_eps
-from cpunorm._numba import engine, loops  # noqa: F401, the engine gives `loops` its state
+from cpunorm._numba import engine  # noqa: F401, which gives compiled code its state
+from cpunorm._numba.forward import FORWARD, compiled
 from cpunorm._numba.lanes import address_of, call, pointer, stack
+from cpunorm._numba.plan import ABOUT_ZERO, GIVEN, NORM_WORDS, norm_at
 
 __all__ = ["register"]
 
 AXES = {"channels_first": 1, "channels_last": -1}
-WORDS = loops.NORM_WORDS
 ELEMENTS = {types.float32: 0, types.float64: 1}
 
 jit = numba.njit(nogil=True)  # no fast math: `blend` is to round as the same line in C does
@@ -114,7 +115,7 @@ def forward(norm, x, y, weight, bias, residual, total, mean, var):
         norm.residual = data(residual)
     else:
         norm.addend = data(residual)
-    if call(loops.compiled(loops.FORWARD), address_of(norm), np.int32(1)):
+    if call(compiled(FORWARD), address_of(norm), np.int32(1)):
         raise MemoryError("cpunorm: no memory for the scratch of a kernel")
 
 
@@ -181,7 +182,7 @@ def _new_norm(function, kinds):
         if not (eps > 0 or (zero_allowed and eps == 0)):
             raise ValueError(message)
         words = pointer(address_of(norm), 0)
-        for i in range(WORDS):
+        for i in range(NORM_WORDS):
             words[i] = 0
         norm.element, norm.eps, norm.activation = element, eps, activation
 
@@ -207,8 +208,8 @@ def batch_norm(kinds):
     def run(
         input, running_mean, running_var, weight, bias, training, momentum, eps, data_format, out, activation, residual
     ):
-        x, words = np.ascontiguousarray(input), stack(WORDS, 0)
-        channels, norm = x.shape[axis], loops.norm_at(address_of(words))
+        x, words = np.ascontiguousarray(input), stack(NORM_WORDS, 0)
+        channels, norm = x.shape[axis], norm_at(address_of(words))
         scale, shift = weight_of(weight, (channels,)), bias_of(bias, (channels,))
         known_mean, known_var = mean_of(running_mean, (channels,)), var_of(running_var, (channels,))
         addend = residual_of(residual, x.shape)
@@ -225,7 +226,7 @@ def batch_norm(kinds):
             place(norm, 1, len(x), channels, count // len(x), False)
         else:
             place(norm, 1, 1, channels, count, True)
-        norm.groups, norm.statistic = channels, 0 if training else loops.GIVEN
+        norm.groups, norm.statistic = channels, 0 if training else GIVEN
         if running_given and not training:
             mean[:], var[:] = known_mean, known_var
         forward(norm, x, y, scale, shift, addend, None, mean, var)
@@ -240,7 +241,7 @@ def batch_norm(kinds):
 def _rows(function, kinds, statistic=0, *, adds=False):
     """A norm of rows; `adds`: of input + residual, which is returned, too."""
     _check_common(function, kinds, 1)
-    number = types.Number | types.NoneType if statistic == loops.ABOUT_ZERO else types.Number
+    number = types.Number | types.NoneType if statistic == ABOUT_ZERO else types.Number
     _check(function, kinds, number, "a float", "eps")
     shape, eps = kinds.normalized_shape, _known(kinds.eps)
     if isinstance(shape, types.Integer):
@@ -269,8 +270,8 @@ def _rows(function, kinds, statistic=0, *, adds=False):
     message = f"{function}: normalized_shape is not the end of the input's shape"
 
     def run(input, normalized_shape, weight, bias, eps, out, activation, residual, sum_out):
-        x, shape, words = np.ascontiguousarray(input), shape_of(normalized_shape), stack(WORDS, 0)
-        norm, width = loops.norm_at(address_of(words)), 1
+        x, shape, words = np.ascontiguousarray(input), shape_of(normalized_shape), stack(NORM_WORDS, 0)
+        norm, width = norm_at(address_of(words)), 1
         for i in range(ndim):
             if x.shape[x.ndim - ndim + i] != shape[i]:
                 raise RuntimeError(message)
@@ -294,7 +295,7 @@ def layer_norm(kinds):
 
 def rms_norm(kinds):
     """`cpunorm.functional.rms_norm`."""
-    return _rows("rms_norm", kinds, loops.ABOUT_ZERO)
+    return _rows("rms_norm", kinds, ABOUT_ZERO)
 
 
 def add_layer_norm(kinds):
@@ -304,7 +305,7 @@ def add_layer_norm(kinds):
 
 def add_rms_norm(kinds):
     """`cpunorm.functional.add_rms_norm`."""
-    return _rows("add_rms_norm", kinds, loops.ABOUT_ZERO, adds=True)
+    return _rows("add_rms_norm", kinds, ABOUT_ZERO, adds=True)
 
 
 def _samples(function, kinds, ndim, groups_of):
@@ -317,8 +318,8 @@ def _samples(function, kinds, ndim, groups_of):
     weight_of, bias_of, residual_of = _parameters(function, kinds, "the channels")
 
     def run(input, num_groups, weight, bias, eps, data_format, out, activation, residual):
-        x, words = np.ascontiguousarray(input), stack(WORDS, 0)
-        channels, norm = x.shape[axis], loops.norm_at(address_of(words))
+        x, words = np.ascontiguousarray(input), stack(NORM_WORDS, 0)
+        channels, norm = x.shape[axis], norm_at(address_of(words))
         groups = groups_of(x, channels, num_groups)
         scale, shift = weight_of(weight, (channels,)), bias_of(bias, (channels,))
         addend = residual_of(residual, x.shape)
