@@ -127,7 +127,7 @@ def formulas(exp, tanh, normal):
     return relu, relu6, leaky_relu, silu, gelu, gelu_tanh, hardswish, hardsigmoid, sigmoid, tanh
 
 
-# By number, of float32, then float64.  As it is no tuple of functions alone, a known index is a known function.
+# By number, of float32 and of float64. Were all of them functions, Numba would call one through a pointer.
 FORMULAS = (None, *formulas(exp, tanh, normal), None, *formulas(exact_exp, exact_tanh, exact_normal))
 ACTIVATIONS = len(FORMULAS) // 2
 
