@@ -67,11 +67,11 @@ class StandardScaler(preprocessing.StandardScaler):
         self.n_samples_seen_ = found.count if (count != count[0]).any() else np.int64(count[0])
         with np.errstate(invalid="ignore", divide="ignore"):
             self.mean_ = np.where(count > 0, mean, np.nan)
-            self.var_ = m2 / count if self.with_std else None
+            self.var_: Any = m2 / count if self.with_std else None
         if self.with_std:
             # What scikit-learn takes for constant: a variance below the error of its own sums.
             constant = self.var_ <= count * EPS * self.var_ + (count * self.mean_ * EPS) ** 2
-            self.scale_ = np.where(constant, 1.0, np.sqrt(self.var_))
+            self.scale_: Any = np.where(constant, 1.0, np.sqrt(self.var_))
         else:
             self.scale_ = None
         return self
