@@ -279,6 +279,20 @@ def test_no_data_move_a_column_by_more(fused):
         assert most_moved(nested(lines, chain, half // chain), np.ones(lines), mu, fused) < 2e-6
 
 
+def test_no_data_move_a_value_of_numba_by_more():
+    """Rows of blocks of BLOCK vectors, whose lanes are halved down to eight in float32; columns of TALL lines."""
+    loops = pytest.importorskip("cpunorm._numba.loops")
+    folds = int(np.log2(loops.REGISTERS // 4 // 8))
+    for full, last in itertools.product(range(loops.BLOCK + 1), (0, 1e-3, 1)):
+        weights = np.array([1.0] * full + [last] * (last > 0))[: loops.BLOCK]
+        if full or last:
+            c = nested(len(weights), loops.CHAIN) + folds
+            assert most_moved(c, weights, (loops.ROW_LIMIT - 1) ** -0.5, True) < 2e-6
+    for lines in range(1, loops.TALL + 1):
+        mu = (loops.COLUMN_LIMIT - 1) ** -0.5
+        assert most_moved(nested(lines, loops.CHAIN), np.ones(lines), mu, True) < 2e-6
+
+
 # By search: see adversarial.py.
 
 SEARCH_EPS = 1e-12

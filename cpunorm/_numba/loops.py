@@ -2,8 +2,8 @@
 
 The numerics are those of the Cython kernels (the header of `_kernels.pyx` says why they hold): in a part of a domain
 d = x - k is summed, s = sum d and q = sum d^2, in chains of at most CHAIN values of the input's type, chains in pairs,
-the rest in float64; then mean = k + s/n and M2 = q - s^2/n.  k is the mean of the first values, bettered where
-2 s^2 > n q; what left the range of float32 is done again in float64.  Parts are merged in a fixed tree (Chan et al.).
+the rest in float64; then mean = k + s/n and M2 = q - s^2/n.  k is the mean of the first values, bettered where it is
+badly placed; what left the range of float32 is done again in float64.  Parts are merged in a fixed tree (Chan et al.).
 
 How a norm is seen depends on lengths and on the order of axes in memory alone, and so do its bits:
 
@@ -112,6 +112,7 @@ SHARE, FORWARD, COMPILE, REGIONS, MOST_THREADS, STATE_WORDS = range(2 * KINDS, 2
 ANY, FREE, TAKEN = range(3)  # parallel regions at a time: any number; one, and there is none; one or none, and no more
 
 CHAIN = 8  # values that a lane adds up before its sum is added to others
+ROW_LIMIT, COLUMN_LIMIT = 5.0, 4.0  # k is badly placed where so many times s^2 > n q
 BLOCK = 4 * CHAIN  # vectors of a block, whose sum is added to others in float64
 TALL = 64  # lines of a block of columns
 LOW = 16  # lines that a tile of columns is applied to before its neighbour: what lies behind each other is read so
@@ -326,13 +327,13 @@ def part_moments(plan, x, start, stop, buffer):
         return 0.0, q
     probe = min(start + BLOCK * lanes(x), stop)
     s, q = sums(plan, x, start, probe, k, buffer)
-    if 2 * s * s > (probe - start) * q:
+    if ROW_LIMIT * s * s > (probe - start) * q:
         k += type(k)(s / (probe - start))
         s, q = sums(plan, x, start, probe, k, buffer)
     if probe < stop:
         more, squares = sums(plan, x, probe, stop, k, buffer)
         s, q = s + more, q + squares
-        if 2 * s * s > n * q:
+        if ROW_LIMIT * s * s > n * q:
             k += type(k)(s / n)
             s, q = sums(plan, x, start, stop, k, buffer)
     if left_range(x, q, n, plan.tiny):
@@ -559,7 +560,7 @@ def bettered(shift, total, squares, n, columns):
     """Move the shifts that are badly placed; how many were."""
     moved = 0
     for c in range(columns):
-        if 2 * total[c] * total[c] > n * squares[c]:
+        if COLUMN_LIMIT * total[c] * total[c] > n * squares[c]:
             shift[c] += type(shift[0])(total[c] / n)
             moved += 1
     return moved
@@ -591,8 +592,9 @@ def tile_moments(plan, x, pitch, start, stop, column, n, mean, m2, buffer):
     """Mean and M2 of n columns, no more than a vector has, over the lines start..stop of the sample at x."""
     apart()
     shift, total, squares = stack(64, x[0]), stack(64, 0.0), stack(64, 0.0)
-    number, like = stop - start, zeros(x, x[0])
-    number = 8 if number >= 8 else 4 if number >= 4 else 2 if number >= 2 else 1  # whose mean is exact for equal values
+    number, like = 1, zeros(x, x[0])
+    while number < 32 and 2 * number <= stop - start:  # a power of 2, by which division is exact
+        number *= 2
     lines = float(stop - start)
     if plan.norm.statistic == ABOUT_ZERO:
         squares_about_zero(plan, x, pitch, start, stop, column, n, mean, m2, buffer)
@@ -957,8 +959,11 @@ def simple_rows(plan, d, stop, x, y):
         s, q = block_sums(source, n, k)
         if norm.statistic == ABOUT_ZERO:
             s = 0.0
+        if ROW_LIMIT * s * s > size * q:
+            k += kind(s / size)
+            s, q = block_sums(source, n, k)
         mean, m2 = k + s / size, not_negative(q - s * (s / size))
-        if 2 * s * s > size * q or left_range(x, q, size, plan.tiny):
+        if left_range(x, q, size, plan.tiny):
             mean, m2 = part_moments(plan, source, np.intp(0), n, buffer)
         mean, var, rstd = settled(plan, x, domain, mean, m2 / size)
         if norm.mean:
