@@ -98,13 +98,20 @@ def test_fork_from_c_without_pythons_hooks():
     """The other thread is in a kernel: if it waited for the GIL, the child would have a Python that can't run."""
     code = f"""{TRAINED}
 import ctypes
-cpunorm.set_num_threads(1)  # a team of threads is lost without the hook
 fork = ctypes.PyDLL(None).fork
 large = np.ones((1 << 16, 512), np.float32)
+cpunorm.set_num_threads(2)
+module(large)
+def more():
+    assert cpunorm.get_num_threads() == 1 and "forked" in cpunorm.show_config("dicts")["threads because of"]
+    works()
+    with cpunorm.num_threads(2):
+        module(large)
+    assert cpunorm.get_num_threads() == 1
 thread = threading.Thread(target=module, args=[large])
 thread.start()
 time.sleep(0.01)  # a tenth of what the call takes
-print(in_child(works, fork))
+print(in_child(more, fork))
 thread.join()
 """
     assert fresh.output(code) == "7"

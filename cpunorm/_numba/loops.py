@@ -695,7 +695,7 @@ def merge_group(mean, m2, lines, group):
 
 @jit
 def finish_columns(plan, x, sample, column, n, moments, table, buffer):
-    """From mean and M2 of n columns, which are whole groups, mean and rstd of these, and coefficients of the columns."""
+    """From mean and M2 of n columns, whole groups, mean and 1 / std of these, and coefficients of the columns."""
     norm, mean, var, group = plan.norm, moments, shifted(moments, n), plan.member * plan.inside
     wide, first_group, lines = n // plan.fold, column // group, plan.size // plan.fold
     if norm.statistic != GIVEN:
