@@ -145,8 +145,8 @@ cdef void be_alone() noexcept:
     num_threads, alone = 1, True
 
 
-# Forks from C, too, come by here. The idle OpenMP threads of the thread that forks end before, and start again when they
-# are needed: a child that inherits the records of threads that did not come along waits for them for ever.
+# Forks from C, too, come by here. The idle OpenMP threads of the thread that forks end before, and start again when
+# needed: a child that inherits records of threads that did not come along waits for them for ever.
 if at_fork(end_threads, be_alone):
     raise MemoryError("cpunorm: no memory to register what a fork does")
 

@@ -319,11 +319,6 @@ def main():
         good = run(f"{sys.executable} setup.py -q build_ext --inplace", folder)
         if good.returncode:
             raise SystemExit(good.stderr)
-        found = run(f"{sys.executable} -P -c 'import cpunorm; print(cpunorm.__file__)'", folder).stdout
-        if not found.startswith(str(folder)):
-            raise SystemExit(
-                f"not the copy would be tested, but {found}an editable installation comes before PYTHONPATH"
-            )
         for arguments in dict.fromkeys(fault.tests for fault in chosen):
             start = time.monotonic()
             tested = test(arguments, folder)
