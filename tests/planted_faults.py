@@ -97,6 +97,13 @@ FAULTS = [
         f"tests/test_accuracy.py tests/test_norms.py -k {LEVEL}",
     ),
     Fault(
+        "chains are four times as long",
+        LINES,
+        "CHAIN = 8,",
+        "CHAIN = 32,",
+        f"tests/test_accuracy.py -k 'add_up and {LEVEL}'",
+    ),
+    Fault(
         "the low part of the mean is dropped",
         LINES,
         "low = mean[i] - h",
