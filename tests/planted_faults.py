@@ -101,7 +101,7 @@ FAULTS = [
         LINES,
         "CHAIN = 8,",
         "CHAIN = 32,",
-        f"tests/test_accuracy.py -k 'add_up and {LEVEL}'",
+        "tests/test_accuracy.py -k no_data_move",
     ),
     Fault(
         "the low part of the mean is dropped",

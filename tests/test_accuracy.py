@@ -384,11 +384,12 @@ SEARCHES = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SEARCHES)
 def test_float32_made_to_make_roundings_add_up(engine, name):
-    """It follows the chains that the kernels have, so that longer ones show: it comes to half of what is promised."""
+    """It comes to a third of what is promised, with chains of 8 as with chains of 32: values that a chain of any length
+    lets it steer are few. What a longer chain may do is shown by the bound above, not here."""
     lines, vectors, columns, error_of = SEARCHES[name]
     quiet, most = (16, 0.7) if vectors == 1 else (1, 0.5)
     chain, half = chains_of(engine[0])
     _, errors = adversarial.search(
         np.random.default_rng(lines), error_of, lines, vectors, columns, 6, quiet, most, chain, half
     )
-    assert errors[0] <= 8e-7
+    assert errors[0] <= 1e-6
