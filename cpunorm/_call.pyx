@@ -26,6 +26,7 @@ from cpunorm._norm cimport ABOUT_ZERO, CENTRED, GIVEN, KernelSet, Norm, Operand
 from cpunorm._running cimport count_up, enter, is_counter, leave, read, update
 
 from cpunorm import _arguments, _memory
+from cpunorm._foreign import as_ndarrays, with_ndarrays
 
 cnp.import_array()
 
@@ -79,6 +80,11 @@ def use_kernels(module):
 
 
 # Fast tests of arguments.
+
+cdef inline bint is_foreign(object array) noexcept:
+    """`_foreign.is_foreign`."""
+    return array is not None and not cnp.PyArray_Check(array)
+
 
 cdef inline bint is_plain(object array) noexcept:
     """Whether it is exactly an ndarray of native float32 or float64 whose memory can be walked."""
@@ -373,6 +379,14 @@ def batch_norm(input, running_mean, running_var, weight, bias, training, momentu
     """`functional.batch_norm`, which also counts the batch, a failed one too; `momentum` may be None with a counter."""
     cdef bint counted = counter is None or not is_counter(counter)
     try:
+        if (is_foreign(input) or is_foreign(running_mean) or is_foreign(running_var)
+                or is_foreign(weight) or is_foreign(bias) or is_foreign(out)):
+            seen = as_ndarrays("batch_norm", input=input, running_mean=running_mean, running_var=running_var,
+                               weight=weight, bias=bias, out=out)
+            counted = True  # by the inner call
+            y = batch_norm(**seen, training=training, momentum=momentum, eps=eps, data_format=data_format,
+                           counter=counter)
+            return y if out is None else out
         return counted_batch_norm(
             input, running_mean, running_var, weight, bias, training, momentum, eps, data_format, out, counter,
             &counted)
@@ -441,6 +455,10 @@ cdef object counted_batch_norm(
 
 def group_norm(input, num_groups, weight, bias, eps, data_format, out):
     """`functional.group_norm`."""
+    if is_foreign(input) or is_foreign(weight) or is_foreign(bias) or is_foreign(out):
+        return with_ndarrays(
+            group_norm, "group_norm", {"input": input, "weight": weight, "bias": bias, "out": out},
+            num_groups=num_groups, eps=eps, data_format=data_format)
     cdef Norm n
     cdef object x = input, dtype = None, w = weight, b = bias
     cdef bint usual = True
@@ -485,6 +503,10 @@ cdef inline int trailing(object x, object normalized_shape) noexcept:
 
 def layer_norm(input, normalized_shape, weight, bias, eps, out):
     """`functional.layer_norm`."""
+    if is_foreign(input) or is_foreign(weight) or is_foreign(bias) or is_foreign(out):
+        return with_ndarrays(
+            layer_norm, "layer_norm", {"input": input, "weight": weight, "bias": bias, "out": out},
+            normalized_shape=normalized_shape, eps=eps)
     cdef Norm n
     cdef object x = input, dtype = None, w = weight, b = bias
     cdef bint usual = True
@@ -510,6 +532,10 @@ def layer_norm(input, normalized_shape, weight, bias, eps, out):
 
 def rms_norm(input, normalized_shape, weight, eps, unit_offset, out):
     """`functional.rms_norm`."""
+    if is_foreign(input) or is_foreign(weight) or is_foreign(out):
+        return with_ndarrays(
+            rms_norm, "rms_norm", {"input": input, "weight": weight, "out": out},
+            normalized_shape=normalized_shape, eps=eps, unit_offset=unit_offset)
     cdef Norm n
     cdef object x = input, dtype = None, w = weight
     cdef bint usual = True
@@ -538,6 +564,13 @@ def instance_norm(
     input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps, data_format, out
 ):
     """`functional.instance_norm`."""
+    if (is_foreign(input) or is_foreign(running_mean) or is_foreign(running_var)
+            or is_foreign(weight) or is_foreign(bias) or is_foreign(out)):
+        arrays = {"input": input, "running_mean": running_mean, "running_var": running_var,
+                  "weight": weight, "bias": bias, "out": out}
+        return with_ndarrays(
+            instance_norm, "instance_norm", arrays, use_input_stats=use_input_stats, momentum=momentum, eps=eps,
+            data_format=data_format)
     cdef Norm n
     cdef object x = input, dtype = None, w = weight, b = bias, mean = running_mean, var = running_var
     cdef bint usual = True

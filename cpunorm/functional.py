@@ -7,7 +7,9 @@ Common to all:
 - the output has the input's shape, dtype and order of strides; it is computed in float64 for float64 and
   in float32 otherwise (float16 and ml_dtypes' bfloat16 are converted there and back);
 - ``data_format`` says where the channels are: ``"channels_first"`` (N, C, ...) or ``"channels_last"`` (N, ..., C);
-- ``out`` takes the result and is returned; it may be the input itself, but not partly overlap it.
+- ``out`` takes the result and is returned; it may be the input itself, but not partly overlap it;
+- arrays may be those of another library in the CPU's memory, which is used as it is: torch tensors (that don't require
+  grad), what has ``__dlpack__``, ``__array_interface__`` or ``__array__``, buffers. Results are ndarrays.
 """
 
 from cpunorm import _call

@@ -92,7 +92,7 @@ class _BatchNorm(Module):
         TypeError
             Not an ndarray.
         """
-        self._check_rank(input)
+        input = self._checked(input)
         training, running_mean, running_var = self.training, self.running_mean, self.running_var
         counter, momentum = None, 0.0
         if training and self.track_running_stats:

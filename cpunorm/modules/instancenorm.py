@@ -3,6 +3,7 @@
 import warnings
 
 from cpunorm import functional
+from cpunorm._foreign import as_ndarray
 from cpunorm.modules.batchnorm import _BatchNorm
 
 __all__ = ["InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d"]
@@ -82,7 +83,7 @@ class _InstanceNorm(_BatchNorm):
         UserWarning
             Another number of channels, without a weight.
         """
-        self._check_rank(input)
+        input = self._checked(input)
         single = input.ndim == self._ranks[0]
         channels = input.shape[-1 if self.data_format == "channels_last" else 0 if single else 1]
         if channels != self.num_features:
@@ -100,7 +101,7 @@ class _InstanceNorm(_BatchNorm):
             0.0 if self.momentum is None else self.momentum,
             self.eps,
             data_format=self.data_format,
-            out=out[None] if single and out is not None else out,
+            out=as_ndarray(f"{type(self).__name__}: out", out)[None] if single and out is not None else out,
         )
         return out if out is not None else y[0] if single else y
 
