@@ -1,7 +1,7 @@
 """Normalisation layers for NumPy arrays on CPUs, with the names and numbers of `torch.nn`."""
 
 from cpunorm import functional
-from cpunorm._config import show_config
+from cpunorm._config import get_include, show_config
 from cpunorm._engine import engine, get_engine, set_engine, warmup
 from cpunorm._fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 from cpunorm._memory import empty_cache, get_cache_limit, set_cache_limit
@@ -41,6 +41,7 @@ __all__ = [
     "fuse_linear_bn_weights",
     "get_cache_limit",
     "get_engine",
+    "get_include",
     "get_num_threads",
     "num_threads",
     "set_cache_limit",

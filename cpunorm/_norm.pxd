@@ -1,40 +1,35 @@
 """A norm as a value: what every engine is given, and the kernel set that takes it.
 
-Every norm is one sentence: moments of domains, then y = (x - mean) / sqrt(var + eps) * weight + bias.  A domain is what
-shares its moments: one sample's `channels // groups` neighbouring channels at all positions (outer, middle, inner).
-
-    norm        samples  channels  groups    positions    parameters follow
-    batch_norm  1        C         channels  N, spatial   channels
-    group_norm  N        C         G         spatial      channels
-    layer_norm  leading  leading   channels  normalized   positions (`along`)
-    rms_norm    leading  leading   channels  normalized   positions; the mean is 0 (`ABOUT_ZERO`)
-    instance_norm  N     C         channels  spatial      channels
-
-A new option is a field whose zero means "as before".  An engine checks nothing and knows no error message.
+What its fields mean says `include/cpunorm.h`, which other people's extensions are compiled with, too.  A new option is
+a field whose zero means "as before".  An engine checks nothing and knows no error message.
 """
 
-cdef enum Statistic:
-    CENTRED  # mean and variance of each domain
-    GIVEN  # `mean` and `var` of each channel
-    ABOUT_ZERO  # mean squares of each domain, whose mean is taken to be 0
+cdef extern from "cpunorm.h":
+    cdef enum Statistic "cpunorm_Statistic":
+        CENTRED "CPUNORM_CENTRED"
+        GIVEN "CPUNORM_GIVEN"
+        ABOUT_ZERO "CPUNORM_ABOUT_ZERO"
 
-cdef struct Operand:
-    # An array seen along the five axes: strides in elements.
-    void* data
-    Py_ssize_t sample, outer, middle, channel, inner
+    cdef enum Element "cpunorm_Element":
+        FLOAT32 "CPUNORM_FLOAT32"
+        FLOAT64 "CPUNORM_FLOAT64"
 
-cdef struct Norm:
-    Py_ssize_t samples, outer, middle, channels, inner  # lengths, all at least 1
-    Operand x, y  # y may be x
-    int element  # 0: float32, 1: float64
-    int statistic
-    Py_ssize_t groups  # domains of a sample; divides channels
-    bint along  # weight and bias follow the positions, not the channels
-    const void* weight  # contiguous, of x's element, channels or positions of them; or NULL: 1
-    const void* bias  # or NULL: 0
-    double* mean  # of each (sample, group), or of each channel if GIVEN; written, unless GIVEN, or NULL
-    double* var  # biased
-    double eps
+    cdef struct Operand "cpunorm_Operand":
+        void* data
+        Py_ssize_t sample, outer, middle, channel, inner
+
+    cdef struct Norm "cpunorm_Norm":
+        Py_ssize_t samples, outer, middle, channels, inner
+        Operand x, y
+        int element
+        int statistic
+        Py_ssize_t groups
+        bint along
+        const void* weight
+        const void* bias
+        double* mean
+        double* var
+        double eps
 
 cdef struct KernelSet:
     # y from x.  Returns 0, or -1 when there was no memory for its scratch; the bits of y depend neither on `threads`

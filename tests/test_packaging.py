@@ -13,7 +13,7 @@ import pytest
 import cpunorm
 
 PROJECT = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
-COMPILED = ["_call", "_cpu", "_kernels", "_kernels_v3", "_kernels_v4", "_memory", "_running"]
+COMPILED = ["_call", "_cpu", "_embedding", "_kernels", "_kernels_v3", "_kernels_v4", "_memory", "_running"]
 PUBLIC = [
     "BatchNorm1d",
     "BatchNorm2d",
@@ -34,6 +34,7 @@ PUBLIC = [
     "fuse_linear_bn_weights",
     "get_cache_limit",
     "get_engine",
+    "get_include",
     "get_num_threads",
     "num_threads",
     "set_cache_limit",
