@@ -20,7 +20,7 @@ PERFORMANCE = README.parent / "docs" / "performance.md"
 MODULES = [
     module.name
     for module in pkgutil.walk_packages(cpunorm.__path__, "cpunorm.")
-    if not re.search(r"\.(bench|_kernels_(numba|v\d))", module.name)  # need an extra, or another CPU
+    if not re.search(r"\.(bench|torch|_kernels_(numba|v\d))", module.name)  # need an extra, or another CPU
 ]
 
 
