@@ -3,6 +3,7 @@
 from cpunorm import functional
 from cpunorm._config import get_include, show_config
 from cpunorm._engine import engine, get_engine, set_engine, warmup
+from cpunorm._explain import explain
 from cpunorm._fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 from cpunorm._memory import empty_cache, get_cache_limit, set_cache_limit
 from cpunorm._threads import get_num_threads, num_threads, set_num_threads
@@ -36,6 +37,7 @@ __all__ = [
     "__version__",
     "empty_cache",
     "engine",
+    "explain",
     "functional",
     "fuse_conv_bn_weights",
     "fuse_linear_bn_weights",

@@ -28,6 +28,7 @@ __all__ = [
     "dimension",
     "empty",
     "integer",
+    "is_walkable",
     "offset_weight",
     "positive_eps",
     "real",

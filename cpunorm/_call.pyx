@@ -22,10 +22,11 @@ cimport numpy as cnp
 
 from cpunorm._cpu cimport call_ends, threads_for
 from cpunorm._memory cimport new_like, release
-from cpunorm._norm cimport ABOUT_ZERO, CENTRED, GIVEN, KernelSet, Norm, Operand
+from cpunorm._norm cimport ABOUT_ZERO, CENTRED, GIVEN, KernelSet, Norm, Operand, Plan
 from cpunorm._running cimport count_up, enter, is_counter, leave, read, update
 
 from cpunorm import _arguments, _memory
+from cpunorm._cpu import explained_threads
 from cpunorm._foreign import as_ndarrays, with_ndarrays
 
 cnp.import_array()
@@ -281,6 +282,61 @@ cdef inline bint place(Norm* n, View view, object x, object y, int axis, bint de
     return place_rows(n, x, y, axis)
 
 
+class Explained(BaseException):
+    """What a call would have done, instead of it."""
+
+
+cdef extern from *:
+    """
+    #ifdef _MSC_VER
+    #define THREAD_LOCAL __declspec(thread)
+    #else
+    #define THREAD_LOCAL _Thread_local
+    #endif
+    static THREAD_LOCAL int asked = 0;
+    """
+    int asked
+
+
+def explain(call, tuple args, dict kwargs):
+    """What the first kernel that call(*args, **kwargs) comes to would do, as a dict; it isn't run.
+
+    Raises
+    ------
+    ValueError
+        It comes to none.
+    """
+    global asked
+    asked = True
+    try:
+        call(*args, **kwargs)
+    except Explained as explained:
+        return explained.args[0]
+    finally:
+        asked = False
+    raise ValueError("no kernel runs in this call")
+
+
+cdef int raise_explained(KernelSet* chosen, const Norm* n, Py_ssize_t size, int reads) except -1:
+    cdef Plan plan
+    threads, why = explained_threads(size * reads)
+    told = {"lengths": (n.samples, n.outer, n.middle, n.channels, n.inner), "groups": n.groups, "threads": threads,
+            "why": why, "given": n.statistic == GIVEN, "x": <size_t> n.x.data, "y": <size_t> n.y.data}
+    if chosen != NULL and chosen.explain != NULL:
+        if chosen.explain(n, &plan):
+            raise MemoryError("cpunorm: no memory for the scratch of a kernel")
+        told |= {"way": ("rows", "columns", "lanes")[<int> plan.way], "packed": bool(plan.packed),
+                 "far": bool(plan.far), "streamed": bool(plan.streamed)}
+    raise Explained(told)
+
+
+cdef inline int team_for(KernelSet* chosen, const Norm* n, Py_ssize_t size, int reads) except -1:
+    """How many threads the kernel gets; where the call is only explained, that is as far as it comes."""
+    if asked:
+        raise_explained(chosen, n, size, reads)
+    return threads_for(size, reads)
+
+
 cdef inline int kernel(
     KernelSet* chosen, const Norm* n, object running_mean, object running_var, int threads
 ) except -2:
@@ -322,7 +378,7 @@ cdef object run(
     n.x.data, n.y.data = data_of(x), data_of(y)
     n.element = 0 if type_of(x) == cnp.NPY_FLOAT32 else 1
     reads = 1 if n.statistic == GIVEN else 2
-    threads = threads_for(size, reads)
+    threads = team_for(chosen, n, size, reads)
     if forward is not None:
         forward_in_python(forward, n, x, y, running_mean, running_var)
     elif kernel(chosen, n, running_mean, running_var, threads) and not (
@@ -390,6 +446,8 @@ def batch_norm(input, running_mean, running_var, weight, bias, training, momentu
         return counted_batch_norm(
             input, running_mean, running_var, weight, bias, training, momentum, eps, data_format, out, counter,
             &counted)
+    except Explained:
+        raise
     except BaseException:
         if not counted:
             count_up(counter)

@@ -53,7 +53,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free, labs, malloc
 from libc.string cimport memcpy, memset
 
-from cpunorm._norm cimport ABOUT_ZERO, GIVEN, KernelSet, Norm
+from cpunorm._norm cimport ABOUT_ZERO, COLUMNS_WAY, GIVEN, KernelSet, LANES_WAY, Norm, Plan, ROWS_WAY, Way
 
 cdef extern from "kernels/lines.h":
     enum: MOST_LANES, MOST_BLOCK, MOST_TILE, ROWS, STEPS, TOGETHER, AHEAD
@@ -132,5 +132,5 @@ include "kernels/moments.pxi"
 include "kernels/forward.pxi"
 
 cdef KernelSet kernel_set
-kernel_set.forward = &forward
+kernel_set.forward, kernel_set.explain = &forward, &explain
 KERNEL_SET = PyCapsule_New(&kernel_set, "cpunorm.KernelSet", NULL)

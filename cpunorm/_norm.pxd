@@ -31,7 +31,19 @@ cdef extern from "cpunorm.h":
         double* var
         double eps
 
+cdef enum Way:
+    ROWS_WAY, COLUMNS_WAY, LANES_WAY
+
+cdef struct Plan:
+    # How a norm is run.
+    Way way
+    bint packed  # values that a vector takes don't follow each other in memory: they are packed into L1 first
+    bint far  # x and y don't fit the caches ...
+    bint streamed  # ... and y is stored around them
+
 cdef struct KernelSet:
     # y from x.  Returns 0, or -1 when there was no memory for its scratch; the bits of y depend neither on `threads`
     # nor on strides, only on the lengths, the order of the axes in memory, and the values.
     int (*forward)(const Norm* norm, int threads) noexcept nogil
+    # What `forward` would do; -1 as there.  NULL in kernel sets that can't say.
+    int (*explain)(const Norm* norm, Plan* plan) noexcept nogil

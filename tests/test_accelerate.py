@@ -1,4 +1,4 @@
-"""`cpunorm.torch.accelerate`: torch's models on our kernels, the same numbers, through compile and export; or refused."""
+"""`cpunorm.torch.accelerate`: models on our kernels, with the same numbers, also compiled and exported; or refused."""
 
 import copy
 import doctest

@@ -29,6 +29,7 @@ PUBLIC = [
     "__version__",
     "empty_cache",
     "engine",
+    "explain",
     "functional",
     "fuse_conv_bn_weights",
     "fuse_linear_bn_weights",
