@@ -19,6 +19,7 @@ WAYS = {
     "rows": "a vector runs along the values of a domain",
     "columns": "a vector runs across neighbouring domains",
     "lanes": "domains of few values, each of which takes a lane of a vector",
+    "sum": "rows are summed with what is added, and normalised while they are in cache",
 }
 
 
@@ -28,7 +29,7 @@ class Explanation(NamedTuple):
     call: str  #: the name of the function or module
     engine: str  #: the engine in use
     isa: str | None  #: its ISA level, of the engine "cython"
-    way: str | None  #: "rows", "columns" or "lanes": how vectors run over the domains; None if the engine can't say
+    way: str | None  #: "rows", "columns", "lanes" or "sum": how vectors run over domains; None if the engine can't say
     layout: dict[str, int]  #: the lengths of the axes that the input is seen along
     domains: tuple[int, int]  #: how many there are, whose values share their moments, and of how many values
     threads: int  #: how many threads it would be given now ...

@@ -75,12 +75,16 @@ def _of_torch(torch: Any, what: str, tensor: Any) -> np.ndarray:
     return bits.view(ml_dtypes.bfloat16)
 
 
-def as_ndarrays(function: str, **arrays: Any) -> dict[str, np.ndarray | None]:
+def as_ndarrays(function: str, arrays: dict[str, Any]) -> dict[str, Any]:
     """Arguments of `function` by their names, each as an ndarray; None stays None."""
     return {name: None if array is None else as_ndarray(f"{function}: {name}", array) for name, array in arrays.items()}
 
 
-def with_ndarrays(call: Callable[..., np.ndarray], function: str, arrays: dict[str, Any], **others: Any) -> Any:
-    """`call` with all `arrays`, by their names, as ndarrays; its result, or ``arrays["out"]`` as it was given."""
-    result = call(**as_ndarrays(function, **arrays), **others)
-    return result if arrays["out"] is None else arrays["out"]
+def with_ndarrays(call: Callable[..., Any], function: str, arrays: dict[str, Any], **others: Any) -> Any:
+    """`call` with all `arrays`, by their names, as ndarrays; returns its result, `out` and `sum_out` as they were given."""
+    seen = as_ndarrays(function, arrays)
+    given = {id(seen[name]): arrays[name] for name in ("out", "sum_out") if arrays.get(name) is not None}
+    result = call(**seen, **others)
+    if isinstance(result, tuple):
+        return tuple(given.get(id(array), array) for array in result)
+    return given.get(id(result), result)

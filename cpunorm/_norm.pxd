@@ -1,7 +1,7 @@
 """A norm as a value: what every engine is given, and the kernel set that takes it.
 
 What its fields mean says `include/cpunorm.h`, which other people's extensions are compiled with, too.  A new option is
-a field whose zero means "as before".  An engine checks nothing and knows no error message.
+a field at the end whose zero means "as before".  An engine checks nothing and knows no error message.
 """
 
 cdef extern from "cpunorm.h":
@@ -13,6 +13,22 @@ cdef extern from "cpunorm.h":
     cdef enum Element "cpunorm_Element":
         FLOAT32 "CPUNORM_FLOAT32"
         FLOAT64 "CPUNORM_FLOAT64"
+        FLOAT16 "CPUNORM_FLOAT16"
+        BFLOAT16 "CPUNORM_BFLOAT16"
+
+    cdef enum Activation "cpunorm_Activation":
+        NO_ACTIVATION "CPUNORM_NO_ACTIVATION"
+        RELU "CPUNORM_RELU"
+        RELU6 "CPUNORM_RELU6"
+        LEAKY_RELU "CPUNORM_LEAKY_RELU"
+        SILU "CPUNORM_SILU"
+        GELU "CPUNORM_GELU"
+        GELU_TANH "CPUNORM_GELU_TANH"
+        HARDSWISH "CPUNORM_HARDSWISH"
+        HARDSIGMOID "CPUNORM_HARDSIGMOID"
+        SIGMOID "CPUNORM_SIGMOID"
+        TANH "CPUNORM_TANH"
+        FUNCTION "CPUNORM_FUNCTION"
 
     cdef struct Operand "cpunorm_Operand":
         void* data
@@ -27,12 +43,18 @@ cdef extern from "cpunorm.h":
         bint along
         const void* weight
         const void* bias
+        int parameter_element
+        const void* residual
+        int activation
+        void (*function)(void* values, Py_ssize_t n) noexcept nogil
+        const void* addend
+        void* total
         double* mean
         double* var
         double eps
 
 cdef enum Way:
-    ROWS_WAY, COLUMNS_WAY, LANES_WAY
+    ROWS_WAY, COLUMNS_WAY, LANES_WAY, SUM_WAY
 
 cdef struct Plan:
     # How a norm is run.

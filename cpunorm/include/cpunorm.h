@@ -35,8 +35,24 @@ enum cpunorm_Statistic {
     CPUNORM_ABOUT_ZERO /* mean squares of each domain, whose mean is taken to be 0 */
 };
 
-/* element */
-enum cpunorm_Element { CPUNORM_FLOAT32, CPUNORM_FLOAT64 };
+/* element; the halves are computed in float32 */
+enum cpunorm_Element { CPUNORM_FLOAT32, CPUNORM_FLOAT64, CPUNORM_FLOAT16, CPUNORM_BFLOAT16 };
+
+/* activation */
+enum cpunorm_Activation {
+    CPUNORM_NO_ACTIVATION,
+    CPUNORM_RELU,
+    CPUNORM_RELU6,
+    CPUNORM_LEAKY_RELU,
+    CPUNORM_SILU,
+    CPUNORM_GELU,
+    CPUNORM_GELU_TANH,
+    CPUNORM_HARDSWISH,
+    CPUNORM_HARDSIGMOID,
+    CPUNORM_SIGMOID,
+    CPUNORM_TANH,
+    CPUNORM_FUNCTION /* `function`, which the kernels behind cpunorm_forward don't take */
+};
 
 /* An array seen along the five axes: strides in elements.  */
 struct cpunorm_Operand {
@@ -46,13 +62,21 @@ struct cpunorm_Operand {
 
 struct cpunorm_Norm {
     Py_ssize_t samples, outer, middle, channels, inner; /* lengths, all at least 1 */
-    struct cpunorm_Operand x, y; /* y may be x */
-    int element;
+    struct cpunorm_Operand x, y; /* y may be x, or without data: moments alone */
+    int element; /* of x, y, residual, addend and total */
     int statistic;
     Py_ssize_t groups; /* domains of a sample; divides channels */
     int along; /* weight and bias follow the positions, not the channels */
-    const void *weight; /* contiguous, of x's element, channels or positions of them; or NULL: 1 */
+    const void *weight; /* contiguous, channels or positions of them; or NULL: 1 */
     const void *bias; /* or NULL: 0 */
+    int parameter_element; /* of weight and bias: x's, or what that is computed in */
+    const void *residual; /* laid out as y, added after weight and bias; it may be y; or NULL: 0 */
+    int activation; /* of what is then y */
+    void (*function)(void *values, Py_ssize_t n); /* of CPUNORM_FUNCTION, in place */
+    /* The norm of x + addend, if not NULL, unrounded; rounded, it is also written to total.  x, addend, total (which
+       may be either) and y are contiguous then, samples, outer and middle 1.  */
+    const void *addend;
+    void *total;
     double *mean; /* of each (sample, group), or of each channel if GIVEN; written, unless GIVEN, or NULL */
     double *var; /* biased */
     double eps;

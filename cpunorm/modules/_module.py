@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cpunorm import _running
-from cpunorm._arguments import HALVES, check_array
+from cpunorm._arguments import HALVES, check_activation, check_array
 from cpunorm._foreign import as_ndarray
 
 __all__ = ["Module"]
@@ -92,15 +92,22 @@ class Module:
     _state: tuple[str, ...] = ("weight", "bias")
     _ranks: tuple[int, ...] = ()  # of its input, for classes named after them
 
-    def __init__(self, shape, eps, affine, bias, dtype):
+    activation = None
+
+    def __init__(self, shape, eps, affine, bias, dtype, activation=None):
+        if activation is not None:
+            check_activation(type(self).__name__, activation, True)
+            self.activation = activation
         self.training = True
         self.eps = eps
         self.weight = np.ones(shape, dtype) if affine else None
         self.bias = np.zeros(shape, dtype) if affine and bias else None
 
-    def __call__(self, input, *, out=None):
-        """The same as `forward`."""
-        return self.forward(input, out=out)
+    def __init_subclass__(cls, **options):
+        """Calling a module is calling its `forward`, without a step between."""
+        super().__init_subclass__(**options)
+        if "forward" in vars(cls):
+            cls.__call__ = cls.forward
 
     def _checked(self, input):
         """`input` as an ndarray; raises TypeError if it is none, ValueError unless it has one of `_ranks`."""
@@ -236,4 +243,5 @@ class Module:
         return ""
 
     def __repr__(self):
-        return f"{type(self).__name__}({self.extra_repr()})"
+        activation = "" if self.activation is None else f", activation={self.activation!r}"
+        return f"{type(self).__name__}({self.extra_repr()}{activation})"

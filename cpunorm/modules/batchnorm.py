@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cpunorm import _call
+from cpunorm import _call, _per_sample
 from cpunorm._arguments import dimension
 from cpunorm.modules._module import Module, parameter_dtype
 
@@ -33,6 +33,8 @@ class _BatchNorm(Module):
         Whether there is a bias too (0 at first).
     data_format : {"channels_first", "channels_last"}
         Where the channels of the input are.
+    activation : str, optional
+        What is done to the result: see `cpunorm.functional`.
 
     Raises
     ------
@@ -61,6 +63,7 @@ class _BatchNorm(Module):
         *,
         bias=True,
         data_format="channels_first",
+        activation=None,
     ):
         dtype = parameter_dtype(device, dtype)
         self.num_features = dimension("num_features", num_features)
@@ -68,7 +71,7 @@ class _BatchNorm(Module):
         self.affine = affine
         self.track_running_stats = track_running_stats
         self.data_format = data_format
-        super().__init__(self.num_features, eps, affine, bias, dtype)
+        super().__init__(self.num_features, eps, affine, bias, dtype, activation)
         self.running_mean = np.zeros(num_features, dtype) if track_running_stats else None
         self.running_var = np.ones(num_features, dtype) if track_running_stats else None
         self.num_batches_tracked = np.zeros((), np.int64) if track_running_stats else None
@@ -82,8 +85,8 @@ class _BatchNorm(Module):
         """Set weight to 1 and bias to 0 and reset the running statistics, in place."""
         self._fill(weight=1, bias=0, **(NO_BATCHES if self.track_running_stats else {}))
 
-    def forward(self, input, *, out=None):
-        """Normalise `input`, of shape (N, C, ...) or (N, ..., C); see `functional.batch_norm`.
+    def forward(self, input, *, out=None, residual=None, lengths=None, **options):
+        """Normalise `input`, of shape (N, C, ...) or (N, ..., C); see `functional.batch_norm`, of the other options too.
 
         Raises
         ------
@@ -101,7 +104,7 @@ class _BatchNorm(Module):
                 momentum = 0.0
         elif training:
             running_mean = running_var = None
-        return _call.batch_norm(
+        arguments = (
             input,
             running_mean,
             running_var,
@@ -111,9 +114,11 @@ class _BatchNorm(Module):
             momentum,
             self.eps,
             self.data_format,
-            out,
-            counter,
         )
+        if lengths is None and not options:
+            return _call.batch_norm(*arguments, out, self.activation, residual, None, counter)
+        extras = _per_sample.Extras(out, self.activation, residual, lengths=lengths, **options)
+        return _per_sample.batch_norm(*arguments, extras, counter)
 
     def extra_repr(self):
         """What stands between the brackets of the repr."""

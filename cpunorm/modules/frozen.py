@@ -25,6 +25,8 @@ class FrozenBatchNorm2d(Module):
         Not negative.
     data_format : {"channels_first", "channels_last"}
         Where the channels of the input are.
+    activation : str, optional
+        What is done to the result: see `cpunorm.functional`.
 
     Raises
     ------
@@ -51,8 +53,15 @@ class FrozenBatchNorm2d(Module):
     _state = ("weight", "bias", "running_mean", "running_var")
     _ranks = (4,)
 
-    def __init__(self, num_features: int, eps: float = 1e-5, *, data_format: str = "channels_first") -> None:
-        super().__init__(dimension("num_features", num_features), eps, affine=True, bias=True, dtype=np.float32)
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        *,
+        data_format: str = "channels_first",
+        activation: str | None = None,
+    ) -> None:
+        super().__init__(dimension("num_features", num_features), eps, True, True, np.float32, activation)
         self.running_mean = np.zeros_like(self.weight)
         self.running_var = np.ones_like(self.weight)
         self.data_format = data_format
@@ -69,7 +78,9 @@ class FrozenBatchNorm2d(Module):
             state_dict = {key: state_dict[key] for key in keys}
         return super().load_state_dict(state_dict, strict, prefix=prefix)
 
-    def forward(self, input: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
+    def forward(
+        self, input: np.ndarray, *, out: np.ndarray | None = None, residual: np.ndarray | None = None
+    ) -> np.ndarray:
         """Normalise `input`, of shape (N, C, H, W) or (N, H, W, C); see `functional.batch_norm`.
 
         Raises
@@ -89,6 +100,8 @@ class FrozenBatchNorm2d(Module):
             eps=self.eps,
             data_format=self.data_format,
             out=out,
+            activation=self.activation,
+            residual=residual,
         )
 
     def extra_repr(self) -> str:

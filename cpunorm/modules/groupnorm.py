@@ -1,6 +1,6 @@
 """GroupNorm."""
 
-from cpunorm import functional
+from cpunorm import _call, functional
 from cpunorm._arguments import dimension, integer
 from cpunorm.modules._module import Module, parameter_dtype
 
@@ -25,6 +25,8 @@ class GroupNorm(Module):
         Whether there is a bias too (0 at first).
     data_format : {"channels_first", "channels_last"}
         Where the channels of the input are.
+    activation : str, optional
+        What is done to the result: see `cpunorm.functional`.
 
     Raises
     ------
@@ -55,6 +57,7 @@ class GroupNorm(Module):
         *,
         bias=True,
         data_format="channels_first",
+        activation=None,
     ):
         self.num_channels = dimension("num_channels", num_channels)
         self.num_groups = integer("num_groups", num_groups)
@@ -62,13 +65,15 @@ class GroupNorm(Module):
             raise ValueError(f"num_channels ({num_channels}) must be divisible by num_groups ({num_groups})")
         self.affine = affine
         self.data_format = data_format
-        super().__init__(self.num_channels, eps, affine, bias, parameter_dtype(device, dtype))
+        super().__init__(self.num_channels, eps, affine, bias, parameter_dtype(device, dtype), activation)
 
-    def forward(self, input, *, out=None):
-        """Normalise `input`, of shape (N, C, ...) or (N, ..., C); see `functional.group_norm`."""
-        return functional.group_norm(
-            input, self.num_groups, self.weight, self.bias, self.eps, data_format=self.data_format, out=out
-        )
+    def forward(self, input, *, out=None, residual=None, **options):
+        """Normalise `input`, of shape (N, C, ...) or (N, ..., C); see `functional.group_norm`, of the other options too."""
+        groups, weight, bias, eps, data_format = self.num_groups, self.weight, self.bias, self.eps, self.data_format
+        if not options:
+            return _call.group_norm(input, groups, weight, bias, eps, data_format, out, self.activation, residual, None)
+        options |= {"activation": self.activation, "residual": residual, "data_format": data_format}
+        return functional.group_norm(input, groups, weight, bias, eps, out=out, **options)
 
     def extra_repr(self):
         """What stands between the brackets of the repr."""

@@ -3,7 +3,7 @@
 import warnings
 
 from cpunorm import functional
-from cpunorm._foreign import as_ndarray
+from cpunorm._foreign import is_foreign, with_ndarrays
 from cpunorm.modules.batchnorm import _BatchNorm
 
 __all__ = ["InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d"]
@@ -30,6 +30,8 @@ class _InstanceNorm(_BatchNorm):
         Whether there is a bias too (0 at first).
     data_format : {"channels_first", "channels_last"}
         Where the channels of the input are.
+    activation : str, optional
+        What is done to the result: see `cpunorm.functional`.
 
     Raises
     ------
@@ -55,6 +57,7 @@ class _InstanceNorm(_BatchNorm):
         *,
         bias=True,
         data_format="channels_first",
+        activation=None,
     ):
         super().__init__(
             num_features,
@@ -66,10 +69,12 @@ class _InstanceNorm(_BatchNorm):
             dtype,
             bias=bias,
             data_format=data_format,
+            activation=activation,
         )
 
-    def forward(self, input, *, out=None):
-        """Normalise `input`, of shape (N, C, ...) or (N, ..., C), or one such sample; see `functional.instance_norm`.
+    def forward(self, input, *, out=None, residual=None, **options):
+        """Normalise `input`, of shape (N, C, ...) or (N, ..., C), or one such sample; see `functional.instance_norm`, of
+        the other options too.
 
         Raises
         ------
@@ -85,6 +90,9 @@ class _InstanceNorm(_BatchNorm):
         """
         input = self._checked(input)
         single = input.ndim == self._ranks[0]
+        if single and (is_foreign(out) or is_foreign(residual)):
+            arrays = {"input": input, "out": out, "residual": residual}
+            return with_ndarrays(self.forward, type(self).__name__, arrays, **options)
         channels = input.shape[-1 if self.data_format == "channels_last" else 0 if single else 1]
         if channels != self.num_features:
             message = f"{type(self).__name__}: expected {self.num_features} channels, got shape {input.shape}"
@@ -101,9 +109,14 @@ class _InstanceNorm(_BatchNorm):
             0.0 if self.momentum is None else self.momentum,
             self.eps,
             data_format=self.data_format,
-            out=as_ndarray(f"{type(self).__name__}: out", out)[None] if single and out is not None else out,
+            out=out[None] if single and out is not None else out,
+            activation=self.activation,
+            residual=residual[None] if single and residual is not None else residual,
+            **options,
         )
-        return out if out is not None else y[0] if single else y
+        if single and isinstance(y, tuple):
+            return tuple(array[0] for array in y)
+        return out if single and out is not None else y[0] if single else y
 
 
 class InstanceNorm1d(_InstanceNorm):  # noqa: D101 (its __doc__ is made of two parts)

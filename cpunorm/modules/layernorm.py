@@ -1,6 +1,6 @@
 """LayerNorm."""
 
-from cpunorm import functional
+from cpunorm import _call, functional
 from cpunorm._arguments import as_normalized_shape
 from cpunorm.modules._module import Module, parameter_dtype
 
@@ -22,6 +22,8 @@ class LayerNorm(Module):
     device : None or "cpu"
     dtype : dtype-like
         Of the parameters; float32 by default.
+    activation : str, optional
+        What is done to the result: see `cpunorm.functional`.
 
     Raises
     ------
@@ -38,14 +40,30 @@ class LayerNorm(Module):
     array([-1.3416, -0.4472,  0.4472,  1.3416], dtype=float32)
     """
 
-    def __init__(self, normalized_shape, eps=1e-5, elementwise_affine=True, bias=True, device=None, dtype=None):
+    def __init__(
+        self,
+        normalized_shape,
+        eps=1e-5,
+        elementwise_affine=True,
+        bias=True,
+        device=None,
+        dtype=None,
+        *,
+        activation=None,
+    ):
         self.normalized_shape = as_normalized_shape(normalized_shape)
         self.elementwise_affine = elementwise_affine
-        super().__init__(self.normalized_shape, eps, elementwise_affine, bias, parameter_dtype(device, dtype))
+        dtype = parameter_dtype(device, dtype)
+        super().__init__(self.normalized_shape, eps, elementwise_affine, bias, dtype, activation)
 
-    def forward(self, input, *, out=None):
-        """Normalise `input`, of shape (..., *normalized_shape); see `functional.layer_norm`."""
-        return functional.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps, out=out)
+    def forward(self, input, *, out=None, residual=None, **options):
+        """Normalise `input`, of shape (..., *normalized_shape); see `functional.layer_norm`, of the other options too."""
+        parameters = self.normalized_shape, self.weight, self.bias, self.eps
+        if not options:
+            return _call.layer_norm(input, *parameters, out, self.activation, residual, None)
+        return functional.layer_norm(
+            input, *parameters, out=out, activation=self.activation, residual=residual, **options
+        )
 
     def extra_repr(self):
         """What stands between the brackets of the repr."""

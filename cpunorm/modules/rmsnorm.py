@@ -1,6 +1,6 @@
 """RMSNorm."""
 
-from cpunorm import functional
+from cpunorm import _call, functional
 from cpunorm._arguments import as_normalized_shape
 from cpunorm.modules._module import Module, parameter_dtype
 
@@ -23,6 +23,8 @@ class RMSNorm(Module):
         Of the parameters; float32 by default.
     unit_offset : bool
         Whether to multiply by 1 + weight (Gemma); the weight is 0 at first then.
+    activation : str, optional
+        What is done to the result: see `cpunorm.functional`.
 
     Raises
     ------
@@ -42,23 +44,34 @@ class RMSNorm(Module):
     _state = ("weight",)
 
     def __init__(
-        self, normalized_shape, eps=None, elementwise_affine=True, device=None, dtype=None, *, unit_offset=False
+        self,
+        normalized_shape,
+        eps=None,
+        elementwise_affine=True,
+        device=None,
+        dtype=None,
+        *,
+        unit_offset=False,
+        activation=None,
     ):
         self.normalized_shape = as_normalized_shape(normalized_shape)
         self.elementwise_affine = elementwise_affine
         self.unit_offset = unit_offset
-        super().__init__(self.normalized_shape, eps, elementwise_affine, False, parameter_dtype(device, dtype))
+        dtype = parameter_dtype(device, dtype)
+        super().__init__(self.normalized_shape, eps, elementwise_affine, False, dtype, activation)
         self.reset_parameters()
 
     def reset_parameters(self):
         """Set weight to what leaves values as they are, in place."""
         self._fill(weight=0 if self.unit_offset else 1)
 
-    def forward(self, input, *, out=None):
-        """Normalise `input`, of shape (..., *normalized_shape); see `functional.rms_norm`."""
-        return functional.rms_norm(
-            input, self.normalized_shape, self.weight, self.eps, unit_offset=self.unit_offset, out=out
-        )
+    def forward(self, input, *, out=None, residual=None, **options):
+        """Normalise `input`, of shape (..., *normalized_shape); see `functional.rms_norm`, of the other options too."""
+        shape, weight, eps, offset = self.normalized_shape, self.weight, self.eps, self.unit_offset
+        if not options:
+            return _call.rms_norm(input, shape, weight, None, eps, offset, out, self.activation, residual, None)
+        epilogue = {"activation": self.activation, "residual": residual}
+        return functional.rms_norm(input, shape, weight, eps, unit_offset=offset, out=out, **epilogue, **options)
 
     def extra_repr(self):
         """What stands between the brackets of the repr."""
