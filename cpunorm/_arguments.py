@@ -92,7 +92,7 @@ def check_array(name, value):
         raise TypeError(f"{name} must be a plain numpy.ndarray, got a masked array (masks are not supported)")
 
 
-def as_input(function, array, out, halves):
+def as_input(function, array, out, halves=False):
     """The input as a kernel can walk it, and the dtype of a result to be converted or copied to `out`, or None.
 
     `halves`: whether kernels take half precision; what is for a float32 `out` is widened all the same.
@@ -263,7 +263,7 @@ def default_eps(dtype):
     return float(np.finfo(computed_dtype(dtype)).eps)
 
 
-def check_activation(function, activation, takes_functions):
+def check_activation(function, activation, takes_functions=True):
     """Raise for what is neither the name of an activation nor, if the engine `takes_functions`, callable.
 
     Raises
@@ -274,6 +274,8 @@ def check_activation(function, activation, takes_functions):
         Neither, or a function that this engine can't take.
     """
     if isinstance(activation, str):
+        if activation in ACTIVATIONS:
+            return
         raise ValueError(f"{function}: activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
     if not callable(activation):
         raise TypeError(f"{function}: activation must be a str or a function, got {activation!r}")

@@ -155,7 +155,7 @@ def layer_norm(
 
     Parameters
     ----------
-    input : ndarray, (..., *normalized_shape)
+    input : ndarray, ``(..., *normalized_shape)``
         float32, float64, float16 or bfloat16, any strides.
     normalized_shape : int or sequence of int
     weight, bias : ndarray of shape `normalized_shape`, or None
@@ -408,7 +408,7 @@ def rms_norm(
 
     Parameters
     ----------
-    input : ndarray, (..., *normalized_shape)
+    input : ndarray, ``(..., *normalized_shape)``
         float32, float64, float16 or bfloat16, any strides.
     normalized_shape : int or sequence of int
     weight : ndarray of shape `normalized_shape`, or None
@@ -485,7 +485,7 @@ def add_layer_norm(
 
     Parameters
     ----------
-    input, residual : ndarray, (..., *normalized_shape)
+    input, residual : ndarray, ``(..., *normalized_shape)``
         Of one shape and dtype: float32, float64, float16 or bfloat16. What is not in C's order is copied.
     normalized_shape, weight, bias, eps
         As in `layer_norm`.
@@ -539,7 +539,7 @@ def add_rms_norm(
 
     Parameters
     ----------
-    input, residual : ndarray, (..., *normalized_shape)
+    input, residual : ndarray, ``(..., *normalized_shape)``
         Of one shape and dtype: float32, float64, float16 or bfloat16. What is not in C's order is copied.
     normalized_shape, weight, eps, unit_offset
         As in `rms_norm`.

@@ -163,7 +163,8 @@ def test_the_header_alone(language):
 def fields(text, start, end):
     """Names of the fields of the struct between `start` and `end`, in order."""
     body = text.partition(start)[2].partition(end)[0]
-    lines = re.sub(r"/\*.*?\*/", "", body, flags=re.DOTALL).splitlines()
+    body = re.sub(r"/\*.*?\*/|\((?:void|Py).*?\)| noexcept nogil", "", body, flags=re.DOTALL)
+    lines = re.sub(r"\(\*(\w+)\)", r"\1", body).splitlines()
     return [name for line in lines for name in re.findall(r"(\w+)[ ;]*(?:,|$)", line.strip())]
 
 
@@ -173,3 +174,4 @@ def test_the_header_and_the_pxd_have_the_same_fields():
     header = fields(HEADER.read_text(encoding="utf-8"), "struct cpunorm_Norm {", "\n};")
     assert header == fields(pxd, 'struct Norm "cpunorm_Norm":', "\n\n")
     assert header[:6] == ["samples", "outer", "middle", "channels", "inner", "x"]
+    assert "function" in header

@@ -196,7 +196,7 @@ def test_errors_are_those_of_the_call():
         cpunorm.explain(module, of((4, 6)))
     with pytest.raises(RuntimeError, match="normalized_shape"):
         cpunorm.explain(functional.layer_norm, of((4, 6)), 5)
-    with pytest.raises(TypeError, match="normalized_shape"):
+    with pytest.raises(TypeError, match="argument"):
         cpunorm.explain(functional.layer_norm, of((4, 6)))
     assert functional.layer_norm(of((4, 6)), 6).shape == (4, 6)  # they leave nothing behind
 

@@ -279,8 +279,9 @@ def group_norm(kinds):
 def _make_known(function, run_of):
     """Let Numba compile calls of `function`, whose parameters stand in `functional` alone, to what `run_of` returns."""
     # Those that are taken by name only are not so here: Numba mixes their defaults up with the others'.
+    bare = {"kind": inspect.Parameter.POSITIONAL_OR_KEYWORD, "annotation": inspect.Parameter.empty}
     parameters = inspect.signature(function).parameters.values()
-    signature = inspect.Signature([each.replace(kind=each.POSITIONAL_OR_KEYWORD) for each in parameters])
+    signature = inspect.Signature([each.replace(**bare) for each in parameters])
 
     def typed(*arguments, **named):
         call = signature.bind(*arguments, **named)

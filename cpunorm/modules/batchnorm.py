@@ -1,9 +1,13 @@
 """BatchNorm1d, BatchNorm2d, BatchNorm3d: one class, three ranks."""
 
+from typing import Any, Literal
+
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 from cpunorm import _call, _per_sample
 from cpunorm._arguments import dimension
+from cpunorm._types import Activation, Array, DataFormat, Scalar, Shape
 from cpunorm.modules._module import Module, parameter_dtype
 
 __all__ = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d"]
@@ -53,40 +57,48 @@ class _BatchNorm(Module):
 
     def __init__(
         self,
-        num_features,
-        eps=1e-5,
-        momentum=0.1,
-        affine=True,
-        track_running_stats=True,
-        device=None,
-        dtype=None,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: Literal["cpu"] | None = None,
+        dtype: DTypeLike | None = None,
         *,
-        bias=True,
-        data_format="channels_first",
-        activation=None,
-    ):
+        bias: bool = True,
+        data_format: DataFormat = "channels_first",
+        activation: Activation | None = None,
+    ) -> None:
         dtype = parameter_dtype(device, dtype)
-        self.num_features = dimension("num_features", num_features)
+        self.num_features: int = dimension("num_features", num_features)
+        self.eps = eps
         self.momentum = momentum
         self.affine = affine
         self.track_running_stats = track_running_stats
         self.data_format = data_format
-        super().__init__(self.num_features, eps, affine, bias, dtype, activation)
-        self.running_mean = np.zeros(num_features, dtype) if track_running_stats else None
-        self.running_var = np.ones(num_features, dtype) if track_running_stats else None
-        self.num_batches_tracked = np.zeros((), np.int64) if track_running_stats else None
+        super().__init__(self.num_features, affine, bias, dtype, activation)
+        self.running_mean: NDArray[Any] | None = np.zeros(num_features, dtype) if track_running_stats else None
+        self.running_var: NDArray[Any] | None = np.ones(num_features, dtype) if track_running_stats else None
+        self.num_batches_tracked: NDArray[np.int64] | None = np.zeros((), np.int64) if track_running_stats else None
 
-    def reset_running_stats(self):
+    def reset_running_stats(self) -> None:
         """Set running_mean to 0, running_var to 1 and num_batches_tracked to 0, in place."""
         if self.track_running_stats:
             self._fill(**NO_BATCHES)
 
-    def reset_parameters(self):
+    def reset_parameters(self) -> None:
         """Set weight to 1 and bias to 0 and reset the running statistics, in place."""
         self._fill(weight=1, bias=0, **(NO_BATCHES if self.track_running_stats else {}))
 
-    def forward(self, input, *, out=None, residual=None, lengths=None, **options):
-        """Normalise `input`, of shape (N, C, ...) or (N, ..., C); see `functional.batch_norm`, of the other options too.
+    def forward(
+        self,
+        input: Array[Shape, Scalar],
+        *,
+        out: Array[Shape, Any] | None = None,
+        residual: Array[Shape, Scalar] | None = None,
+        **options: Any,
+    ) -> Array[Shape, Scalar]:
+        """Normalise `input`, of shape (N, C, ...) or (N, ..., C); see `functional.batch_norm`.
 
         Raises
         ------
@@ -97,7 +109,8 @@ class _BatchNorm(Module):
         """
         input = self._checked(input)
         training, running_mean, running_var = self.training, self.running_mean, self.running_var
-        counter, momentum = None, 0.0
+        counter: NDArray[np.int64] | None = None
+        momentum: float | None = 0.0
         if training and self.track_running_stats:
             counter, momentum = self.num_batches_tracked, self.momentum
             if counter is None and momentum is None:
@@ -115,12 +128,12 @@ class _BatchNorm(Module):
             self.eps,
             self.data_format,
         )
-        if lengths is None and not options:
+        if not options:
             return _call.batch_norm(*arguments, out, self.activation, residual, None, counter)
-        extras = _per_sample.Extras(out, self.activation, residual, lengths=lengths, **options)
+        extras = _per_sample.Extras(out, self.activation, residual, **options)
         return _per_sample.batch_norm(*arguments, extras, counter)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         """What stands between the brackets of the repr."""
         shown = f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}"
         return f"{shown}, bias={self.bias is not None}, track_running_stats={self.track_running_stats}"

@@ -1,11 +1,14 @@
 """FrozenBatchNorm2d: what `torchvision.ops` has for trained networks whose statistics never move again."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cpunorm import functional
 from cpunorm._arguments import dimension
+from cpunorm._types import Activation, Array, DataFormat, Scalar, Shape
 from cpunorm.modules._module import IncompatibleKeys, Module
 
 __all__ = ["FrozenBatchNorm2d"]
@@ -53,24 +56,30 @@ class FrozenBatchNorm2d(Module):
     _state = ("weight", "bias", "running_mean", "running_var")
     _ranks = (4,)
 
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32]
+
     def __init__(
         self,
         num_features: int,
         eps: float = 1e-5,
         *,
-        data_format: str = "channels_first",
-        activation: str | None = None,
+        data_format: DataFormat = "channels_first",
+        activation: Activation | None = None,
     ) -> None:
-        super().__init__(dimension("num_features", num_features), eps, True, True, np.float32, activation)
-        self.running_mean = np.zeros_like(self.weight)
-        self.running_var = np.ones_like(self.weight)
+        super().__init__(dimension("num_features", num_features), True, True, np.float32, activation)
+        self.eps = eps
+        self.running_mean: NDArray[np.float32] = np.zeros_like(self.weight)
+        self.running_var: NDArray[np.float32] = np.ones_like(self.weight)
         self.data_format = data_format
 
     def reset_parameters(self) -> None:
         """Set weight and running_var to 1, bias and running_mean to 0, in place."""
         self._fill(weight=1, bias=0, running_mean=0, running_var=1)
 
-    def load_state_dict(self, state_dict: Mapping, strict: bool = True, *, prefix: str = "") -> IncompatibleKeys:
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, *, prefix: str = ""
+    ) -> IncompatibleKeys:
         """As all modules do, but a BatchNorm2d's ``num_batches_tracked`` is passed over."""
         counter = f"{prefix}num_batches_tracked"
         if hasattr(state_dict, "keys") and counter in state_dict.keys():  # noqa: SIM118
@@ -79,8 +88,13 @@ class FrozenBatchNorm2d(Module):
         return super().load_state_dict(state_dict, strict, prefix=prefix)
 
     def forward(
-        self, input: np.ndarray, *, out: np.ndarray | None = None, residual: np.ndarray | None = None
-    ) -> np.ndarray:
+        self,
+        input: Array[Shape, Scalar],
+        *,
+        out: Array[Shape, Any] | None = None,
+        residual: Array[Shape, Scalar] | None = None,
+        **options: Any,
+    ) -> Array[Shape, Scalar]:
         """Normalise `input`, of shape (N, C, H, W) or (N, H, W, C); see `functional.batch_norm`.
 
         Raises
@@ -102,6 +116,7 @@ class FrozenBatchNorm2d(Module):
             out=out,
             activation=self.activation,
             residual=residual,
+            **options,
         )
 
     def extra_repr(self) -> str:

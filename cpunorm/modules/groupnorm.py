@@ -1,7 +1,12 @@
 """GroupNorm."""
 
+from typing import Any, Literal
+
+from numpy.typing import DTypeLike
+
 from cpunorm import _call, functional
 from cpunorm._arguments import dimension, integer
+from cpunorm._types import Activation, Array, DataFormat, Scalar, Shape
 from cpunorm.modules._module import Module, parameter_dtype
 
 __all__ = ["GroupNorm"]
@@ -48,34 +53,42 @@ class GroupNorm(Module):
 
     def __init__(
         self,
-        num_groups,
-        num_channels,
-        eps=1e-5,
-        affine=True,
-        device=None,
-        dtype=None,
+        num_groups: int,
+        num_channels: int,
+        eps: float = 1e-5,
+        affine: bool = True,
+        device: Literal["cpu"] | None = None,
+        dtype: DTypeLike | None = None,
         *,
-        bias=True,
-        data_format="channels_first",
-        activation=None,
-    ):
-        self.num_channels = dimension("num_channels", num_channels)
-        self.num_groups = integer("num_groups", num_groups)
+        bias: bool = True,
+        data_format: DataFormat = "channels_first",
+        activation: Activation | None = None,
+    ) -> None:
+        self.num_channels: int = dimension("num_channels", num_channels)
+        self.num_groups: int = integer("num_groups", num_groups)
         if self.num_groups < 1 or self.num_channels % self.num_groups:
             raise ValueError(f"num_channels ({num_channels}) must be divisible by num_groups ({num_groups})")
+        self.eps = eps
         self.affine = affine
         self.data_format = data_format
-        super().__init__(self.num_channels, eps, affine, bias, parameter_dtype(device, dtype), activation)
+        super().__init__(self.num_channels, affine, bias, parameter_dtype(device, dtype), activation)
 
-    def forward(self, input, *, out=None, residual=None, **options):
-        """Normalise `input`, of shape (N, C, ...) or (N, ..., C); see `functional.group_norm`, of the other options too."""
+    def forward(
+        self,
+        input: Array[Shape, Scalar],
+        *,
+        out: Array[Shape, Any] | None = None,
+        residual: Array[Shape, Scalar] | None = None,
+        **options: Any,
+    ) -> Array[Shape, Scalar]:
+        """Normalise `input`, of shape (N, C, ...) or (N, ..., C); see `functional.group_norm`."""
         groups, weight, bias, eps, data_format = self.num_groups, self.weight, self.bias, self.eps, self.data_format
         if not options:
             return _call.group_norm(input, groups, weight, bias, eps, data_format, out, self.activation, residual, None)
-        options |= {"activation": self.activation, "residual": residual, "data_format": data_format}
-        return functional.group_norm(input, groups, weight, bias, eps, out=out, **options)
+        options |= {"out": out, "activation": self.activation, "residual": residual}
+        return functional.group_norm(input, groups, weight, bias, eps, data_format=data_format, **options)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         """What stands between the brackets of the repr."""
         shown = f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}"
         return f"{shown}, bias={self.bias is not None}"

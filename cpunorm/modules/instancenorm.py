@@ -1,9 +1,13 @@
 """InstanceNorm1d, InstanceNorm2d, InstanceNorm3d: one class, three ranks."""
 
 import warnings
+from typing import Any, Literal
+
+from numpy.typing import DTypeLike
 
 from cpunorm import functional
 from cpunorm._foreign import is_foreign, with_ndarrays
+from cpunorm._types import Activation, Array, DataFormat, Scalar, Shape
 from cpunorm.modules.batchnorm import _BatchNorm
 
 __all__ = ["InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d"]
@@ -47,18 +51,18 @@ class _InstanceNorm(_BatchNorm):
 
     def __init__(
         self,
-        num_features,
-        eps=1e-5,
-        momentum=0.1,
-        affine=False,
-        track_running_stats=False,
-        device=None,
-        dtype=None,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = False,
+        track_running_stats: bool = False,
+        device: Literal["cpu"] | None = None,
+        dtype: DTypeLike | None = None,
         *,
-        bias=True,
-        data_format="channels_first",
-        activation=None,
-    ):
+        bias: bool = True,
+        data_format: DataFormat = "channels_first",
+        activation: Activation | None = None,
+    ) -> None:
         super().__init__(
             num_features,
             eps,
@@ -72,9 +76,15 @@ class _InstanceNorm(_BatchNorm):
             activation=activation,
         )
 
-    def forward(self, input, *, out=None, residual=None, **options):
-        """Normalise `input`, of shape (N, C, ...) or (N, ..., C), or one such sample; see `functional.instance_norm`, of
-        the other options too.
+    def forward(
+        self,
+        input: Array[Shape, Scalar],
+        *,
+        out: Array[Shape, Any] | None = None,
+        residual: Array[Shape, Scalar] | None = None,
+        **options: Any,
+    ) -> Array[Shape, Scalar]:
+        """Normalise `input`, of shape (N, C, ...) or (N, ..., C), or one such sample; see `functional.instance_norm`.
 
         Raises
         ------
@@ -99,7 +109,7 @@ class _InstanceNorm(_BatchNorm):
             if self.affine:
                 raise ValueError(message)
             warnings.warn(message, UserWarning, stacklevel=3)
-        y = functional.instance_norm(
+        y: Any = functional.instance_norm(
             input[None] if single else input,
             self.running_mean,
             self.running_var,

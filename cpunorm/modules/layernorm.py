@@ -1,7 +1,13 @@
 """LayerNorm."""
 
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from numpy.typing import DTypeLike
+
 from cpunorm import _call, functional
 from cpunorm._arguments import as_normalized_shape
+from cpunorm._types import Activation, Array, Scalar, Shape
 from cpunorm.modules._module import Module, parameter_dtype
 
 __all__ = ["LayerNorm"]
@@ -42,30 +48,36 @@ class LayerNorm(Module):
 
     def __init__(
         self,
-        normalized_shape,
-        eps=1e-5,
-        elementwise_affine=True,
-        bias=True,
-        device=None,
-        dtype=None,
+        normalized_shape: int | Sequence[int],
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+        bias: bool = True,
+        device: Literal["cpu"] | None = None,
+        dtype: DTypeLike | None = None,
         *,
-        activation=None,
-    ):
-        self.normalized_shape = as_normalized_shape(normalized_shape)
+        activation: Activation | None = None,
+    ) -> None:
+        self.normalized_shape: tuple[int, ...] = as_normalized_shape(normalized_shape)
+        self.eps = eps
         self.elementwise_affine = elementwise_affine
-        dtype = parameter_dtype(device, dtype)
-        super().__init__(self.normalized_shape, eps, elementwise_affine, bias, dtype, activation)
+        super().__init__(self.normalized_shape, elementwise_affine, bias, parameter_dtype(device, dtype), activation)
 
-    def forward(self, input, *, out=None, residual=None, **options):
-        """Normalise `input`, of shape (..., *normalized_shape); see `functional.layer_norm`, of the other options too."""
-        parameters = self.normalized_shape, self.weight, self.bias, self.eps
+    def forward(
+        self,
+        input: Array[Shape, Scalar],
+        *,
+        out: Array[Shape, Any] | None = None,
+        residual: Array[Shape, Scalar] | None = None,
+        **options: Any,
+    ) -> Array[Shape, Scalar]:
+        """Normalise `input`, of shape ``(..., *normalized_shape)``; see `functional.layer_norm`."""
+        shape, weight, bias, eps = self.normalized_shape, self.weight, self.bias, self.eps
         if not options:
-            return _call.layer_norm(input, *parameters, out, self.activation, residual, None)
-        return functional.layer_norm(
-            input, *parameters, out=out, activation=self.activation, residual=residual, **options
-        )
+            return _call.layer_norm(input, shape, weight, bias, eps, out, self.activation, residual, None)
+        options |= {"out": out, "activation": self.activation, "residual": residual}
+        return functional.layer_norm(input, shape, weight, bias, eps, **options)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         """What stands between the brackets of the repr."""
         bias = self.bias is not None
         return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}, bias={bias}"

@@ -1,7 +1,13 @@
 """RMSNorm."""
 
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from numpy.typing import DTypeLike
+
 from cpunorm import _call, functional
 from cpunorm._arguments import as_normalized_shape
+from cpunorm._types import Activation, Array, Scalar, Shape
 from cpunorm.modules._module import Module, parameter_dtype
 
 __all__ = ["RMSNorm"]
@@ -45,34 +51,41 @@ class RMSNorm(Module):
 
     def __init__(
         self,
-        normalized_shape,
-        eps=None,
-        elementwise_affine=True,
-        device=None,
-        dtype=None,
+        normalized_shape: int | Sequence[int],
+        eps: float | None = None,
+        elementwise_affine: bool = True,
+        device: Literal["cpu"] | None = None,
+        dtype: DTypeLike | None = None,
         *,
-        unit_offset=False,
-        activation=None,
-    ):
-        self.normalized_shape = as_normalized_shape(normalized_shape)
+        unit_offset: bool = False,
+        activation: Activation | None = None,
+    ) -> None:
+        self.normalized_shape: tuple[int, ...] = as_normalized_shape(normalized_shape)
+        self.eps = eps
         self.elementwise_affine = elementwise_affine
         self.unit_offset = unit_offset
-        dtype = parameter_dtype(device, dtype)
-        super().__init__(self.normalized_shape, eps, elementwise_affine, False, dtype, activation)
+        super().__init__(self.normalized_shape, elementwise_affine, False, parameter_dtype(device, dtype), activation)
         self.reset_parameters()
 
-    def reset_parameters(self):
+    def reset_parameters(self) -> None:
         """Set weight to what leaves values as they are, in place."""
         self._fill(weight=0 if self.unit_offset else 1)
 
-    def forward(self, input, *, out=None, residual=None, **options):
-        """Normalise `input`, of shape (..., *normalized_shape); see `functional.rms_norm`, of the other options too."""
+    def forward(
+        self,
+        input: Array[Shape, Scalar],
+        *,
+        out: Array[Shape, Any] | None = None,
+        residual: Array[Shape, Scalar] | None = None,
+        **options: Any,
+    ) -> Array[Shape, Scalar]:
+        """Normalise `input`, of shape ``(..., *normalized_shape)``; see `functional.rms_norm`."""
         shape, weight, eps, offset = self.normalized_shape, self.weight, self.eps, self.unit_offset
         if not options:
             return _call.rms_norm(input, shape, weight, None, eps, offset, out, self.activation, residual, None)
-        epilogue = {"activation": self.activation, "residual": residual}
-        return functional.rms_norm(input, shape, weight, eps, unit_offset=offset, out=out, **epilogue, **options)
+        options |= {"out": out, "activation": self.activation, "residual": residual}
+        return functional.rms_norm(input, shape, weight, eps, unit_offset=offset, **options)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         """What stands between the brackets of the repr."""
         return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
