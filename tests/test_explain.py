@@ -45,6 +45,14 @@ def of(shape, dtype=F32):
             of((9, 6)),
             dict(zip(("running_mean", "running_var"), EVALUATION, strict=True)),
         ),
+        ("sum", functional.add_rms_norm, of((4, 96)), {"residual": of((4, 96)), "normalized_shape": 96}),
+        (
+            "columns",
+            functional.batch_norm,
+            of((2, 9, 96)),
+            {"running_mean": None, "running_var": None, "training": True}
+            | {"data_format": "channels_last", "lengths": [9, 4]},
+        ),
         ("lanes", functional.rms_norm, of((300, 8)), {"normalized_shape": 8}),
         ("lanes", functional.group_norm, of((30, 6, 4)), {"num_groups": 3}),
     ],

@@ -138,6 +138,69 @@ def test_out(engine, function, kind, place):
     assert written.tobytes() == expected.tobytes()
 
 
+EXTRAS = {
+    "batch_norm": {"return_stats": True},
+    "group_norm": {"scale": (4, 6), "shift": (4, 6), "return_stats": True},
+    "instance_norm": {"scale": (4, 6), "return_stats": True},
+    "layer_norm": {"scale": (4, 1, 1, 1), "shift": (4, 1, 1, 1)},
+    "rms_norm": {"shift": (4, 1, 1, 1), "return_stats": True},
+}
+
+
+@pytest.mark.parametrize("kind", WRITEABLE)
+@pytest.mark.parametrize("function", EXTRAS)
+def test_what_takes_several_calls(function, kind):
+    """Also there the arrays of extras are taken, and `out` comes back as it was given."""
+    plain, others = arrays_of(function)
+    own, _ = arrays_of(function)
+    for arrays in (plain, own):
+        arrays["residual"] = values(SHAPE)
+        arrays |= {
+            name: np.linspace(0, 1, int(np.prod(shape)), dtype=np.float32).reshape(shape)
+            for name, shape in EXTRAS[function].items()
+            if shape is not True
+        }
+    others |= {name: True for name, shape in EXTRAS[function].items() if shape is True}
+    with cpunorm.engine("cython"):
+        getattr(functional, function)(**plain, **others)
+        given = {name: kind(a) for name, a in own.items()}
+        result = getattr(functional, function)(**given, **others)
+    if "return_stats" in others:
+        result, mean, rstd = result
+        assert (type(mean), type(rstd)) == (np.ndarray, np.ndarray)
+    assert result is given["out"]
+    for name, moved in plain.items():
+        assert own[name].tobytes() == moved.tobytes(), name
+
+
+@pytest.mark.parametrize("kind", WRITEABLE)
+@pytest.mark.parametrize("function", ["add_layer_norm", "add_rms_norm"])
+def test_sums(function, kind):
+    x, residual, weight = values((4, 6)), values((4, 6))[::-1].copy(), affine((6,))[0]
+    with cpunorm.engine("cython"):
+        expected = getattr(functional, function)(x, residual, 6, weight)
+        fresh = getattr(functional, function)(kind(x), kind(residual), 6, kind(weight))
+        out, total = kind(np.empty_like(x)), kind(np.empty_like(x))
+        written = getattr(functional, function)(kind(x), residual, 6, weight, out=out, sum_out=total)
+    assert written[0] is out
+    assert written[1] is total
+    for one, other, own in zip(expected, fresh, (out, total), strict=True):
+        assert type(other) is np.ndarray
+        assert other.tobytes() == one.tobytes() == as_ndarray("it", own).tobytes()
+
+
+@pytest.mark.parametrize("kind", WRITEABLE)
+def test_residual_and_activation(kind):
+    x, residual = values(SHAPE), values(SHAPE)[::-1].copy()
+    with cpunorm.engine("cython"):
+        expected = functional.group_norm(x, 2, activation="silu", residual=residual)
+        y = functional.group_norm(kind(x), 2, activation="silu", residual=kind(residual))
+        assert functional.group_norm(x, 2, activation="silu", residual=kind(residual)).tobytes() == expected.tobytes()
+    assert y.tobytes() == expected.tobytes()
+    with pytest.raises(TypeError, match=r"group_norm: residual .*list"):
+        functional.group_norm(x, 2, residual=[])
+
+
 def test_torch_layouts_stay():
     torch = pytest.importorskip("torch")
     x = of_torch(values(SHAPE)).to(memory_format=torch.channels_last)
