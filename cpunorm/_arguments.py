@@ -392,7 +392,7 @@ def _overlap(a, b):
 
 
 def check_target(function, name, out, array, dtype):
-    """Raise unless `out` is a writeable array of the shape of `array` and of `dtype`, each element in memory of its own."""
+    """Raise unless `out` is a writeable array of the shape of `array` and of `dtype`, no element lying on another."""
     check_array(f"{function}: {name}", out)
     if not out.flags.writeable:
         raise ValueError(f"{function}: {name} is read-only")

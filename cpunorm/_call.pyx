@@ -238,16 +238,19 @@ cdef int finish_of(
     return 0
 
 
-cdef object laid_out_as(object y, object array):
-    """`array` in the type and strides of y: itself, or a copy."""
+cdef bint is_laid_out_as(object array, object y) noexcept:
+    """Whether `array` has the type and strides of y."""
     cdef int axis
-    cdef bint same = cnp.PyArray_CheckExact(array) and type_of(array) == type_of(y) and is_behaved(array)
+    if not (cnp.PyArray_CheckExact(array) and type_of(array) == type_of(y) and is_behaved(array)):
+        return False
     for axis in range(ndim_of(y)):
-        if not same:
-            break
-        same = length_of(y, axis) == 1 or stride_of(array, axis) == stride_of(y, axis)
-    if same:
-        return array
+        if length_of(y, axis) > 1 and stride_of(array, axis) != stride_of(y, axis):
+            return False
+    return True
+
+
+cdef object copy_like(object y, object array):
+    """`array` in the type and strides of a y that is dense."""
     copy = new_like(y)
     np.copyto(copy, array, casting="unsafe")
     return copy
@@ -452,7 +455,8 @@ cdef object run(
     cdef KernelSet* chosen = kernels  # both of the same engine: another thread may change it meanwhile
     forward = python_forward
     cdef object given = x
-    cdef object y = new_like(x) if out is None or dtype is not None or not is_plain(out) else out
+    cdef object y = new_like(x) if out is None or dtype is not None or not is_plain(out) or (
+        residual is not None and not is_laid_out_as(residual, out)) else out
     cdef bint turned = False
     cdef Py_ssize_t size = size_of(x)
     # Rows are walked in logical order, so it may be that they must lie so; what lies across samples isn't walked.
@@ -468,7 +472,8 @@ cdef object run(
     n.x.data, n.y.data = data_of(x), data_of(y)
     n.element = element_of(x)
     if residual is not None:
-        residual = laid_out_as(y, residual)
+        if not is_laid_out_as(residual, y):
+            residual = copy_like(y, residual)
         n.residual = data_of(residual)
     reads = 1 if n.statistic == GIVEN else 2
     if n.activation > RELU:
@@ -652,7 +657,8 @@ cpdef object group_norm(input, num_groups, weight, bias, eps, data_format, out, 
     cdef Py_ssize_t channels = length_of(x, axis), size = size_of(x)
     if not PyLong_CheckExact(num_groups):
         num_groups = _arguments.integer("group_norm: num_groups", num_groups)
-    if not 0 < num_groups <= channels or channels % <Py_ssize_t> num_groups or size == <Py_ssize_t> num_groups:
+    if not 0 < num_groups <= channels or channels % <Py_ssize_t> num_groups or (
+            size == <Py_ssize_t> num_groups and moments is None):  # a sample of several may have one value per group
         _arguments.check_groups(x, channels, num_groups)
     cdef Py_ssize_t groups = num_groups
     n.eps = eps_of("group_norm", eps, True)

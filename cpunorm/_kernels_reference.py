@@ -73,7 +73,7 @@ def forward(x, y, groups, along, given, about_zero, mean, var, weight, bias, eps
             mu = 0 if about_zero else z.mean(axis=axes, keepdims=True)
             sigma2 = np.square(z - mu).mean(axis=axes, keepdims=True)
             if mean is not None:
-                mean[:], var[:] = mu.ravel(), sigma2.ravel()
+                mean[:], var[:] = np.ravel(mu), sigma2.ravel()
         z = ((z - mu) / np.sqrt(sigma2 + eps)).reshape(x.shape)
         follow = (outer, middle, 1, inner) if along else (channels, 1)
         if weight is not None:

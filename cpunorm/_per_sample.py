@@ -1,7 +1,7 @@
 """Norms whose samples differ in more than their values: scale and shift of each, lengths; and statistics returned.
 
-Each is a few calls of `_call`, one per sample, of views; an empty slice goes first, so that all is checked before anything
-is written.
+Each is a few calls of `_call`, one per sample, of views; an empty slice goes first, so that all is checked before
+anything is written.
 """
 
 import functools
@@ -77,7 +77,7 @@ def batch_norm(
         raise ValueError(f"{name}: expected more than 1 value per channel in training, got lengths {lengths}")
     if training and pieces:
         parts = [
-            (n, *_call.batch_moments(input[piece], data_format)) for n, piece in zip(filter(None, lengths), pieces)
+            (n, *_call.batch_moments(input[piece], data_format)) for n, piece in zip(filter(None, lengths), pieces, strict=True)
         ]
         moments = _merged(parts)
     elif not training:
@@ -94,6 +94,10 @@ def batch_norm(
 @_of_any_arrays
 def group_norm(input, num_groups, weight, bias, eps, data_format, extras):
     """`functional.group_norm` with what differs between samples."""
+    _arguments.check_array("group_norm: input", input)
+    channels = input.shape[_arguments.channel_axis("group_norm", input, data_format)]
+    num_groups = _arguments.integer("group_norm: num_groups", num_groups)
+    _arguments.check_groups(input, channels, num_groups)
 
     def call(x, weight, bias, out, residual, moments):
         _call.group_norm(x, num_groups, weight, bias, eps, data_format, out, extras.activation, residual, moments)
@@ -107,6 +111,9 @@ def instance_norm(input, running_mean, running_var, weight, bias, use_input_stat
     name, vectors = "instance_norm", (running_mean, running_var)
     _arguments.check_array(f"{name}: input", input)
     channels = input.shape[_arguments.channel_axis(name, input, data_format)]
+    use_input_stats = _arguments.boolean(f"{name}: use_input_stats", use_input_stats)
+    if use_input_stats and extras.lengths is not None and 1 in list(extras.lengths):
+        raise ValueError(f"{name}: expected more than 1 position per channel in training, got lengths {extras.lengths}")
     numbers = use_input_stats, momentum, eps, data_format
     _call.instance_norm(input[:0], *vectors, weight, bias, *numbers, None, extras.activation, None, None)
     given = (None, None) if use_input_stats else vectors
@@ -312,7 +319,7 @@ def _merged(parts):
     """Mean and variance of all parts (count, mean, var): Chan's update, pairwise."""
     while len(parts) > 1:
         joined = []
-        for (n, mean, var), (m, other_mean, other_var) in zip(parts[::2], parts[1::2]):
+        for (n, mean, var), (m, other_mean, other_var) in zip(parts[::2], parts[1::2], strict=False):
             delta, total = other_mean - mean, n + m
             with np.errstate(all="ignore"):
                 joined.append(

@@ -487,7 +487,7 @@ def add_layer_norm(
     ----------
     input, residual : ndarray, ``(..., *normalized_shape)``
         Of one shape and dtype: float32, float64, float16 or bfloat16. What is not in C's order is copied.
-    normalized_shape, weight, bias, eps
+    normalized_shape, weight, bias, eps : int or sequence of int, ndarray or None, ndarray or None, float
         As in `layer_norm`.
     activation : str, optional
         What is done to y: see `cpunorm.functional`.
@@ -541,7 +541,7 @@ def add_rms_norm(
     ----------
     input, residual : ndarray, ``(..., *normalized_shape)``
         Of one shape and dtype: float32, float64, float16 or bfloat16. What is not in C's order is copied.
-    normalized_shape, weight, eps, unit_offset
+    normalized_shape, weight, eps, unit_offset : int or sequence of int, ndarray or None, float or None, bool
         As in `rms_norm`.
     activation : str, optional
         What is done to y: see `cpunorm.functional`.

@@ -213,17 +213,20 @@ def storm(calls, more="", **environment):
     return fresh.output(code, **environment)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["cython", "numba"])
 def test_a_storm_of_ten_thousand_calls(engine):
     assert storm(10_000, CPUNORM_ENGINE=engine) == "10000"
 
 
+@pytest.mark.slow
 def test_a_storm_on_the_threading_layer_that_runs_one_region_at_a_time():
     """Numba's workqueue ends the process when two parallel regions meet."""
     more = "import numba; print(numba.threading_layer())"
     assert storm(1000, more, CPUNORM_ENGINE="numba", NUMBA_THREADING_LAYER="workqueue") == "1000\nworkqueue"
 
 
+@pytest.mark.slow
 @forks
 @pytest.mark.parametrize("layer", ["default", "workqueue"])
 def test_a_storm_of_forks(layer):

@@ -130,6 +130,7 @@ def test_group_norm_refuses():
     refused(numba.TypingError, "data_format must be one of", elsewhere, x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(40, 768), (2, 100_000), (3, 5)])
 def test_layer_norm(shape):
     x, parameters = values(shape), affine(shape[1:])
@@ -164,6 +165,7 @@ def test_out_and_strides():
     refused(numba.TypingError, "out is read-only", layer_norm_into, x, x)
 
 
+@pytest.mark.slow
 def test_numba_finds_it_by_itself(entry_point, tmp_path):
     code = f"""
 import sys; sys.path.insert(0, {os.fspath(entry_point)!r})

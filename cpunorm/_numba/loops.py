@@ -122,6 +122,7 @@ FEW = 20  # values of a short domain
 FOLDED = 512  # columns of a line, if lines of few columns can be seen as one
 TILE = 16384  # values of a step of the apply
 TINY, LARGEST = 1e-36, float(np.finfo(np.float32).max)  # of a mean square and a sum that kept their digits
+LEAST_VAR, MOST_VAR = 1e-280, 1.7e308  # where squares of float64 keep their digits
 
 # Not called by Python.  What is not `inlined` says so, for Numba passes that on from a function to those that it calls.
 OPTIONS = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
@@ -350,6 +351,40 @@ def exact_moments(plan, x, start, stop, buffer):
         return sums(plan, x, start, stop, 0.0, buffer)[0] / n, np.nan
     s, q = sums(plan, x, start, stop, mean, buffer)
     return mean + s / n, not_negative(q - s * (s / n))
+
+
+@inlined
+def settled(plan, p, d, mean, var):
+    """Mean, variance and 1 / sqrt(variance + eps) of the domain d of values like p's, from its first two."""
+    if itemsize(p) == 8 and not (LEAST_VAR <= var + plan.norm.eps <= MOST_VAR):
+        return extreme(plan, pointer(plan.norm.x.data, 0.0), d, mean, var)
+    return mean, var, 1 / math.sqrt(var + plan.norm.eps)
+
+
+@jit
+def extreme(plan, x, d, mean, var):
+    """`settled` of a domain whose variance left the range of float64: from its values times a power of 2."""
+    apart()
+    norm, power, centre = plan.norm, 2.0**600 if var < 1 else 2.0**-600, 0.0
+    n, about_zero = float(plan.member * norm.outer * norm.middle * norm.inner), norm.statistic == ABOUT_ZERO
+    domain, squares = shifted(x, domain_at(plan, norm.x, d)), 0.0
+    for _ in range(2):
+        total = squares = 0.0
+        for c in range(plan.member):
+            for i in range(norm.outer):
+                for j in range(norm.middle):
+                    line = shifted(domain, c * norm.x.channel + i * norm.x.outer + j * norm.x.middle)
+                    for k in range(norm.inner):
+                        value = line[k * norm.x.inner] * power - centre
+                        total += value
+                        squares += value * value
+        if not about_zero:
+            centre += total / n
+            squares -= total * (total / n)
+    squares /= n
+    if squares - squares != 0:  # Inf or NaN among the values
+        return mean, var, 1 / math.sqrt(var + norm.eps)
+    return centre / power, squares / power / power, power / math.sqrt(squares + norm.eps * power * power)
 
 
 @inlined
@@ -658,7 +693,7 @@ def merge_group(mean, m2, lines, group):
 
 @jit
 def finish_columns(plan, x, sample, column, n, moments, table, buffer):
-    """From mean and M2 of n columns, which are whole groups, mean and var of these, and coefficients of the columns."""
+    """From mean and M2 of n columns, which are whole groups, mean and rstd of these, and coefficients of the columns."""
     norm, mean, var, group = plan.norm, moments, shifted(moments, n), plan.member * plan.inside
     wide, first_group, lines = n // plan.fold, column // group, plan.size // plan.fold
     if norm.statistic != GIVEN:
@@ -674,14 +709,15 @@ def finish_columns(plan, x, sample, column, n, moments, table, buffer):
                 var[g] /= lines
             else:  # to where nothing is read any more
                 mean[g], var[g] = merge_group(shifted(mean, g * group), shifted(var, g * group), lines, group)
-    if norm.mean:
-        known = sample * norm.groups + first_group
-        known_mean, known_var = shifted(pointer(norm.mean, 0.0), known), shifted(pointer(norm.var, 0.0), known)
-        for g in range(wide // group):
-            if norm.statistic == GIVEN:
-                mean[g], var[g] = known_mean[g], known_var[g]
-            else:
-                known_mean[g], known_var[g] = mean[g], var[g]
+    known = sample * norm.groups + first_group
+    known_mean, known_var = shifted(pointer(norm.mean, 0.0), known), shifted(pointer(norm.var, 0.0), known)
+    for g in range(wide // group):
+        if norm.statistic == GIVEN:
+            mean[g], var[g] = known_mean[g], 1 / math.sqrt(known_var[g] + norm.eps)
+        else:
+            mean[g], squared, var[g] = settled(plan, x, known + g, mean[g], var[g])
+            if norm.mean:
+                known_mean[g], known_var[g] = mean[g], squared
     channels = wide // plan.inside
     spread_out(mean, channels // plan.member, plan.member, 1)
     spread_out(var, channels // plan.member, plan.member, 1)
@@ -702,8 +738,8 @@ def spread_out(p, n, each, times):
 
 
 @jit
-def set_coefficients(plan, channel, n, gap, mean, var, table):
-    """high, scale and shift, rows of the table `gap` apart, of n channels."""
+def set_coefficients(plan, channel, n, gap, mean, rstd, table):
+    """high, scale and shift, rows of the table `gap` apart, of n channels; `mean` and `rstd` are used up."""
     apart()
     norm, kind = plan.norm, type(table[0])
     high, scale, shift = table, shifted(table, gap), shifted(table, 2 * gap)
@@ -711,15 +747,14 @@ def set_coefficients(plan, channel, n, gap, mean, var, table):
     for c in range(n):
         high[c] = kind(mean[c])
         mean[c] -= high[c]
-        var[c] = 1 / math.sqrt(var[c] + norm.eps)
     if norm.weight and not norm.along:
         for c in range(n):
-            var[c] *= weight[c]
+            rstd[c] *= weight[c]
     for c in range(n):
-        scale[c], shift[c] = kind(var[c]), kind(-times(mean[c], var[c]))
+        scale[c], shift[c] = kind(rstd[c]), kind(-times(mean[c], rstd[c]))
     if norm.bias and not norm.along:
         for c in range(n):
-            shift[c] = kind(bias[c] - times(mean[c], var[c]))
+            shift[c] = kind(bias[c] - times(mean[c], rstd[c]))
 
 
 @jit
@@ -925,10 +960,10 @@ def simple_rows(plan, d, stop, x, y):
         mean, m2 = k + s / size, not_negative(q - s * (s / size))
         if 2 * s * s > size * q or left_range(x, q, size, plan.tiny):
             mean, m2 = part_moments(plan, source, np.intp(0), n, buffer)
-        var = m2 / size
+        mean, var, rstd = settled(plan, x, domain, mean, m2 / size)
         if norm.mean:
             known_mean[domain], known_var[domain] = mean, var
-        rstd, high = 1 / math.sqrt(var + norm.eps), kind(mean)
+        high = kind(mean)
         scale, shift = kind(rstd), kind(-times(mean - high, rstd))
         if along:
             w = shifted(pointer(plan.weight, high), group * plan.step)
@@ -947,7 +982,8 @@ def given_rows(plan, d, stop, x, y):
         channel = d % norm.groups
         some = min(64, stop - d, norm.groups - channel)
         for c in range(some):
-            mean[c], var[c] = pointer(norm.mean, 0.0)[channel + c], pointer(norm.var, 0.0)[channel + c]
+            mean[c] = pointer(norm.mean, 0.0)[channel + c]
+            var[c] = 1 / math.sqrt(pointer(norm.var, 0.0)[channel + c] + norm.eps)
         set_coefficients(plan, channel, some, 64, mean, var, table)
         for c in range(some):
             source, target = shifted(x, domain_at(plan, norm.x, d + c)), shifted(y, domain_at(plan, norm.y, d + c))
@@ -956,18 +992,17 @@ def given_rows(plan, d, stop, x, y):
 
 
 @jit
-def finish_domain(plan, d, moments):
+def finish_domain(plan, p, d, moments):
     """From mean and M2 of the parts of a domain its mean and 1 / sqrt(var + eps), in place of the first."""
     norm = plan.norm
     known_mean, known_var = pointer(norm.mean, 0.0), pointer(norm.var, 0.0)
     if norm.statistic == GIVEN:
-        mean, var = known_mean[d % norm.groups], known_var[d % norm.groups]
-    else:
-        merge_tree(moments, plan.parts, plan.part, plan.size, np.intp(1))
-        mean, var = moments[0], moments[1] / plan.size
-        if norm.mean:
-            known_mean[d], known_var[d] = mean, var
-    moments[0], moments[1] = mean, 1 / math.sqrt(var + norm.eps)
+        moments[0], moments[1] = known_mean[d % norm.groups], 1 / math.sqrt(known_var[d % norm.groups] + norm.eps)
+        return
+    merge_tree(moments, plan.parts, plan.part, plan.size, np.intp(1))
+    moments[0], var, moments[1] = settled(plan, p, d, moments[0], moments[1] / plan.size)
+    if norm.mean:
+        known_mean[d], known_var[d] = moments[0], var
 
 
 @inlined
@@ -1026,7 +1061,7 @@ def rows_of(zero, version):
         norm, buffer, moments = plan.norm, stack(2048, x[0]), pointer(plan.scratch, 0.0)
         first, stop, part, parts = i // plan.parts, i // plan.parts + 1, i % plan.parts, 1
         if phase == FINISH:
-            finish_domain(plan, i, shifted(moments, 2 * i * plan.parts))
+            finish_domain(plan, x, i, shifted(moments, 2 * i * plan.parts))
             return 0
         if phase == WHOLE:
             first, stop, part, parts = i * plan.chunk, min((i + 1) * plan.chunk, plan.domains), 0, plan.parts
@@ -1038,7 +1073,7 @@ def rows_of(zero, version):
                     to = min((p + 1) * plan.part, plan.size)
                     here[2 * p], here[2 * p + 1] = part_moments(plan, source, p * plan.part, to, buffer)
             if phase == WHOLE:
-                finish_domain(plan, d, here)
+                finish_domain(plan, x, d, here)
             if phase != MOMENTS:
                 target, to = shifted(y, domain_at(plan, norm.y, d)), min((part + parts) * plan.part, plan.size)
                 apply_rows(plan, source, target, d, part * plan.part, to, here[0], here[1], buffer)
@@ -1121,9 +1156,9 @@ def short_of(zero, version):
             transpose(plan, x, norm.x, plan.values.x, plan.dense_x, d, n, block, READ)
             tile_moments(plan, block, wide, np.intp(0), size, np.intp(0), n, mean, m2, block)
             for j in range(n):
-                m2[j] /= size
+                mean[j], var, m2[j] = settled(plan, x, d + j, mean[j], m2[j] / size)
                 if norm.mean:
-                    pointer(norm.mean, 0.0)[d + j], pointer(norm.var, 0.0)[d + j] = mean[j], m2[j]
+                    pointer(norm.mean, 0.0)[d + j], pointer(norm.var, 0.0)[d + j] = mean[j], var
             set_coefficients(plan, np.intp(0), n, n, mean, m2, table)
             high, scale, shift = (
                 load_some(table, 0, n, like),
