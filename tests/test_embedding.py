@@ -175,3 +175,11 @@ def test_the_header_and_the_pxd_have_the_same_fields():
     assert header == fields(pxd, 'struct Norm "cpunorm_Norm":', "\n\n")
     assert header[:6] == ["samples", "outer", "middle", "channels", "inner", "x"]
     assert "function" in header
+
+
+def test_numba_has_the_same_fields():
+    """Its kernels find them by their places in memory."""
+    pytest.importorskip("numba")
+    from cpunorm._numba import loops
+
+    assert list(loops.NORM.names) == fields(HEADER.read_text(encoding="utf-8"), "struct cpunorm_Norm {", "\n};")
