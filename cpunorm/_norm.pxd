@@ -4,6 +4,8 @@ What its fields mean says `include/cpunorm.h`, which other people's extensions a
 a field at the end whose zero means "as before".  An engine checks nothing and knows no error message.
 """
 
+from cpunorm._reduction cimport Reduction, Sliding, Standardization
+
 cdef extern from "cpunorm.h":
     cdef enum Statistic "cpunorm_Statistic":
         CENTRED "CPUNORM_CENTRED"
@@ -69,3 +71,9 @@ cdef struct KernelSet:
     int (*forward)(const Norm* norm, int threads) noexcept nogil
     # What `forward` would do; -1 as there.  NULL in kernel sets that can't say.
     int (*explain)(const Norm* norm, Plan* plan) noexcept nogil
+    # The moments of slices.  Returns 0, or -1 without memory; the bits do not depend on `threads`.
+    int (*moments)(const Reduction* reduction, int threads) noexcept nogil
+    # y = (x - mean) * scale, clipped.
+    void (*standardize)(const Standardization* job, int threads) noexcept nogil
+    # The same by the moments of a window of frames around each.
+    void (*slide)(const Sliding* job, int threads) noexcept nogil

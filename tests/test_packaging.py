@@ -22,6 +22,7 @@ COMPILED = [
     "_kernels_v3",
     "_kernels_v4",
     "_memory",
+    "_reduction",
     "_running",
 ]
 PUBLIC = [
@@ -35,6 +36,7 @@ PUBLIC = [
     "InstanceNorm3d",
     "LayerNorm",
     "LocalResponseNorm",
+    "Moments",
     "RMSNorm",
     "__version__",
     "empty_cache",
@@ -47,11 +49,14 @@ PUBLIC = [
     "get_engine",
     "get_include",
     "get_num_threads",
+    "moments",
     "num_threads",
     "set_cache_limit",
     "set_engine",
     "set_num_threads",
     "show_config",
+    "standardize",
+    "standardize_sliding",
     "warmup",
 ]
 

@@ -95,7 +95,7 @@ class Module:
     _state: tuple[str, ...] = ("weight", "bias")
     _ranks: tuple[int, ...] = ()  # of its input, for classes named after them
 
-    activation: Activation | None = None
+    activation: Activation | None = None  # of what was pickled before there were any
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class Module:
     ) -> None:
         if activation is not None:
             check_activation(type(self).__name__, activation)
-            self.activation = activation
+        self.activation = activation
         self.training: bool = True
         self.weight: NDArray[Any] | None = np.ones(shape, dtype) if affine else None
         self.bias: NDArray[Any] | None = np.zeros(shape, dtype) if affine and bias else None
@@ -119,23 +119,13 @@ class Module:
             cls.__call__ = cls.forward  # type: ignore[method-assign]
 
     def __call__(
-        self,
-        input: Array[Shape, Scalar],
-        *,
-        out: Array[Shape, Any] | None = None,
-        residual: Array[Shape, Scalar] | None = None,
-        **options: Any,
+        self, input: Array[Shape, Scalar], *, out: Array[Shape, Any] | None = None, **options: Any
     ) -> Array[Shape, Scalar]:
         """The same as `forward`."""
-        return self.forward(input, out=out, residual=residual, **options)
+        return self.forward(input, out=out, **options)
 
     def forward(
-        self,
-        input: Array[Shape, Scalar],
-        *,
-        out: Array[Shape, Any] | None = None,
-        residual: Array[Shape, Scalar] | None = None,
-        **options: Any,
+        self, input: Array[Shape, Scalar], *, out: Array[Shape, Any] | None = None, **options: Any
     ) -> Array[Shape, Scalar]:
         """Normalise `input`, of the shape that each module says, with the keyword arguments of its function."""
         raise NotImplementedError
