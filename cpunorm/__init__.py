@@ -1,8 +1,9 @@
 """Normalisation layers for NumPy arrays on CPUs, with the names and numbers of `torch.nn`."""
 
 from cpunorm import functional
-from cpunorm._config import show_config
+from cpunorm._config import get_include, show_config
 from cpunorm._engine import engine, get_engine, set_engine, warmup
+from cpunorm._explain import explain
 from cpunorm._fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 from cpunorm._memory import empty_cache, get_cache_limit, set_cache_limit
 from cpunorm._moments import Moments
@@ -39,11 +40,13 @@ __all__ = [
     "__version__",
     "empty_cache",
     "engine",
+    "explain",
     "functional",
     "fuse_conv_bn_weights",
     "fuse_linear_bn_weights",
     "get_cache_limit",
     "get_engine",
+    "get_include",
     "get_num_threads",
     "moments",
     "num_threads",

@@ -163,17 +163,42 @@ def threads():
     return threads_at(nanoseconds(), 0)
 
 
-cpdef int threads_for(Py_ssize_t size, int reads) noexcept:
-    """How many threads a kernel gets that reads `size` values `reads` times: a team must save more than it costs.
+cdef enum Worth:
+    SMALL, ASLEEP, TEAM
+
+
+cdef inline Worth worth_of(Py_ssize_t work, long long passed) noexcept:
+    """Whether a team saves more than it costs, `passed` nanoseconds after the last call that was worth one.
 
     That depends on whether the team is awake: its threads wait busily for some milliseconds after a call, then sleep.
     """
+    if work < parallel_from:
+        return SMALL
+    return TEAM if passed < AWAKE or work >= parallel_asleep_from else ASLEEP
+
+
+cpdef int threads_for(Py_ssize_t size, int reads) noexcept:
+    """How many threads a kernel gets that reads `size` values `reads` times."""
     global last_worthy
     cdef long long now, before = last_worthy
-    if reads * size < parallel_from or num_threads == 1:
+    if num_threads == 1 or worth_of(reads * size, 0) == SMALL:
         return 1
     now = last_worthy = nanoseconds()
-    return threads_at(now, PINNED) if now - before < AWAKE or reads * size >= parallel_asleep_from else 1
+    return threads_at(now, PINNED) if worth_of(reads * size, now - before) == TEAM else 1
+
+
+def explained_threads(Py_ssize_t work):
+    """What `threads_for` would say now of so many values read, and why."""
+    cdef int most = threads()
+    cdef Worth worth = worth_of(work, nanoseconds() - last_worthy)
+    if most == 1:
+        return 1, "one thread is all that a call may use"
+    if worth == SMALL:
+        return 1, f"{work} values read are fewer than the {parallel_from} from which on a team of threads pays"
+    if worth == ASLEEP:
+        return 1, (f"the team sleeps, {AWAKE // 1_000_000} ms after the last call that was worth one; waking it pays "
+                   f"from {parallel_asleep_from} values read on, not for {work}")
+    return most, f"{work} values read are worth a team"
 
 
 cdef void call_ends(Py_ssize_t size, int reads) noexcept:

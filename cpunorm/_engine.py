@@ -15,7 +15,17 @@ from cpunorm import _call, _cpu, _reduction
 from cpunorm._levels import LEVELS
 from cpunorm._types import EngineName
 
-__all__ = ["check_one_of", "engine", "force_isa", "get_engine", "isa_levels", "select", "set_engine", "warmup"]
+__all__ = [
+    "check_one_of",
+    "compiled_kernels",
+    "engine",
+    "force_isa",
+    "get_engine",
+    "isa_levels",
+    "select",
+    "set_engine",
+    "warmup",
+]
 
 ENGINES = ("cython", "numba", "reference")
 MODULES = {"numba": "_numba.engine", "reference": "_kernels_reference"}
@@ -62,6 +72,11 @@ def force_isa(isa):
     """Use this ISA level in `set_engine`, the best one if None."""
     global _forced_isa
     _forced_isa = None if isa is None else _usable_isa(isa)
+
+
+def compiled_kernels():
+    """The Cython kernels of the ISA level that is forced, else of the best one that runs here."""
+    return importlib.import_module(f"cpunorm.{LEVELS[_usable_isa(_forced_isa)].module}")
 
 
 def select(engine, isa=None):
