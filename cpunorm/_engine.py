@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import DTypeLike
 
-from cpunorm import _call, _cpu
+from cpunorm import _call, _cpu, _reduction
 from cpunorm._levels import LEVELS
 from cpunorm._types import EngineName
 
@@ -82,6 +82,7 @@ def select(engine, isa=None):
     module = LEVELS[isa].module if isa else MODULES[engine]
     kernels, _engine, _isa = importlib.import_module(f"cpunorm.{module}"), engine, isa
     _call.use_kernels(kernels)
+    _reduction.use_kernels(kernels)
 
 
 def set_engine(name: EngineName) -> None:

@@ -20,7 +20,7 @@ class Extras(NamedTuple):
 
     out: Any
     activation: Any
-    residual: Any
+    residual: Any = None
     scale: Any = None
     shift: Any = None
     lengths: Any = None
@@ -52,7 +52,8 @@ def batch_norm(
         raise ValueError(f"{name}: expected more than 1 value per channel in training, got lengths {lengths}")
     if training and pieces:
         parts = [
-            (n, *_call.batch_moments(input[piece], data_format)) for n, piece in zip(filter(None, lengths), pieces, strict=True)
+            (n, *_call.batch_moments(input[piece], data_format))
+            for n, piece in zip(filter(None, lengths), pieces, strict=True)
         ]
         moments = _merged(parts)
     elif not training:

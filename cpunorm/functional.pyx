@@ -1,9 +1,6 @@
 # cython: language_level=3, binding=True, embedsignature=False
 """The norms as functions, with the positional arguments of `torch.nn.functional`.
 
-Here are names, defaults and what they mean; `_call` checks the arguments and runs the kernel, `_per_sample` what takes
-several. Compiled, for the sake of the 60 ns that it would cost to hand these defaults on in Python.
-
 Common to all:
 
 - the output has the input's shape, dtype and order of strides; it is computed in float64 for float64 and
@@ -20,6 +17,9 @@ Common to all:
 - ``lengths`` are the numbers of valid positions of each sample: what lies behind takes no part, and ``pad_value`` comes out;
 - ``return_stats`` returns (y, mean, rstd) with the float64 mean and 1 / sqrt(var + eps) of each domain.
 """
+
+# Here are names, defaults and what they mean; `_call` checks the arguments and runs the kernel, `_per_sample` what takes
+# several. Compiled, for the sake of the 60 ns that it would cost to hand these defaults on in Python.
 
 from cpunorm cimport _call
 

@@ -27,9 +27,10 @@ from numba.core.errors import NumbaError
 from cpunorm._numba import activations, forward
 from cpunorm._numba.lanes import STATE
 from cpunorm._numba.plan import KINDS
+from cpunorm._numba.statistics import moments, slide, standardize
 from cpunorm._numba.steps import STEPS
 
-__all__ = ["FORWARD", "address_of", "compile_for"]  # noqa: F822, see __getattr__
+__all__ = ["FORWARD", "address_of", "compile_for", "moments", "slide", "standardize"]  # noqa: F822, see __getattr__
 
 CACHE_ERRORS = OSError, RuntimeError, EOFError, pickle.UnpicklingError  # no place, no room, a damaged file
 ZEROS = np.float32(0), np.float64(0)  # of each element

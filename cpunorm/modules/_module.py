@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self, overload
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -105,7 +105,7 @@ class Module:
     _state: tuple[str, ...] = ("weight", "bias")
     _ranks: tuple[int, ...] = ()  # of its input, for classes named after them
 
-    activation: Activation | None = None
+    activation: Activation | None = None  # of what was pickled before there were any
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class Module:
     ) -> None:
         if activation is not None:
             check_activation(type(self).__name__, activation)
-            self.activation = activation
+        self.activation = activation
         self.training: bool = True
         self.weight: NDArray[Any] | None = np.ones(shape, dtype) if affine else None
         self.bias: NDArray[Any] | None = np.zeros(shape, dtype) if affine and bias else None
@@ -126,27 +126,31 @@ class Module:
         """Calling a module is calling its `forward`, without a step between."""
         super().__init_subclass__()
         if "forward" in vars(cls):
-            cls.__call__ = cls.forward  # type: ignore[method-assign]
+            cls.__call__ = cls.forward  # type: ignore[assignment, method-assign]
 
+    @overload
     def __call__(
         self,
         input: Array[Shape, Scalar],
         *,
         out: Array[Shape, Any] | None = None,
-        residual: Array[Shape, Scalar] | None = None,
+        return_stats: Literal[False] = False,
         **options: Any,
-    ) -> Array[Shape, Scalar]:
-        """The same as `forward`."""
-        return self.forward(input, out=out, residual=residual, **options)
-
-    def forward(
+    ) -> Array[Shape, Scalar]: ...
+    @overload
+    def __call__(
         self,
         input: Array[Shape, Scalar],
         *,
         out: Array[Shape, Any] | None = None,
-        residual: Array[Shape, Scalar] | None = None,
+        return_stats: Literal[True],
         **options: Any,
-    ) -> Array[Shape, Scalar]:
+    ) -> tuple[Array[Shape, Scalar], NDArray[np.float64], NDArray[np.float64]]: ...
+    def __call__(self, input: Any, **options: Any) -> Any:
+        """The same as `forward`."""
+        return self.forward(input, **options)
+
+    def forward(self, input: Any, *, out: Any = None, **options: Any) -> Any:
         """Normalise `input`, of the shape that each module says, with the keyword arguments of its function."""
         raise NotImplementedError
 

@@ -76,12 +76,7 @@ class _InstanceNorm(_BatchNorm):
         )
 
     def forward(
-        self,
-        input: Array[Shape, Scalar],
-        *,
-        out: Array[Shape, Any] | None = None,
-        residual: Array[Shape, Scalar] | None = None,
-        **options: Any,
+        self, input: Array[Shape, Scalar], *, out: Array[Shape, Any] | None = None, **options: Any
     ) -> Array[Shape, Scalar]:
         """Normalise `input`, of shape (N, C, ...) or (N, ..., C), or one such sample; see `functional.instance_norm`.
 
@@ -117,11 +112,11 @@ class _InstanceNorm(_BatchNorm):
             data_format=self.data_format,
             out=out[None] if single and out is not None else out,
             activation=self.activation,
-            residual=residual[None] if single and residual is not None else residual,
-            **options,
+            **({name: value[None] if single and name == "residual" else value for name, value in options.items()}),
         )
         if single and isinstance(y, tuple):
-            return tuple(array[0] for array in y)
+            y = tuple(array[0] for array in y)
+            return y
         return out if single and out is not None else y[0] if single else y
 
 
