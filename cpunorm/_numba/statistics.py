@@ -159,7 +159,7 @@ def standardize(x, axes, mean, mean_low, scale, least, most, y):
         y.transpose(order)[...] = z
 
 
-window = numba.njit(cache=True, nogil=True, error_model="numpy")(window)
+window = jit(window)
 
 
 @jit
