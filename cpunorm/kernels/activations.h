@@ -1,7 +1,7 @@
 /* Activations of a register of values.  Included by lines.h for float and for double.
 
-   Of float, those with an exponential are computed in double and rounded once: what their polynomials leave out is below a
-   thirtieth of that rounding, so they are within 0.54 ulp, subnormal results too.  Of double, lane by lane, by the C library.
+   Of float, those with an exponential are computed in double and rounded once; what their polynomials leave out is a part
+   of that rounding, so they are within 1 ulp, subnormal results too.  Of double, lane by lane, by the C library.
    What the formulas of real numbers make of Inf and NaN is what comes out. */
 
 #define CHOOSE(mask, a, b) ((VEC) (((MASK) (mask) & (MASK) (a)) | (~(MASK) (mask) & (MASK) (b))))
@@ -48,17 +48,34 @@ typedef float Pair __attribute__((vector_size(8)));
     __builtin_shufflevector(__builtin_convertvector(a, Pair), __builtin_convertvector(b, Pair), 0, 1, 2, 3)
 #endif
 
-ALWAYS Wide wide_between(Wide v, double low, double high) {
-    v = CHOOSE_WIDE(v < low, WIDE(low), v);
-    return CHOOSE_WIDE(v > high, WIDE(high), v);
+/* Neither changes NaN. */
+ALWAYS Wide wide_at_least(Wide v, double low) {
+#if VECTOR_BYTES == 64
+    return (Wide) _mm512_max_pd((__m512d) WIDE(low), (__m512d) v);
+#elif VECTOR_BYTES == 32
+    return (Wide) _mm256_max_pd((__m256d) WIDE(low), (__m256d) v);
+#else
+    return CHOOSE_WIDE(v < low, WIDE(low), v);
+#endif
+}
+ALWAYS Wide wide_at_most(Wide v, double high) { return -wide_at_least(-v, -high); }
+
+/* 1 / v, 2^-140 <= v, to 2^-27 of it. */
+ALWAYS Wide reciprocal(Wide v) {
+#if VECTOR_BYTES == 64
+    const Wide r = (Wide) _mm512_rcp14_pd((__m512d) v);
+    return r + r * (1 - v * r);
+#else
+    return 1 / v;
+#endif
 }
 
-/* exp(x) - 1, |x| <= 700, to 2^-31 of it: x = n log(2) + r, with a polynomial for exp(r) - 1. */
+/* exp(x) - 1, |x| <= 700, to 2^-26 of it: x = n log(2) + r, with a polynomial for exp(r) - 1. */
 ALWAYS Wide exponential_minus_1(Wide x, Wide *power) {
     const double rounding = 6755399441055744.0;  /* 1.5 * 2^52: what is added to it is rounded, and its low bits */
     const Wide shifted = x * 1.4426950408889634 + rounding, r = x - (shifted - rounding) * 0.6931471805599453;
-    const Wide p = ((((WIDE(0.00019845884362776063) * r + 0.001394072044761632) * r + 0.008333389575252191) * r
-                     + 0.04166635981341429) * r + 0.1666666636883546) * r + 0.5000000044401736;
+    const Wide p = (((WIDE(0.0013882507582336611) * r + 0.008366580475650575) * r + 0.0416672018164052) * r
+                    + 0.16666543176576337) * r + 0.49999998143968133;
     *power = (Wide) (((WideBits) shifted << 52) + (WideBits) WIDE(1));  /* 2^n */
     return r + r * r * p;
 }
@@ -68,32 +85,30 @@ ALWAYS Wide exponential(Wide x) {
     return power + power * e;
 }
 
-ALWAYS Wide wide_sigmoid(Wide x) { return 1 / (1 + exponential(wide_between(-x, -150, 150))); }
+ALWAYS Wide wide_sigmoid(Wide x) { return reciprocal(1 + exponential(wide_at_most(wide_at_least(-x, -150), 150))); }
 ALWAYS Wide wide_silu(Wide x) {
-    x = CHOOSE_WIDE(x < -150.0, WIDE(-150), x);
-    return x / (1 + exponential(wide_between(-x, -150, 150)));
+    x = wide_at_least(x, -150);
+    return x * reciprocal(1 + exponential(wide_at_least(-x, -150)));
 }
 ALWAYS Wide wide_gelu_tanh(Wide x) {  /* z = sqrt(2/pi) (x + 0.044715 x^3): x (1 + tanh(z)) / 2 = x / (1 + exp(-2 z)) */
-    x = CHOOSE_WIDE(x < -16.0, WIDE(-16), x);
-    const Wide z = x * (1.5957691216057308 + 0.07135481627159587 * (x * x));
-    return x / (1 + exponential(wide_between(-z, -400, 400)));
+    x = wide_at_least(x, -16);
+    const Wide z = x * (-1.5957691216057308 - 0.07135481627159587 * (x * x));
+    return x * reciprocal(1 + exponential(wide_at_least(z, -150)));
 }
-ALWAYS Wide wide_gelu(Wide x) {  /* x P(x) of the normal distribution; P(-t) = exp(-t^2 / 2) q(t), q to 2^-29 of it */
-    x = CHOOSE_WIDE(x < -16.0, WIDE(-16), x);
-    Wide t = (Wide) ((WideBits) x & INT64_MAX);
-    t = CHOOSE_WIDE(t > 16.0, WIDE(16), t);
-    const Wide s = (t - 3.5) / (t + 3.5);
-    const Wide q = (((((((((WIDE(-1.96015237531754e-05) * s - 4.9889022749288906e-05) * s + 0.00013358764237576264) * s
-                         + 0.00038826979391936136) * s - 0.0013817638718879952) * s - 0.0015608716053409182) * s
-                      + 0.0190657010302543) * s - 0.06163948891982603) * s + 0.12585524734796294) * s
-                   - 0.1871396966585236) * s + 0.10634515367353;
+ALWAYS Wide wide_gelu(Wide x) {  /* x P(x) of the normal distribution; P(-t) = exp(-t^2 / 2) q(t), q to 2^-26 of it */
+    x = wide_at_least(x, -16);
+    const Wide t = wide_at_most((Wide) ((WideBits) x & INT64_MAX), 16), s = (t - 3) * reciprocal(t + 3);
+    const Wide q = ((((((((WIDE(5.306273232429855e-05) * s + 0.00011491019609718026) * s - 0.00033891881878102097) * s
+                        - 0.0009831946782645885) * s + 0.002904352932757193) * s + 0.006131916283374962) * s
+                     - 0.04621325792743722) * s + 0.12322504339132011) * s - 0.20640262069962723) * s
+                   + 0.12151394748981093;
     const Wide tail = t * q * exponential(t * t * -0.5);
-    return CHOOSE_WIDE(x < 0.0, -tail, x - tail);
+    return wide_at_least(x, 0) - tail;
 }
 ALWAYS Wide wide_tanh(Wide x) {  /* (exp(2 x) - 1) / (exp(2 x) + 1), without cancellation near 0 */
     Wide power;
-    const Wide e = exponential_minus_1(wide_between(x + x, -50, 50), &power), w = power - 1 + power * e;
-    return w / (w + 2);
+    const Wide e = exponential_minus_1(wide_at_most(wide_at_least(x + x, -50), 50), &power), w = power - 1 + power * e;
+    return w * reciprocal(w + 2);
 }
 
 #define IN_DOUBLE(name, where, value)                                                                                 \
