@@ -224,7 +224,7 @@ cdef int finish_of(
         else:
             _arguments.check_activation(function, activation, address_of is not None)
             n.activation = FUNCTION
-            n.function = <void (*)(void*, Py_ssize_t) noexcept nogil> <size_t> address_of(activation, element_of(x))
+            n.function = <void (*)(void*, Py_ssize_t) noexcept nogil> <size_t> address_of(function, activation, element_of(x))
     if residual is not None and not (
             residual is out and array is x or is_plain_out(residual, x) and (out is None or separate(residual, out))):
         _arguments.check_residual(function, residual, array, out)

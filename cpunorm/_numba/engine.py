@@ -10,6 +10,7 @@ import pickle
 import warnings
 import zlib
 from pathlib import Path
+from types import FunctionType
 
 import llvmlite.binding
 import numpy as np
@@ -21,19 +22,22 @@ except ModuleNotFoundError:
     raise ModuleNotFoundError(message, name="numba") from None
 from numba import types
 from numba.core.compiler_lock import global_compiler_lock
+from numba.core.errors import NumbaError
 
-from cpunorm._numba import lanes, loops
+from cpunorm._numba import activations, lanes, loops
 
-__all__ = ["FORWARD", "compile_for"]  # noqa: F822, see __getattr__
+__all__ = ["FORWARD", "address_of", "compile_for"]  # noqa: F822, see __getattr__
 
 CACHE_ERRORS = OSError, RuntimeError, EOFError, pickle.UnpicklingError  # no place, no room, a damaged file
 ZEROS = np.float32(0), np.float64(0)  # of each element
 SIGNATURES = {loops.FORWARD: types.intc(types.intp, types.intc), loops.SHARE: types.intc(*[types.intp] * 5)}
 STEP = types.intc(*[types.intp] * 4)
-VERSION = zlib.crc32(b"".join(Path(module.__file__).read_bytes() for module in (lanes, loops)))
+ACTIVATION = types.void(types.intp, types.intp)
+VERSION = zlib.crc32(b"".join(Path(module.__file__).read_bytes() for module in (activations, lanes, loops)))
 
 state = np.zeros(loops.STATE_WORDS, np.intp)
 compiled = {}  # the C functions, by their place in `state`
+activated = {}  # functions of the user's, and the C functions for them, by id and element
 _cached_on_disk = True
 
 
@@ -48,10 +52,13 @@ def _compile(index):
         elif index == loops.SHARE:
             numba.set_num_threads(numba.get_num_threads())  # now there are the functions that it calls
             function = loops.share_of(VERSION)
+        elif index >= loops.ACTIVATE:
+            number = index - loops.ACTIVATE
+            function = activations.activation_of(number, ZEROS[number // activations.ACTIVATIONS], VERSION)
         else:
             element, kind = divmod(index, loops.KINDS)
             function = loops.STEPS[kind](ZEROS[element], VERSION)
-        signature = SIGNATURES.get(index, STEP)
+        signature = ACTIVATION if index >= loops.ACTIVATE else SIGNATURES.get(index, STEP)
         if _cached_on_disk:
             try:
                 compiled[index] = numba.cfunc(signature, cache=True, error_model="numpy")(function)
@@ -64,6 +71,27 @@ def _compile(index):
         if index == loops.SHARE and state[loops.REGIONS] != loops.TAKEN and numba.threading_layer() == "workqueue":
             state[loops.REGIONS] = loops.FREE
         state[index] = compiled[index].address
+
+
+def address_of(name, function, element):
+    """The address of the C function that does `function`, of one number, to values of an element in place.
+
+    Raises
+    ------
+    TypeError
+        Numba can't compile it: the message begins with `name`.
+    """
+    key = id(function), element  # which stay theirs, for what is compiled is kept, and keeps the function
+    with global_compiler_lock:
+        if key not in activated:
+            scalar = numba.njit(function) if isinstance(function, FunctionType) else function
+            try:
+                code = activations.own_activation_of(scalar, ZEROS[element])
+                activated[key] = function, numba.cfunc(ACTIVATION, error_model="numpy")(code)
+            except NumbaError as error:
+                message = f"{name}: Numba can't compile the activation {function!r} for {ZEROS[element].dtype}"
+                raise TypeError(message) from error
+    return activated[key][1].address
 
 
 def compile_for(dtype):

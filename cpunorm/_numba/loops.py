@@ -21,6 +21,7 @@ import numba
 import numpy as np
 from numba.np.numpy_support import from_dtype
 
+from cpunorm._numba.activations import ACTIVATIONS
 from cpunorm._numba.lanes import (
     REGISTERS,
     add,
@@ -32,7 +33,9 @@ from cpunorm._numba.lanes import (
     fma,
     free,
     get_threads,
+    inlined,
     itemsize,
+    jit,
     lanes,
     load,
     load_first,
@@ -57,18 +60,20 @@ __all__ = ["NORM", "STEPS", "compiled", "forward_of", "norm_at", "share_of"]  # 
 
 INT, CINT, DOUBLE = np.intp, np.int32, np.float64
 GIVEN, ABOUT_ZERO = 1, 2  # of `Statistic`
+FUNCTION = ACTIVATIONS  # of `Activation`
 OPERAND = np.dtype([(name, INT) for name in ("data", "sample", "outer", "middle", "channel", "inner")], align=True)
 NORM = np.dtype(  # the fields of `_norm.pxd`
     [(name, INT) for name in ("samples", "outer", "middle", "channels", "inner")]
     + [("x", OPERAND), ("y", OPERAND), ("element", CINT), ("statistic", CINT), ("groups", INT), ("along", CINT)]
-    + [(name, INT) for name in ("weight", "bias", "mean", "var")]
+    + [("weight", INT), ("bias", INT), ("parameter_element", CINT), ("residual", INT), ("activation", CINT)]
+    + [(name, INT) for name in ("function", "addend", "total", "mean", "var")]
     + [("eps", DOUBLE)],
     align=True,
 )
 AXES = np.dtype([(name, INT, 4) for name in ("n", "x", "y")])  # lengths and strides, outermost first
 ROWS, COLUMNS, SHORT = range(3)  # kinds
 KINDS, PHASES = 3, 5
-READ, WRITE = np.intp(0), np.intp(1)  # of `move`; not literals, for which Numba compiles functions twice
+READ, WRITE, ADD = map(np.intp, range(3))  # of `carry`; not literals, for which Numba compiles functions twice
 SPREAD, WHOLE, MOMENTS, FINISH, APPLY = range(5)  # phases
 PLAN = np.dtype(
     [
@@ -95,6 +100,9 @@ PLAN = np.dtype(
         ("repeated", INT),  # each so many times
         ("weight", INT),  # addresses
         ("bias", INT),
+        ("summand", INT),  # the address of what the addend is added to; x is the total then
+        ("finish", INT),  # whether y goes through `write`
+        ("residual", INT),  # values from y to the residual
         ("bytes", INT),  # of the scratch
         ("scratch", INT),  # the address of float64 mean and M2 of each part (and column)
         ("slot", INT),  # bytes of the scratch of a thread, if `whole`
@@ -108,7 +116,8 @@ PLAN = np.dtype(
 NORM_WORDS, PLAN_WORDS = NORM.itemsize // 8, PLAN.itemsize // 8
 
 # The memory `state`: addresses of functions (first those of the steps of each element and kind), and what is asked.
-SHARE, FORWARD, COMPILE, REGIONS, MOST_THREADS, STATE_WORDS = range(2 * KINDS, 2 * KINDS + 6)
+SHARE, FORWARD, COMPILE, REGIONS, MOST_THREADS, ACTIVATE = range(2 * KINDS, 2 * KINDS + 6)
+STATE_WORDS = ACTIVATE + 2 * ACTIVATIONS  # from ACTIVATE on, the activations of each element
 ANY, FREE, TAKEN = range(3)  # parallel regions at a time: any number; one, and there is none; one or none, and no more
 
 CHAIN = 8  # values that a lane adds up before its sum is added to others
@@ -124,9 +133,6 @@ TILE = 16384  # values of a step of the apply
 TINY, LARGEST = 1e-36, float(np.finfo(np.float32).max)  # of a mean square and a sum that kept their digits
 LEAST_VAR, MOST_VAR = 1e-280, 1.7e308  # where squares of float64 keep their digits
 
-# Not called by Python.  What is not `inlined` says so, for Numba passes that on from a function to those that it calls.
-OPTIONS = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-jit, inlined = (functools.partial(numba.njit, **OPTIONS, forceinline=forced) for forced in (False, True))
 norm_at, plan_at = record_at(from_dtype(NORM)), record_at(from_dtype(PLAN))
 
 
@@ -210,23 +216,41 @@ def copy(source, source_step, target, target_step, n):
             target[i * target_step] = source[i * source_step]
 
 
+@inlined
+def carry(memory, memory_step, place, step, n, what):
+    """READ: n values from memory to a place in a buffer; WRITE: back; ADD: added to those in the buffer."""
+    if what == READ:
+        copy(memory, memory_step, place, step, n)
+    elif what == WRITE:
+        copy(place, step, memory, memory_step, n)
+    else:
+        for i in range(n):
+            place[i * step] += memory[i * memory_step]
+
+
 @jit
-def move(p, n, strides, start, stop, buffer, step, out):
-    """The values start..stop of a sequence into a buffer, or `out` of it."""
+def move(p, n, strides, start, stop, buffer, step, what):
+    """`carry` the values start..stop of a sequence."""
     apart()
     i, j, k = place_of(n, start // n[3])
     at, begin = start, start % n[3]
     while at < stop:
         some = min(stop - at, n[3] - begin)
         memory = shifted(p, i * strides[0] + j * strides[1] + k * strides[2] + begin * strides[3])
-        place = shifted(buffer, (at - start) * step)
-        if out:
-            copy(place, step, memory, strides[3], some)
-        else:
-            copy(memory, strides[3], place, step, some)
+        carry(memory, strides[3], shifted(buffer, (at - start) * step), step, some, what)
         at += some
         begin = 0
         i, j, k = following(n, i, j, k)
+
+
+@inlined
+def write(plan, carried, y, buffer, n, *where):
+    """y = n values in the buffer, after the residual is added to them and the activation done."""
+    if plan.norm.residual:
+        carried(plan, shifted(y, plan.residual), buffer, ADD, *where)
+    if plan.norm.activation:
+        call(plan.norm.function, address_of(buffer), n)
+    carried(plan, y, buffer, WRITE, *where)
 
 
 @inlined
@@ -448,6 +472,12 @@ def coefficients(plan, rstd, low, like, channel):
     )
 
 
+@inlined
+def carry_run(plan, p, buffer, what, step, n):
+    """`carry` n values at p, `step` apart."""
+    carry(p, step, buffer, 1, n, what)
+
+
 @jit
 def apply_rows(plan, x, y, d, start, stop, mean, rstd, buffer):
     """The values start..stop of the domain d, which x and y point to."""
@@ -466,11 +496,13 @@ def apply_rows(plan, x, y, d, start, stop, mean, rstd, buffer):
         some = min(stop - at, n[3] - begin)
         source = shifted(x, i * axes.x[0] + j * axes.x[1] + k * axes.x[2] + begin * axes.x[3])
         target = shifted(y, i * axes.y[0] + j * axes.y[1] + k * axes.y[2] + begin * axes.y[3])
-        if axes.x[3] != 1 or axes.y[3] != 1:
+        packed = plan.finish or axes.y[3] != 1
+        if packed or axes.x[3] != 1:
             some = min(some, BLOCK * lanes(x))
+        if axes.x[3] != 1:
             copy(source, axes.x[3], buffer, 1, some)
             source = buffer
-        place = target if axes.y[3] == 1 else buffer
+        place = buffer if packed else target
         if along:
             offset = c * plan.step + at
             apply_along(source, place, some, high, scale, shift, shifted(weight, offset), shifted(bias, offset))
@@ -479,8 +511,8 @@ def apply_rows(plan, x, y, d, start, stop, mean, rstd, buffer):
                 channel = c + (k if channel_axis == 2 else j if channel_axis == 1 else i)
                 scale, shift = coefficients(plan, rstd, low, high, channel)
             apply_constant(source, place, some, high, scale, shift)
-        if axes.y[3] != 1:
-            copy(buffer, 1, target, axes.y[3], some)
+        if packed:
+            write(plan, carry_run, target, buffer, some, axes.y[3], some)
         at += some
         begin += some
         if begin == n[3]:
@@ -496,25 +528,31 @@ def lines_at(plan, x, pitch, line, number, column, columns, buffer):
     """Lines of the sample at x and their pitch: in memory, or, where they don't lie evenly, packed."""
     if pitch:
         return shifted(x, line * pitch + column), pitch
-    pack_lines(plan, x, READ, line, number, column, columns, buffer)
+    pack_lines(plan, x, buffer, READ, line, number, column, columns)
     return buffer, lanes(x)
 
 
 @jit
-def pack_lines(plan, p, out, line, number, column, columns, buffer):
-    """Some columns of lines of the sample at p into a buffer with one vector for each, or `out` of it."""
+def pack_lines(plan, p, buffer, what, line, number, column, columns):
+    """`carry` some columns of lines of the sample at p; the buffer has one vector for each line."""
     apart()
     axes, along = plan.lines, plan.columns
-    strides, along_strides = (axes.y, along.y) if out else (axes.x, along.x)
+    strides, along_strides, pitch = axes.y, along.y, plan.dense_y
+    if what == READ:
+        strides, along_strides, pitch = axes.x, along.x, plan.dense_x
     for row in range(number):
         at = column
+        if pitch:
+            memory = shifted(p, (line + row) * pitch + column)
+            carry(memory, 1, shifted(buffer, row * lanes(p)), 1, columns, what)
+            continue
         while at < column + columns:
             some, start = min(column + columns - at, plan.wide - at % plan.wide), at % plan.wide
             index = (line + row) * plan.fold + at // plan.wide
             i, j, k = place_of(axes.n, index // axes.n[3])
             offset = i * strides[0] + j * strides[1] + k * strides[2] + index % axes.n[3] * strides[3]
             place = shifted(buffer, row * lanes(p) + at - column)
-            move(shifted(p, offset), along.n, along_strides, start, start + some, place, np.intp(1), out)
+            move(shifted(p, offset), along.n, along_strides, start, start + some, place, np.intp(1), what)
             at += some
 
 
@@ -772,39 +810,35 @@ def apply_columns(plan, x, y, start, stop, column, n, table, stride, buffer):
             high, scale = load_some(table, c, m, like), load_some(table, stride + c, m, like)
             shift = load_some(table, 2 * stride + c, m, like)
             source, gap = lines_at(plan, x, plan.dense_x, line, number, column + c, some, buffer)
-            target, y_gap = buffer, lanes(x)
-            if plan.dense_y:
-                target, y_gap = shifted(y, line * plan.dense_y + column + c), plan.dense_y
+            packed = plan.finish or not plan.dense_y
+            target, y_gap, kept = buffer, lanes(x), lanes(x)
+            if not packed:
+                target, y_gap, kept = shifted(y, line * plan.dense_y + column + c), plan.dense_y, m
             for i in range(number):
                 z = fma(sub(load_some(source, i * gap, m, like), high), scale, shift)
                 if along:
                     z = fma(z, vector(x, weight[line + i]), vector(x, bias[line + i]))
-                store_some(target, i * y_gap, m, z)
-            if not plan.dense_y:
-                pack_lines(plan, y, WRITE, line, number, column + c, some, buffer)
+                store_some(target, i * y_gap, kept, z)
+            if packed:
+                write(plan, pack_lines, y, buffer, number * lanes(x), line, number, column + c, some)
 
 
 # Short domains.
 
 
 @jit
-def transpose(plan, p, operand, strides, dense, d, n, block, out):
-    """The values of n domains from d on as columns of the block, or `out` of it."""
+def transpose(plan, p, block, what, operand, strides, dense, d, n):
+    """`carry` the values of n domains from d on, which are columns of the block."""
     apart()
     wide, size = lanes(p), plan.size
     if dense and operand.channel == size and (plan.norm.samples == 1 or operand.sample == plan.norm.groups * size):
         memory = shifted(p, d * size)
         for i in range(size):
-            if out:
-                for j in range(n):
-                    memory[j * size + i] = block[i * wide + j]
-            else:
-                for j in range(n):
-                    block[i * wide + j] = memory[j * size + i]
+            carry(shifted(memory, i), size, shifted(block, i * wide), 1, n, what)
     else:
         for j in range(n):
             memory = shifted(p, domain_at(plan, operand, d + j))
-            move(memory, plan.values.n, strides, 0, size, shifted(block, j), wide, out)
+            move(memory, plan.values.n, strides, 0, size, shifted(block, j), wide, what)
 
 
 # Plans: how a norm is seen and cut.
@@ -860,6 +894,8 @@ def make_plan(plan, threads):
         positions //= norm.samples
         plan.domains *= norm.samples
     plan.tiny = TINY if norm.eps < TINY else 0.0
+    plan.finish = norm.residual or norm.activation
+    plan.residual = (norm.residual - norm.y.data) // (8 if norm.element else 4)
     # The axes outside the channels, the channels, the axes inside.
     lines, values, at, channel = plan.lines, plan.values, 0, 0
     for side in range(2):
@@ -901,8 +937,9 @@ def make_plan(plan, threads):
     plan.slot = 16 * plan.parts
     dense = plan.dense_x and plan.dense_y
     plain = norm.along or not (norm.weight or norm.bias)
-    given = norm.statistic == GIVEN and plan.parts == 1
-    plan.simple = dense and (given or (norm.statistic != GIVEN and plain and plan.size <= BLOCK * vector))
+    given = norm.statistic == GIVEN and plan.parts == 1 and not plan.finish
+    one_block = norm.statistic != GIVEN and plain and plan.size <= BLOCK * vector
+    plan.simple = dense and norm.y.data and (given or one_block)
     plan.bytes = plan.slot * (threads if plan.whole else plan.domains)
 
 
@@ -938,6 +975,18 @@ def plan_columns(plan, threads, size):
     plan.bytes = plan.slot * (threads if plan.whole else norm.samples)
 
 
+# The sum that rows are those of.
+
+
+@jit
+def add_up(plan, start, stop, like):
+    """total = x + addend, of the values start..stop."""
+    norm = plan.norm
+    x, addend, total = pointer(plan.summand, like), pointer(norm.addend, like), pointer(norm.total, like)
+    for i in range(start, stop):
+        total[i] = x[i] + addend[i]
+
+
 # Steps: `whole`, all of some domains; or in three phases the moments of parts, the coefficients, and y.
 
 
@@ -963,13 +1012,15 @@ def simple_rows(plan, d, stop, x, y):
         mean, var, rstd = settled(plan, x, domain, mean, m2 / size)
         if norm.mean:
             known_mean[domain], known_var[domain] = mean, var
-        high = kind(mean)
+        high, place = kind(mean), buffer if plan.finish else target
         scale, shift = kind(rstd), kind(-times(mean - high, rstd))
         if along:
             w = shifted(pointer(plan.weight, high), group * plan.step)
-            apply_along(source, target, n, high, scale, shift, w, shifted(pointer(plan.bias, high), group * plan.step))
+            apply_along(source, place, n, high, scale, shift, w, shifted(pointer(plan.bias, high), group * plan.step))
         else:
-            apply_constant(source, target, n, high, scale, shift)
+            apply_constant(source, place, n, high, scale, shift)
+        if plan.finish:
+            write(plan, carry_run, target, buffer, n, 1, n)
         group = group + 1 if group + 1 < norm.groups else 0
 
 
@@ -1023,7 +1074,7 @@ def steps_of(plan, phase):
         return samples * plan.chunks if columns else (plan.domains + plan.chunk - 1) // plan.chunk
     if phase == FINISH:
         return samples if columns else plan.domains
-    if phase == MOMENTS and plan.norm.statistic == GIVEN:
+    if (phase == MOMENTS and plan.norm.statistic == GIVEN) or (phase == APPLY and not plan.norm.y.data):
         return 0
     if phase == APPLY and columns:
         tall = apply_lines(plan)
@@ -1056,6 +1107,8 @@ def rows_of(zero, version):
         x, y = pointer(plan.norm.x.data, zero), pointer(plan.norm.y.data, zero)
         if plan.simple:
             d, stop = i * plan.chunk, min((i + 1) * plan.chunk, plan.domains)
+            if plan.norm.addend:
+                add_up(plan, d * plan.size, stop * plan.size, zero)
             given_rows(plan, d, stop, x, y) if plan.norm.statistic == GIVEN else simple_rows(plan, d, stop, x, y)
             return 0
         norm, buffer, moments = plan.norm, stack(2048, x[0]), pointer(plan.scratch, 0.0)
@@ -1065,6 +1118,9 @@ def rows_of(zero, version):
             return 0
         if phase == WHOLE:
             first, stop, part, parts = i * plan.chunk, min((i + 1) * plan.chunk, plan.domains), 0, plan.parts
+        if norm.addend and phase <= MOMENTS:
+            last = (stop - 1) * plan.size + min((part + parts) * plan.part, plan.size)
+            add_up(plan, first * plan.size + part * plan.part, last, zero)
         for d in range(first, stop):
             here = shifted(moments, 2 * plan.parts * (slot if phase == WHOLE else d))
             source = shifted(x, domain_at(plan, norm.x, d))
@@ -1074,7 +1130,7 @@ def rows_of(zero, version):
                     here[2 * p], here[2 * p + 1] = part_moments(plan, source, p * plan.part, to, buffer)
             if phase == WHOLE:
                 finish_domain(plan, x, d, here)
-            if phase != MOMENTS:
+            if phase != MOMENTS and norm.y.data:
                 target, to = shifted(y, domain_at(plan, norm.y, d)), min((part + parts) * plan.part, plan.size)
                 apply_rows(plan, source, target, d, part * plan.part, to, here[0], here[1], buffer)
         return 0
@@ -1119,10 +1175,10 @@ def columns_of(zero, version):
             if norm.statistic != GIVEN:
                 merge_tree(moments, plan.parts, plan.part, lines, n)
             finish_columns(plan, source, sample, column, n, moments, table, buffer)
-            if plan.size % plan.fold:
+            if plan.size % plan.fold and norm.y.data:
                 m = plan.size % plan.fold * plan.wide
                 apply_columns(plan, source, target, lines, lines + 1, column, m, table, n, buffer)
-        if phase == WHOLE:
+        if phase == WHOLE and norm.y.data:
             apply_columns(plan, source, target, part, lines, column, n, table, n, buffer)
         elif phase == APPLY:
             apply_columns(plan, source, target, part, min(part + tall, lines), column, n, table, n, buffer)
@@ -1146,6 +1202,8 @@ def short_of(zero, version):
         along, weight, bias = norm.along and plan.weight, pointer(plan.weight, x[0]), pointer(plan.bias, x[0])
         start = d = i * plan.chunk
         stop = min(start + plan.chunk, plan.domains)
+        if norm.addend:
+            add_up(plan, start * size, stop * size, zero)
         while d < stop:
             n = min(wide, stop - d)
             if along and (d == start or wide % norm.groups):
@@ -1153,7 +1211,9 @@ def short_of(zero, version):
                     at = (d + j) % norm.groups * plan.step
                     for i in range(size):
                         weights[i * wide + j], biases[i * wide + j] = weight[at + i], bias[at + i]
-            transpose(plan, x, norm.x, plan.values.x, plan.dense_x, d, n, block, READ)
+            if n < wide:
+                clear(block, size * wide)
+            transpose(plan, x, block, READ, norm.x, plan.values.x, plan.dense_x, d, n)
             tile_moments(plan, block, wide, np.intp(0), size, np.intp(0), n, mean, m2, block)
             for j in range(n):
                 mean[j], var, m2[j] = settled(plan, x, d + j, mean[j], m2[j] / size)
@@ -1169,8 +1229,9 @@ def short_of(zero, version):
                 z = fma(sub(load(block, i, like), high), scale, shift)
                 if along:
                     z = fma(z, load(weights, i, like), load(biases, i, like))
-                store(block, i, z)
-            transpose(plan, y, norm.y, plan.values.y, plan.dense_y, d, n, block, WRITE)
+                store_some(block, i, n, z)
+            if norm.y.data:
+                write(plan, transpose, y, block, size * wide, norm.y, plan.values.y, plan.dense_y, d, n)
             d += n
         return 0
 
@@ -1226,11 +1287,16 @@ def forward_of(version):
             words[i] = norm[i]
         here = address_of(words)
         plan = plan_at(here)
+        plan.summand = plan.norm.x.data
+        if plan.norm.addend:
+            plan.norm.x.data = plan.norm.total
+        if 0 < plan.norm.activation < FUNCTION:
+            plan.norm.function = compiled(ACTIVATE + plan.norm.element * ACTIVATIONS + plan.norm.activation)
         make_plan(plan, threads)
         size = 8 if plan.norm.element else 4
         step = compiled(plan.norm.element * KINDS + plan.kind)
         plan.scratch = malloc(plan.bytes + 2 * plan.spread * size)
-        if plan.scratch == 0 or step == 0:
+        if plan.scratch == 0 or step == 0 or (plan.norm.activation and plan.norm.function == 0):
             return -1
         plan.weight, plan.bias = plan.norm.weight, plan.norm.bias
         if plan.spread:

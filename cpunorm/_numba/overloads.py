@@ -22,7 +22,7 @@ from numba.np.arrayobj import make_array
 
 from cpunorm import functional
 from cpunorm._numba import engine, loops  # noqa: F401, the engine gives `loops` its state
-from cpunorm._numba.lanes import address_of, call, stack
+from cpunorm._numba.lanes import address_of, call, pointer, stack
 
 __all__ = ["register"]
 
@@ -162,7 +162,10 @@ def _new_norm(function, element):
     def new_norm(norm, eps, zero_allowed):
         if not (eps > 0 or (zero_allowed and eps == 0)):
             raise ValueError(message)
-        norm.element, norm.statistic, norm.along, norm.eps = element, 0, 0, eps
+        words = pointer(address_of(norm), 0)
+        for i in range(WORDS):
+            words[i] = 0
+        norm.element, norm.eps = element, eps
 
     return new_norm
 
@@ -182,7 +185,7 @@ def batch_norm(kinds):
         _vector("batch_norm", name, getattr(kinds, name)) for name in ("weight", "bias", "running_mean", "running_var")
     )
 
-    def run(input, running_mean, running_var, weight, bias, training, momentum, eps, data_format, out):
+    def run(input, running_mean, running_var, weight, bias, training, momentum, eps, data_format, out, *_):
         x, words = np.ascontiguousarray(input), stack(WORDS, 0)
         channels, norm = x.shape[axis], loops.norm_at(address_of(words))
         scale, shift = weight_of(weight, (channels,)), bias_of(bias, (channels,))
@@ -228,7 +231,7 @@ def layer_norm(kinds):
     new_norm, given = _new_norm("layer_norm", ELEMENTS[kinds.input.dtype]), _given(kinds.out)
     weight_of, bias_of = (_vector("layer_norm", name, getattr(kinds, name)) for name in ("weight", "bias"))
 
-    def run(input, normalized_shape, weight, bias, eps, out):
+    def run(input, normalized_shape, weight, bias, eps, out, *_):
         x, shape, words = np.ascontiguousarray(input), shape_of(normalized_shape), stack(WORDS, 0)
         norm, width = loops.norm_at(address_of(words)), 1
         for i in range(ndim):
@@ -257,7 +260,7 @@ def group_norm(kinds):
     new_norm, given = _new_norm("group_norm", ELEMENTS[kinds.input.dtype]), _given(kinds.out)
     weight_of, bias_of = (_vector("group_norm", name, getattr(kinds, name)) for name in ("weight", "bias"))
 
-    def run(input, num_groups, weight, bias, eps, data_format, out):
+    def run(input, num_groups, weight, bias, eps, data_format, out, *_):
         x, words = np.ascontiguousarray(input), stack(WORDS, 0)
         channels, norm = x.shape[axis], loops.norm_at(address_of(words))
         if num_groups < 1 or channels % num_groups:
