@@ -9,7 +9,7 @@ import numpy as np
 import oracle
 import pytest
 from arrays import memory
-from norms import EPS, KAPPA, NORMS, affine, first, last, parameter_dtype, unchanged, values
+from norms import KAPPA, NORMS, first, last, parameter_dtype, unchanged, values
 from strided import LAYOUTS, surroundings
 
 import cpunorm

@@ -1,4 +1,4 @@
-"""float16 and bfloat16: loaded without loss, computed as float32, rounded once to nearest even, whatever way is taken."""
+"""float16 and bfloat16: loaded without loss, computed as float32, rounded once to nearest even."""
 
 import itertools
 
