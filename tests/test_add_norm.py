@@ -237,6 +237,7 @@ def test_stored_past_the_caches(engine, add, dtype, width):
 
 
 ROOM = np.zeros(30, np.float32)
+HERE, THERE = ROOM[:12].reshape(3, 4), ROOM[1:13].reshape(3, 4)
 CASES = [
     ({"residual": [[1.0]]}, TypeError, ["residual", "list"]),
     ({"residual": np.ma.zeros((3, 4), np.float32)}, TypeError, ["residual", "masked"]),
@@ -266,12 +267,12 @@ CASES = [
                 RuntimeError,
                 [name, "overlaps input"],
             ),
-            ({"residual": ROOM[:12].reshape(3, 4), name: ROOM[1:13].reshape(3, 4)}, RuntimeError, [name, "residual"]),
-            ({"weight": ROOM[:4], name: ROOM[:12].reshape(3, 4)}, RuntimeError, [name, "overlaps weight"]),
+            ({"residual": HERE, name: THERE}, RuntimeError, [name, "residual"]),
+            ({"weight": ROOM[:4], name: HERE}, RuntimeError, [name, "overlaps weight"]),
         ]
     ),
-    ({"out": ROOM[:12].reshape(3, 4), "sum_out": ROOM[:12].reshape(3, 4)}, RuntimeError, ["out overlaps sum_out"]),
-    ({"out": ROOM[:12].reshape(3, 4), "sum_out": ROOM[4:16].reshape(3, 4)}, RuntimeError, ["out overlaps sum_out"]),
+    ({"out": HERE, "sum_out": HERE}, RuntimeError, ["out overlaps sum_out"]),
+    ({"out": HERE, "sum_out": THERE}, RuntimeError, ["out overlaps sum_out"]),
 ]
 
 
