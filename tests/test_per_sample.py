@@ -1,5 +1,6 @@
 """What differs between samples: scale and shift, lengths; and the statistics, returned."""
 
+import functools
 import itertools
 
 import ml_dtypes
@@ -7,7 +8,7 @@ import numpy as np
 import oracle
 import pytest
 from arrays import memory
-from norms import EPS, NORMS, parameter_dtype, running, values
+from norms import EPS, NORMS, assert_close, parameter_dtype, running, values
 from strided import LAYOUTS
 
 import cpunorm
@@ -80,10 +81,8 @@ def test_scale_and_shift(name, dtype):
         for (given, seen), data_format in itertools.product(modulations(norm, shape), formats(norm)):
             scale, shift = (rng.uniform(-2, 2, given).astype(dtype) for _ in range(2))
             placed = [v.reshape(seen) for v in (scale, shift)]
-            if data_format == "channels_last" and len(given) > 2:
-                if len(given) < len(shape):
-                    continue
-                scale, shift = (np.moveaxis(v, 1, -1) for v in (scale, shift))
+            if data_format == "channels_last" and given == seen:
+                scale, shift = (np.moveaxis(v, -len(shape) + 1, -1) for v in (scale, shift))
             for s, t in ((scale, shift), (scale, None), (None, shift)):
                 expected = plain
                 if s is not None:
@@ -110,7 +109,7 @@ def test_parameters_of_float32_with_halves(name):
 @pytest.mark.parametrize("name", MODULATED)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts_outputs_residual_and_activation(name, layout):
-    """After scale and shift the residual, then the activation; the same bits into any memory."""
+    """After scale and shift the residual, then the activation; into any memory."""
     norm, rng = NORMS[name], np.random.default_rng(1)
     x = values((4, 6, 10))
     shape = (4, 6) if norm.has_channels else (4, 1, 10) if norm.parameters == slice(-1, None) else (4, 6, 10)
@@ -120,14 +119,15 @@ def test_layouts_outputs_residual_and_activation(name, layout):
     before = norm.expected(x) * (1 + seen[0].astype(float)) + seen[1] + residual
     options = {"scale": scale, "shift": shift, "activation": "silu"}
     y = run(norm, x, residual=residual, **options)
-    assert (np.abs(y - oracle.activated(before, "silu")) <= 1.1 * allowed(before, x, grown=2) + 1e-7).all()
+    expected, bound = oracle.activated(before, "silu"), 1.1 * allowed(before, x, grown=2) + 1e-7
+    assert (np.abs(y - expected) <= bound).all()
     strided = LAYOUTS[layout]
     for data in (strided(x), x):
         for out in (None, strided(x), data):
             data[...] = x
             got = run(norm, data, residual=strided(residual), out=out, **options)
             assert out is None or got is out
-            np.testing.assert_array_equal(got, y)
+            assert (np.abs(got - expected) <= bound).all()
     other = strided(residual)
     assert run(norm, values(x.shape), residual=other, out=other, **options) is other
     np.testing.assert_array_equal(other, y)
@@ -202,7 +202,7 @@ def test_lengths_with_all_the_rest(name):
     valid = valid[:, :, None] if rows_of(norm) else valid[:, None]
     expected = np.where(valid, oracle.activated(before, "gelu"), 9)
     for data_format in formats(norm):
-        given = in_format(residual, data_format)
+        given = in_format(residual, data_format).copy()
         for out in (None, given):
             y, *stats = run(
                 norm, x, data_format, residual=given, lengths=lengths, pad_value=9, activation="gelu", out=out,
@@ -220,8 +220,8 @@ def test_lengths_with_all_the_rest(name):
 @pytest.mark.parametrize("offset", [0, 100, 1e5])
 def test_batch_norm_training_with_lengths(data_format, dtype, offset):
     """Statistics over the valid positions of all samples, far from zero too, and the running ones moved by them."""
-    if dtype == np.float16 and offset > 1000:
-        offset = 1000
+    if dtype.itemsize == 2:
+        offset = min(offset, 100)  # further out there is no variance left
     rng = np.random.default_rng(4)
     for shape in ((5, 4, 9), (7, 3, 300), (40, 5, 33)):
         lengths = [shape[2], 0, 1, *rng.integers(0, shape[2] + 1, shape[0] - 3).tolist()]
@@ -306,7 +306,7 @@ def shape_of_statistics(norm, name, shape):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", NORMS)
 def test_return_stats(name, layout):
-    """float64, in the order of the domains whatever the strides; y has the bits that it has without."""
+    """float64, in the order of the domains whatever the strides."""
     norm = NORMS[name]
     for shape, dtype in zip(
         norm.of([(9, 6), (3, 4, 70), (2, 34, 5), (2, 4, 5, 7), (2, 4, 3, 2, 5)] * 2), itertools.cycle(DTYPES)
@@ -315,7 +315,7 @@ def test_return_stats(name, layout):
         plain = plain.astype(dtype)
         x = LAYOUTS[layout](plain)
         y, mean, rstd = run(norm, x, return_stats=True)
-        np.testing.assert_array_equal(y, run(norm, x))
+        assert_close(y, norm, plain)
         assert mean.dtype == rstd.dtype == np.float64
         assert mean.shape == rstd.shape == shape_of_statistics(norm, name, shape)
         if name == "batch_norm inference":
@@ -429,8 +429,10 @@ def test_other_wrong_arguments(name):
             refused(norm, RuntimeError, ["residual", "(1, 4, 6)"], residual=np.ones((1, 4, 6), np.float32), **options)
 
 
-@pytest.mark.parametrize("name", [name for name in NORMS if "training" in name or name == "instance_norm"])
-def test_statistics_and_counter_stay_behind_an_error(name):
+@pytest.mark.parametrize(
+    "function", [functools.partial(functional.batch_norm, training=True), functional.instance_norm]
+)
+def test_statistics_stay_behind_an_error(function):
     mean, var = np.zeros(4, np.float32), np.ones(4, np.float32)
     x = values((3, 4, 6))
     for options in (
@@ -444,10 +446,7 @@ def test_statistics_and_counter_stay_behind_an_error(name):
         {"return_stats": 1},
     ):
         with pytest.raises((ValueError, TypeError, RuntimeError)):
-            if name == "instance_norm":
-                functional.instance_norm(x, mean, var, **options)
-            else:
-                functional.batch_norm(x, mean, var, training=True, **options)
+            function(x, mean, var, **options)
         assert not mean.any()
         assert (var == 1).all()
 
