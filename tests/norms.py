@@ -41,7 +41,7 @@ def balanced(count):
 
 def running(channels, dtype=np.float32):
     """Running statistics near those of `values`."""
-    return OFFSET + np.linspace(-1, 1, channels).astype(dtype), SCALE**2 + np.linspace(-1, 1, channels).astype(dtype)
+    return tuple((middle + np.linspace(-1, 1, channels)).astype(dtype) for middle in (OFFSET, SCALE**2))
 
 
 def parameter_dtype(x):
