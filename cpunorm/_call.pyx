@@ -518,6 +518,9 @@ cdef int forward_in_python(
         if running_mean is not None:
             read(running_mean, <double*> data_of(mean))
             read(running_var, <double*> data_of(var))
+        elif n.statistic == GIVEN:
+            memcpy(data_of(mean), n.mean, bytes_of(mean))
+            memcpy(data_of(var), n.var, bytes_of(var))
     finally:
         leave()
     activation = _arguments.ACTIVATIONS[n.activation - 1] if n.activation else None
@@ -956,7 +959,8 @@ cdef tuple add_norm(
     reads = 3 + (EXPENSIVE if n.activation > RELU else 0)
     threads = team_for(chosen, n, size_of(x), reads)
     if forward is not None:
-        np.add(x, addend, out=total)
+        with np.errstate(all="ignore"):
+            np.add(x, addend, out=total)
         n.addend = NULL
         forward_in_python(forward, n, total, y, None, None, None)
     elif kernel(chosen, n, None, None, threads) and not (

@@ -58,14 +58,14 @@ def batch_norm(
 ):
     """`functional.batch_norm` with lengths or statistics; `counter` as in `_call.batch_norm`."""
     name, vectors = "batch_norm", (running_mean, running_var, weight, bias)
-    _arguments.check_array(f"{name}: input", input)
+    _check(name, input, extras)
     axis = _arguments.channel_axis(name, input, data_format)
     channels, activation = input.shape[axis], extras.activation
-    moments = np.empty(channels), np.empty(channels)
+    moments = np.full((2, channels), np.nan)
     if extras.lengths is None:
         numbers = momentum, eps, data_format
         y = _call.batch_norm(
-            input, *vectors, training, *numbers, extras.out, activation, extras.residual, moments, counter
+            input, *vectors, training, *numbers, extras.out, activation, extras.residual, tuple(moments), counter
         )
         return _result(y, moments, eps, extras)
     lengths = _as_lengths(name, extras.lengths, input, 3 - axis)
@@ -87,8 +87,9 @@ def batch_norm(
         residual = None if extras.residual is None else extras.residual[piece]
         _call.apply_moments(input[piece], moments, weight, bias, eps, data_format, y[piece], activation, residual)
     _pad(y, lengths, 3 - axis, extras.pad_value)
-    if training and pieces:
-        _call.move_statistics(running_mean, running_var, counter, *moments, momentum, sum(lengths))
+    if training:  # a batch of nothing is counted, and no more
+        moved = (running_mean, running_var) if pieces else (None, None)
+        _call.move_statistics(*moved, counter, *moments, momentum, sum(lengths))
     return _result(y, moments, eps, extras)
 
 
@@ -111,10 +112,12 @@ def instance_norm(input, running_mean, running_var, weight, bias, use_input_stat
     """`functional.instance_norm` with what differs between samples."""
     name, vectors = "instance_norm", (running_mean, running_var)
     _arguments.check_array(f"{name}: input", input)
-    channels = input.shape[_arguments.channel_axis(name, input, data_format)]
+    axis = _arguments.channel_axis(name, input, data_format)
+    channels = input.shape[axis]
     use_input_stats = _arguments.boolean(f"{name}: use_input_stats", use_input_stats)
-    if use_input_stats and extras.lengths is not None and 1 in list(extras.lengths):
-        raise ValueError(f"{name}: expected more than 1 position per channel in training, got lengths {extras.lengths}")
+    lengths = None if extras.lengths is None else _as_lengths(name, extras.lengths, input, 3 - axis)
+    if use_input_stats and lengths is not None and 1 in lengths:
+        raise ValueError(f"{name}: expected more than 1 position per channel in training, got lengths {lengths}")
     numbers = use_input_stats, momentum, eps, data_format
     _call.instance_norm(input[:0], *vectors, weight, bias, *numbers, None, extras.activation, None, None)
     given = (None, None) if use_input_stats else vectors
@@ -156,7 +159,7 @@ def rms_norm(input, normalized_shape, weight, eps, unit_offset, extras):
 
 def _of_samples(name, call, input, groups, weight, bias, eps, data_format, extras):
     """The result, mean and var (samples, groups), and the length of each sample, of a norm of samples by themselves."""
-    _arguments.check_array(f"{name}: input", input)
+    _check(name, input, extras)
     axis = _arguments.channel_axis(name, input, data_format)
     samples, channels = input.shape[0], input.shape[axis]
     scale, shift = (_of_channels(name, what, getattr(extras, what), input, axis) for what in ("scale", "shift"))
@@ -186,7 +189,7 @@ def _of_samples(name, call, input, groups, weight, bias, eps, data_format, extra
 
 def _of_rows(name, call, input, normalized_shape, weight, bias, eps, extras):
     """A norm of rows, in as many calls as scale, shift and lengths ask for."""
-    _arguments.check_array(f"{name}: input", input)
+    _check(name, input, extras)
     leading = input.shape[: input.ndim - _arguments.trailing_axes(name, input, normalized_shape)]
     scale, shift = (_broadcast(name, what, getattr(extras, what), input) for what in ("scale", "shift"))
     depth = max(_varies_along(scale, leading), _varies_along(shift, leading))  # leading axes that are walked
@@ -220,6 +223,12 @@ def _of_rows(name, call, input, normalized_shape, weight, bias, eps, extras):
     if lengths is not None:
         _pad(y, lengths, 1, extras.pad_value)
     return _result(y, (mean, var), eps, extras)
+
+
+def _check(name, input, extras):
+    _arguments.check_array(f"{name}: input", input)
+    _arguments.boolean(f"{name}: return_stats", extras.return_stats)
+    _arguments.real(f"{name}: pad_value", extras.pad_value)
 
 
 def _as_lengths(name, lengths, input, axis):
@@ -303,8 +312,6 @@ def _folded(weight, bias, scale, shift, input):
 
 def _target(name, input, extras, **others):
     """Where the result goes: `out`, checked with all that is read while it is written, or a new array."""
-    _arguments.boolean(f"{name}: return_stats", extras.return_stats)
-    _arguments.real(f"{name}: pad_value", extras.pad_value)
     dtype = input.dtype if input.dtype.isnative else input.dtype.newbyteorder("=")
     if extras.residual is not None:
         _arguments.check_residual(name, extras.residual, input, extras.out)

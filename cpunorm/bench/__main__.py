@@ -13,6 +13,7 @@ from pathlib import Path
 import cpunorm
 
 from . import cases as registry
+from . import runner
 from .peers import PEERS, Build, CPUNorm, OldCPUNorm
 from .record import FORMAT, dumps, record
 
@@ -170,7 +171,7 @@ def _parser():
         type=_threads,
         help="threads for each library, one number or several; default: 1 and cpunorm's own",
     )
-    bench.add_argument("--dtype", choices=("float32", "float64"), nargs="+", default=["float32"])
+    bench.add_argument("--dtype", choices=tuple(runner.PROMISED), nargs="+", default=["float32"])
     bench.add_argument(
         "--samples",
         metavar="N",
