@@ -7,6 +7,7 @@ from cpunorm._fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 from cpunorm._memory import empty_cache, get_cache_limit, set_cache_limit
 from cpunorm._threads import get_num_threads, num_threads, set_num_threads
 from cpunorm._version import __version__
+from cpunorm.images import normalize_image
 from cpunorm.modules import (
     BatchNorm1d,
     BatchNorm2d,
@@ -42,6 +43,7 @@ __all__ = [
     "get_cache_limit",
     "get_engine",
     "get_num_threads",
+    "normalize_image",
     "num_threads",
     "set_cache_limit",
     "set_engine",

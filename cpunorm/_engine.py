@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 
-from cpunorm import _call, _cpu
+from cpunorm import _call, _cpu, _image
 from cpunorm._levels import LEVELS
 
 __all__ = ["check_one_of", "engine", "force_isa", "get_engine", "isa_levels", "select", "set_engine", "warmup"]
@@ -75,10 +75,12 @@ def select(engine, isa=None):
     """
     global kernels, _engine, _isa
     check_one_of("engine", engine, ENGINES)
-    isa = _usable_isa(isa or _forced_isa) if engine == "cython" else None
-    module = LEVELS[isa].module if isa else MODULES[engine]
-    kernels, _engine, _isa = importlib.import_module(f"cpunorm.{module}"), engine, isa
+    isa = _usable_isa(isa or _forced_isa)
+    compiled = importlib.import_module(f"cpunorm.{LEVELS[isa].module}")
+    kernels = compiled if engine == "cython" else importlib.import_module(f"cpunorm.{MODULES[engine]}")
+    _engine, _isa = engine, isa if engine == "cython" else None
     _call.use_kernels(kernels)
+    _image.use_kernel(compiled)  # of every engine: images are no norm
 
 
 def set_engine(name):

@@ -53,6 +53,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free, labs, malloc
 from libc.string cimport memcpy, memset
 
+from cpunorm._image cimport MOST_CHANNELS, UINT8, Image, Source
 from cpunorm._norm cimport ABOUT_ZERO, GIVEN, KernelSet, Norm
 
 cdef extern from "kernels/lines.h":
@@ -130,7 +131,9 @@ cdef double[2] TINY = [1e-36, 0.0]  # mean squares below this have lost digits t
 include "kernels/walk.pxi"
 include "kernels/moments.pxi"
 include "kernels/forward.pxi"
+include "kernels/image.pxi"
 
 cdef KernelSet kernel_set
 kernel_set.forward = &forward
 KERNEL_SET = PyCapsule_New(&kernel_set, "cpunorm.KernelSet", NULL)
+IMAGE_KERNEL = PyCapsule_New(<void*> &normalize_image, "cpunorm.image_kernel", NULL)
