@@ -53,7 +53,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free, labs, malloc
 from libc.string cimport memcpy, memset
 
-from cpunorm._image cimport MOST_CHANNELS, UINT8, Image, Source
+from cpunorm._image cimport MOST_CHANNELS, Image, Source
 from cpunorm._norm cimport ABOUT_ZERO, GIVEN, KernelSet, Norm
 
 cdef extern from "kernels/lines.h":

@@ -20,18 +20,21 @@
 enum {
     FLOATS = VECTOR_BYTES / 4,  /* of a vector */
     FEW_STEPS = 3,
+    GROUP = 4,  /* registers of pixels, of which a plane is written before the next */
     FLOAT_MAGIC = 0x4b000000,  /* 2^23 in float32: a byte x in its place of zeros makes it 2^23 + x */
 };
 
+/* M(lane, ...) of each lane: the lists of constants that shuffles are made of. */
+#define EACH_2(M, from, ...) M((from), __VA_ARGS__), M((from) + 1, __VA_ARGS__)
+#define EACH_4(M, from, ...) EACH_2(M, from, __VA_ARGS__), EACH_2(M, (from) + 2, __VA_ARGS__)
+#define EACH_8(M, from, ...) EACH_4(M, from, __VA_ARGS__), EACH_4(M, (from) + 4, __VA_ARGS__)
+#define EACH_16(M, from, ...) EACH_8(M, from, __VA_ARGS__), EACH_8(M, (from) + 8, __VA_ARGS__)
 #if VECTOR_BYTES == 64
-#define FIRST_PART 0, 1, 2, 3, 4, 5, 6, 7
-#define SECOND_PART 8, 9, 10, 11, 12, 13, 14, 15
+#define EACH_FLOAT(M, ...) EACH_16(M, 0, __VA_ARGS__)
 #elif VECTOR_BYTES == 32
-#define FIRST_PART 0, 1, 2, 3
-#define SECOND_PART 4, 5, 6, 7
+#define EACH_FLOAT(M, ...) EACH_8(M, 0, __VA_ARGS__)
 #else
-#define FIRST_PART 0, 1
-#define SECOND_PART 2, 3
+#define EACH_FLOAT(M, ...) EACH_4(M, 0, __VA_ARGS__)
 #endif
 
 /* As in `Value` of _image.pxd. */
@@ -40,11 +43,14 @@ enum { U8, U16, F16, F32, BF16, VALUES };
 typedef Vec_float Floats;
 typedef uint32_t Words __attribute__((vector_size(VECTOR_BYTES)));
 typedef Vec_double Doubles;
-typedef float FloatPart __attribute__((vector_size(VECTOR_BYTES / 2)));
+typedef int32_t Ints __attribute__((vector_size(VECTOR_BYTES)));
 typedef uint16_t Shorts __attribute__((vector_size(VECTOR_BYTES / 2)));
 typedef uint8_t Bytes __attribute__((vector_size(VECTOR_BYTES / 4)));
 typedef Shorts LooseShorts __attribute__((aligned(2), may_alias));
 typedef Bytes LooseBytes __attribute__((aligned(1), may_alias));
+
+/* How the formula is computed: `narrow`, or `wide` with a scale or without. */
+enum { NARROW, SCALED, UNSCALED };
 
 /* The coefficients of one channel. */
 typedef struct {
@@ -74,9 +80,9 @@ typedef union {
 #define ROUNDED(v) __asm__("" : "+m"(v))
 #endif
 
-/* The coefficients of `channels`; whether uint8 stays so far inside float32's range that `narrow` holds. */
-static int image_channels(int channels, double scale, const double *mean, const double *std, Channel *c) {
-    int narrow = 1;
+/* The coefficients of `channels`, and the way for values of the type `from`: uint8 has to stay inside float32's range. */
+static int image_channels(int from, int channels, double scale, const double *mean, const double *std, Channel *c) {
+    int way = from == U8 ? NARROW : scale == 1 ? UNSCALED : SCALED;
     for (int i = 0; i < channels; i++) {
         double a = scale / std[i], m = nearbyint(mean[i] / scale), product, r, first, last, most, unit;
         int exponent;
@@ -88,7 +94,7 @@ static int image_channels(int channels, double scale, const double *mean, const 
         most = first > last ? first : last;
         c[i].scale = scale, c[i].mean = mean[i], c[i].reciprocal = 1 / std[i];
         if (!(most > 0x1p-60 && most < 0x1p100)) {
-            narrow = 0;
+            way = way == NARROW ? SCALED : way;
             continue;
         }
         frexp(most * (1 + 0x1p-10), &exponent);
@@ -97,11 +103,11 @@ static int image_channels(int channels, double scale, const double *mean, const 
         c[i].high = (float) ((a + unit) - unit), c[i].low = (float) (a - c[i].high);
         c[i].high_shift = (float) ((r + unit) - unit), c[i].low_shift = (float) (r - c[i].high_shift);
     }
-    return narrow;
+    return way;
 }
 
 /* Steps of which each is one channel, or, if `packed`, of the pattern in which channels follow each other; how many. */
-static int image_steps(int channels, int packed, int narrow, const Channel *c, Step *steps) {
+static int image_steps(int channels, int packed, int way, const Channel *c, Step *steps) {
     int count = channels;
     if (packed)
         while (count % 2 == 0 && count * FLOATS / 2 % channels == 0)
@@ -109,7 +115,7 @@ static int image_steps(int channels, int packed, int narrow, const Channel *c, S
     for (int i = 0; i < count; i++)
         for (int j = 0; j < FLOATS; j++) {
             const Channel *lane = c + (packed ? (i * FLOATS + j) % channels : i);
-            if (narrow) {
+            if (way == NARROW) {
                 steps[i].narrow.origin[j] = lane->origin;
                 steps[i].narrow.high[j] = lane->high, steps[i].narrow.low[j] = lane->low;
                 steps[i].narrow.high_shift[j] = lane->high_shift, steps[i].narrow.low_shift[j] = lane->low_shift;
@@ -122,6 +128,50 @@ static int image_steps(int channels, int packed, int narrow, const Channel *c, S
     return count;
 }
 
+/* Between types: with the intrinsics of each level, for gcc takes vectors of other sizes apart. */
+
+#if defined(__AVX512F__)
+ALWAYS Words load_bytes(const char *x) { return (Words) _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *) x)); }
+ALWAYS Words from_shorts(Shorts v) { return (Words) _mm512_cvtepu16_epi32((__m256i) v); }
+ALWAYS Shorts to_shorts(Words v) { return (Shorts) _mm512_cvtepi32_epi16((__m512i) v); }
+ALWAYS Doubles first_doubles(Floats v) { return _mm512_cvtps_pd(_mm512_castps512_ps256(v)); }
+ALWAYS Doubles last_doubles(Floats v) { return _mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1)); }
+ALWAYS Floats to_floats(Doubles first, Doubles last) {
+    return _mm512_insertf32x8(_mm512_castps256_ps512(_mm512_cvtpd_ps(first)), _mm512_cvtpd_ps(last), 1);
+}
+#elif defined(__AVX2__)
+ALWAYS Words load_bytes(const char *x) { return (Words) _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *) x)); }
+ALWAYS Words from_shorts(Shorts v) { return (Words) _mm256_cvtepu16_epi32((__m128i) v); }
+ALWAYS Shorts to_shorts(Words v) {
+    return (Shorts) _mm_packus_epi32(_mm256_castsi256_si128((__m256i) v), _mm256_extracti128_si256((__m256i) v, 1));
+}
+ALWAYS Doubles first_doubles(Floats v) { return _mm256_cvtps_pd(_mm256_castps256_ps128(v)); }
+ALWAYS Doubles last_doubles(Floats v) { return _mm256_cvtps_pd(_mm256_extractf128_ps(v, 1)); }
+ALWAYS Floats to_floats(Doubles first, Doubles last) {
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm256_cvtpd_ps(first)), _mm256_cvtpd_ps(last), 1);
+}
+#elif defined(__SSE4_1__)
+ALWAYS Words load_bytes(const char *x) { return (Words) _mm_cvtepu8_epi32(_mm_loadu_si32(x)); }
+ALWAYS Words from_shorts(Shorts v) { return (Words) _mm_cvtepu16_epi32(_mm_loadl_epi64((const __m128i *) &v)); }
+ALWAYS Shorts to_shorts(Words v) {
+    Shorts low;
+    _mm_storel_epi64((__m128i *) &low, _mm_packus_epi32((__m128i) v, (__m128i) v));
+    return low;
+}
+ALWAYS Doubles first_doubles(Floats v) { return _mm_cvtps_pd(v); }
+ALWAYS Doubles last_doubles(Floats v) { return _mm_cvtps_pd(_mm_movehl_ps(v, v)); }
+ALWAYS Floats to_floats(Doubles first, Doubles last) { return _mm_movelh_ps(_mm_cvtpd_ps(first), _mm_cvtpd_ps(last)); }
+#else
+ALWAYS Words load_bytes(const char *x) { return __builtin_convertvector(*(const LooseBytes *) x, Words); }
+ALWAYS Words from_shorts(Shorts v) { return __builtin_convertvector(v, Words); }
+ALWAYS Shorts to_shorts(Words v) { return __builtin_convertvector(v, Shorts); }
+ALWAYS Doubles first_doubles(Floats v) { return (Doubles) {v[0], v[1]}; }
+ALWAYS Doubles last_doubles(Floats v) { return (Doubles) {v[2], v[3]}; }
+ALWAYS Floats to_floats(Doubles first, Doubles last) {
+    return (Floats) {(float) first[0], (float) first[1], (float) last[0], (float) last[1]};
+}
+#endif
+
 /* Half precision. */
 
 ALWAYS Floats select_floats(Words mask, Words a, Words b) { return (Floats) ((mask & a) | (~mask & b)); }
@@ -132,9 +182,9 @@ ALWAYS Floats from_float16(Shorts h) {
 #elif defined(__F16C__)
     return (Floats) _mm256_cvtph_ps((__m128i) h);
 #else
-    Words w = __builtin_convertvector(h, Words), sign = (w & 0x8000) << 16, rest = w & 0x7fff;
+    Words w = from_shorts(h), sign = (w & 0x8000) << 16, rest = w & 0x7fff;
     Words bits = (rest << 13) + (112u << 23);
-    Floats small = __builtin_convertvector(rest, Floats) * 0x1p-24f;  /* subnormal */
+    Floats small = __builtin_convertvector((Ints) rest, Floats) * 0x1p-24f;  /* subnormal */
     bits += (Words) (rest >= 0x7c00) & (112u << 23);  /* Inf and NaN */
     return (Floats) ((Words) select_floats((Words) (rest < 0x400), (Words) small, bits) | sign);
 #endif
@@ -152,13 +202,13 @@ ALWAYS Shorts to_float16(Floats v) {
     Words special = 0x7c00 | ((Words) (rest > 0x7f800000) & 0x200);
     bits = (Words) select_floats((Words) (rest < 0x38800000), small, bits);
     bits = (Words) select_floats((Words) (rest >= 0x47800000), special, bits);
-    return __builtin_convertvector(bits | sign, Shorts);
+    return to_shorts(bits | sign);
 #endif
 }
 
 ALWAYS Shorts to_bfloat16(Floats v) {
     Words w = (Words) v, bits = (w + 0x7fff + ((w >> 16) & 1)) >> 16, quiet = (w >> 16) | 0x40;
-    return __builtin_convertvector((Words) select_floats((Words) (v != v), quiet, bits), Shorts);
+    return to_shorts((Words) select_floats((Words) (v != v), quiet, bits));
 }
 
 /* One vector: loads, the formula, stores. */
@@ -167,9 +217,9 @@ ALWAYS int size_of_value(const int value) { return value == U8 ? 1 : value == F3
 
 ALWAYS Floats load_value(const char *x, const int value) {
     if (value == U8)
-        return __builtin_convertvector(__builtin_convertvector(*(const LooseBytes *) x, Words), Floats);
+        return __builtin_convertvector((Ints) load_bytes(x), Floats);
     if (value == U16)
-        return __builtin_convertvector(__builtin_convertvector(*(const LooseShorts *) x, Words), Floats);
+        return __builtin_convertvector((Ints) from_shorts(*(const LooseShorts *) x), Floats);
     if (value == F16)
         return from_float16(*(const LooseShorts *) x);
     return load_float((const float *) x);
@@ -189,28 +239,27 @@ ALWAYS Floats narrow(Words byte, const Step *s) {
     return (d * s->narrow.high + s->narrow.high_shift) + (d * s->narrow.low + s->narrow.low_shift);
 }
 
-ALWAYS FloatPart wide_part(FloatPart x, const Step *s, const int part) {
-    Doubles product = __builtin_convertvector(x, Doubles) * s->wide.scale[part];
-    ROUNDED(product);
-    return __builtin_convertvector((product - s->wide.mean[part]) * s->wide.reciprocal[part], FloatPart);
-}
-
-ALWAYS Floats wide(Floats x, const Step *s) {
-    FloatPart first = wide_part(__builtin_shufflevector(x, x, FIRST_PART), s, 0);
-    FloatPart second = wide_part(__builtin_shufflevector(x, x, SECOND_PART), s, 1);
-    return __builtin_shufflevector(first, second, FIRST_PART, SECOND_PART);
+ALWAYS Floats wide(Floats x, const Step *s, const int way) {
+    Doubles first = first_doubles(x), last = last_doubles(x);
+    if (way == SCALED) {
+        first *= s->wide.scale[0], last *= s->wide.scale[1];
+        ROUNDED(first);
+        ROUNDED(last);
+    }
+    return to_floats((first - s->wide.mean[0]) * s->wide.reciprocal[0],
+                     (last - s->wide.mean[1]) * s->wide.reciprocal[1]);
 }
 
 /* Along a line: y from x, both contiguous, step after step and again from the first. */
 
-ALWAYS Floats value_of(const char *x, const Step *s, const int from, const int is_narrow) {
-    if (is_narrow)
-        return narrow(__builtin_convertvector(*(const LooseBytes *) x, Words), s);
-    return wide(load_value(x, from), s);
+ALWAYS Floats value_of(const char *x, const Step *s, const int from, const int way) {
+    if (way == NARROW)
+        return narrow(load_bytes(x), s);
+    return wide(load_value(x, from), s, way);
 }
 
 ALWAYS void walk_line(const char *x, char *y, ptrdiff_t n, const Step *steps, const int period, const int from,
-                      const int is_narrow, const int to, const int streamed) {
+                      const int way, const int to, const int streamed) {
     const int x_size = size_of_value(from), y_size = size_of_value(to);
     char last_x[4 * FLOATS] = {0}, last_y[4 * FLOATS];
     Step s[FEW_STEPS];
@@ -222,16 +271,16 @@ ALWAYS void walk_line(const char *x, char *y, ptrdiff_t n, const Step *steps, co
         for (; i + period * FLOATS <= n; i += period * FLOATS)
 #pragma GCC unroll 4
             for (int k = 0; k < period; k++)
-                put_value(y + (i + k * FLOATS) * y_size, value_of(x + (i + k * FLOATS) * x_size, s + k, from, is_narrow),
+                put_value(y + (i + k * FLOATS) * y_size, value_of(x + (i + k * FLOATS) * x_size, s + k, from, way),
                           to, streamed);
     }
     for (; i + FLOATS <= n; i += FLOATS) {
-        put_value(y + i * y_size, value_of(x + i * x_size, steps + at, from, is_narrow), to, streamed);
+        put_value(y + i * y_size, value_of(x + i * x_size, steps + at, from, way), to, streamed);
         at = at + 1 < period ? at + 1 : 0;
     }
     if (i < n) {
         memcpy(last_x, x + i * x_size, (n - i) * x_size);
-        put_value(last_y, value_of(last_x, steps + at, from, is_narrow), to, 0);
+        put_value(last_y, value_of(last_x, steps + at, from, way), to, 0);
         memcpy(y + i * y_size, last_y, (n - i) * y_size);
     }
 }
@@ -239,46 +288,45 @@ ALWAYS void walk_line(const char *x, char *y, ptrdiff_t n, const Step *steps, co
 ALWAYS int is_aligned(const char *y, ptrdiff_t pitch) { return ((size_t) y | (size_t) pitch) % VECTOR_BYTES == 0; }
 
 ALWAYS void line_of(const char *x, char *y, ptrdiff_t n, const Step *steps, int period, int streamed, const int from,
-                    const int is_narrow, const int to) {
+                    const int way, const int to) {
     if (to == F32 && streamed && is_aligned(y, 0)) {
         if (period == 1)
-            walk_line(x, y, n, steps, 1, from, is_narrow, to, 1);
+            walk_line(x, y, n, steps, 1, from, way, to, 1);
         else
-            walk_line(x, y, n, steps, period, from, is_narrow, to, 1);
+            walk_line(x, y, n, steps, period, from, way, to, 1);
     } else if (period == 1) {
-        walk_line(x, y, n, steps, 1, from, is_narrow, to, 0);
+        walk_line(x, y, n, steps, 1, from, way, to, 0);
     } else if (period == 3) {
-        walk_line(x, y, n, steps, 3, from, is_narrow, to, 0);
+        walk_line(x, y, n, steps, 3, from, way, to, 0);
     } else {
-        walk_line(x, y, n, steps, period, from, is_narrow, to, 0);
+        walk_line(x, y, n, steps, period, from, way, to, 0);
     }
 }
 
-/* Pixels of up to four bytes, packed: channel k to y + k pitch. A register holds four pixels in each 16 bytes; a byte
-   shuffle per channel leaves its four bytes there, apart. */
+/* Packed pixels of two to four channels: the one in place k of a pixel goes to plane places[k].
+
+   Of bytes, a register holds four pixels in each 16 bytes; a shuffle per channel leaves its four bytes there, apart. */
 
 #if defined(__SSSE3__)
-#define HAS_PIXELS 1
+enum { BYTE_SHUFFLES = 1 };
 
 typedef struct {
     Words index;  /* of the 4-byte words that make up four pixels of each 16 bytes */
     Words bytes[4];  /* per channel: which byte of these 16 goes where */
 } Shuffle;
 
-static Shuffle shuffle_of(int channels, const int *order) {
-    Shuffle shuffle;
-    for (int j = 0; j < FLOATS; j++) {
-        shuffle.index[j] = j / 4 * channels + (j % 4 < channels ? j % 4 : 0);
+static void image_shuffle(int channels, Shuffle *shuffle) {
+    for (int j = 0; channels <= 4 && j < FLOATS; j++) {
+        shuffle->index[j] = j / 4 * channels + (j % 4 < channels ? j % 4 : 0);
         for (int k = 0; k < channels; k++)
-            shuffle.bytes[k][j] = 0x80808000 | (j % 4 * channels + order[k]);
+            shuffle->bytes[k][j] = 0x80808000 | (j % 4 * channels + k);
     }
-    return shuffle;
 }
 
 /* The bytes of FLOATS pixels; reads SPAN(channels) bytes. */
 ALWAYS Words load_pixels(const char *x, const int channels, Words index) {
 #if defined(__AVX512BW__)
-    return (Words) _mm512_permutexvar_epi32((__m512i) index, _mm512_loadu_si512(x));
+    return (Words) _mm512_permutexvar_epi32((__m512i) index, _mm512_maskz_loadu_epi32((1 << 4 * channels) - 1, x));
 #elif defined(__AVX2__)
     (void) index;
     return (Words) _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *) x)),
@@ -288,7 +336,7 @@ ALWAYS Words load_pixels(const char *x, const int channels, Words index) {
     return (Words) _mm_loadu_si128((const __m128i *) x);
 #endif
 }
-#define SPAN(channels) (VECTOR_BYTES == 32 ? 16 + 4 * (channels) : VECTOR_BYTES)
+#define SPAN(channels) (VECTOR_BYTES == 64 ? 16 * (channels) : VECTOR_BYTES == 32 ? 16 + 4 * (channels) : 16)
 
 ALWAYS Words shuffled(Words pixels, Words bytes) {
 #if defined(__AVX512BW__)
@@ -300,67 +348,136 @@ ALWAYS Words shuffled(Words pixels, Words bytes) {
 #endif
 }
 
-ALWAYS void walk_pixels(const char *x, char *y, ptrdiff_t pitch, ptrdiff_t n, const int channels, const Step *steps,
-                        const int *order, const int to, const int streamed) {
-    enum { ROOM = 2 * 4 * FLOATS + 64 };
-    const int y_size = size_of_value(to);
-    const Shuffle shuffle = shuffle_of(channels, order);
-    char last_x[ROOM] = {0}, last_y[4 * FLOATS];
-    Step s[4];
-    ptrdiff_t i = 0, some;
+/* `group` registers of pixels, each plane's after the other's: so that few lines of cache are written at once. */
+ALWAYS void apply_bytes(const char *x, char *y, ptrdiff_t pitch, const int channels, const Step *s, const int *places,
+                        const Shuffle *shuffle, const int group, const int to, const int streamed) {
+    Words pixels[GROUP];
+#pragma GCC unroll 4
+    for (int g = 0; g < group; g++)
+        pixels[g] = load_pixels(x + g * FLOATS * channels, channels, shuffle->index);
+#pragma GCC unroll 4
     for (int k = 0; k < channels; k++)
-        s[k] = steps[k];
-    for (; (n - i) * channels >= SPAN(channels); i += FLOATS) {
-        const Words pixels = load_pixels(x + i * channels, channels, shuffle.index);
+#pragma GCC unroll 4
+        for (int g = 0; g < group; g++)
+            put_value(y + places[k] * pitch + g * FLOATS * size_of_value(to),
+                      narrow(shuffled(pixels[g], shuffle->bytes[k]), s + k), to, streamed);
+}
+
+ALWAYS void walk_bytes(const char *x, char *y, ptrdiff_t pitch, ptrdiff_t n, const int channels, const Step *steps,
+                       const int *places, const Shuffle *shuffle, const int to, const int streamed) {
+    enum { LAST = 4 * FLOATS * 4 };  /* bytes of y: what one register of pixels becomes */
+    const int y_size = size_of_value(to), last_places[4] = {0, 1, 2, 3};
+    const ptrdiff_t readable = n * channels - SPAN(channels);
+    char last_x[LAST + VECTOR_BYTES] = {0}, last_y[LAST];
+    ptrdiff_t i = 0, some;
+    Step s[4];
+    for (int k = 0; k < channels; k++)
+        s[k] = steps[places[k]];
+    for (; (i + (GROUP - 1) * FLOATS) * channels <= readable; i += GROUP * FLOATS)
+        apply_bytes(x + i * channels, y + i * y_size, pitch, channels, s, places, shuffle, GROUP, to, streamed);
+    for (; i * channels <= readable; i += FLOATS)
+        apply_bytes(x + i * channels, y + i * y_size, pitch, channels, s, places, shuffle, 1, to, streamed);
+    memcpy(last_x, x + i * channels, (n - i) * channels);
+    for (x = last_x; i < n; i += some, x += FLOATS * channels) {
+        some = n - i < FLOATS ? n - i : FLOATS;
+        apply_bytes(x, last_y, 4 * FLOATS, channels, s, last_places, shuffle, 1, to, 0);
+        for (int k = 0; k < channels; k++)
+            memcpy(y + places[k] * pitch + i * y_size, last_y + k * 4 * FLOATS, some * y_size);
+    }
+}
+#else
+enum { BYTE_SHUFFLES = 0 };
+#define walk_bytes(...)
+#define image_shuffle(...)
+typedef int Shuffle;
+#endif
+
+/* Of all types of x: FLOATS pixels are as many registers as there are channels, and become registers of one each. */
+
+#define EVEN(lane, odd) 2 * (lane) + (odd)
+#define REGISTER(lane, channel) ((channel) + 48 - (lane)) * FLOATS % 3  /* that has this channel of three in that lane */
+#define SECOND(lane, channel) (lane) + (REGISTER(lane, channel) == 1 ? FLOATS : 0)
+#define THIRD(lane, channel) (lane) + (REGISTER(lane, channel) == 2 ? FLOATS : 0)
+#define ORDERED(lane, channel) (3 * (lane) + (channel)) % FLOATS
+#define EVENS(a, b) __builtin_shufflevector(a, b, EACH_FLOAT(EVEN, 0))
+#define ODDS(a, b) __builtin_shufflevector(a, b, EACH_FLOAT(EVEN, 1))
+#define CHANNEL(a, b, c, channel)                                                                                     \
+    in_order(__builtin_shufflevector(__builtin_shufflevector(a, b, EACH_FLOAT(SECOND, channel)), c,                   \
+                                     EACH_FLOAT(THIRD, channel)),                                                     \
+             channel)
+#define in_order(v, channel) __builtin_shufflevector(v, v, EACH_FLOAT(ORDERED, channel))
+
+ALWAYS void part_channels(Floats *v, const int channels) {
+    Floats a = v[0], b = v[1], c, d;
+    if (channels == 2) {
+        v[0] = EVENS(a, b), v[1] = ODDS(a, b);
+    } else if (channels == 3) {
+        c = v[2];
+        v[0] = CHANNEL(a, b, c, 0), v[1] = CHANNEL(a, b, c, 1), v[2] = CHANNEL(a, b, c, 2);
+    } else {
+        c = EVENS(v[2], v[3]), d = ODDS(v[2], v[3]);
+        v[0] = EVENS(a, b), v[1] = ODDS(a, b);
+        v[2] = ODDS(v[0], c), v[0] = EVENS(v[0], c);
+        v[3] = ODDS(v[1], d), v[1] = EVENS(v[1], d);
+    }
+}
+
+ALWAYS void walk_values(const char *x, char *y, ptrdiff_t pitch, ptrdiff_t n, const int channels, const Step *steps,
+                     const int *places, const int from, const int way, const int to, const int streamed) {
+    const int x_size = size_of_value(from), y_size = size_of_value(to);
+    char last_x[4 * 4 * FLOATS] = {0}, last_y[4 * FLOATS];
+    ptrdiff_t i = 0;
+    Floats v[4];
+    for (; i + FLOATS <= n; i += FLOATS) {
 #pragma GCC unroll 4
         for (int k = 0; k < channels; k++)
-            put_value(y + k * pitch + i * y_size, narrow(shuffled(pixels, shuffle.bytes[k]), s + k), to, streamed);
+            v[k] = load_value(x + (i * channels + k * FLOATS) * x_size, from);
+        part_channels(v, channels);
+#pragma GCC unroll 4
+        for (int k = 0; k < channels; k++)
+            put_value(y + places[k] * pitch + i * y_size, wide(v[k], steps + places[k], way), to, streamed);
     }
-    x += i * channels;
-    memcpy(last_x, x, (n - i) * channels);
-    for (x = last_x; i < n; i += some, x += FLOATS * channels) {
-        const Words pixels = load_pixels(x, channels, shuffle.index);
-        some = n - i < FLOATS ? n - i : FLOATS;
+    if (i < n) {
+        memcpy(last_x, x + i * channels * x_size, (n - i) * channels * x_size);
+#pragma GCC unroll 4
+        for (int k = 0; k < channels; k++)
+            v[k] = load_value(last_x + k * FLOATS * x_size, from);
+        part_channels(v, channels);
 #pragma GCC unroll 4
         for (int k = 0; k < channels; k++) {
-            put_value(last_y, narrow(shuffled(pixels, shuffle.bytes[k]), s + k), to, 0);
-            memcpy(y + k * pitch + i * y_size, last_y, some * y_size);
+            put_value(last_y, wide(v[k], steps + places[k], way), to, 0);
+            memcpy(y + places[k] * pitch + i * y_size, last_y, (n - i) * y_size);
         }
     }
 }
 
 ALWAYS void pixels_of(const char *x, char *y, ptrdiff_t pitch, ptrdiff_t n, int channels, const Step *steps,
-                      const int *order, int streamed, const int to) {
+                      const int *places, const Shuffle *shuffle, int streamed, const int from, const int way,
+                      const int to) {
     const int around = to == F32 && streamed && is_aligned(y, pitch);
-#define WALK(channels)                                                                                                \
-    if (around)                                                                                                       \
-        walk_pixels(x, y, pitch, n, channels, steps, order, to, to == F32);                                           \
+#define WALK(channels, streamed)                                                                                      \
+    if (way == NARROW)                                                                                                    \
+        walk_bytes(x, y, pitch, n, channels, steps, places, shuffle, to, streamed);                                          \
     else                                                                                                              \
-        walk_pixels(x, y, pitch, n, channels, steps, order, to, 0);
+        walk_values(x, y, pitch, n, channels, steps, places, from, way, to, streamed);
     if (channels == 2) {
-        WALK(2)
+        WALK(2, 0)
+    } else if (channels == 3 && around) {
+        WALK(3, 1)
     } else if (channels == 3) {
-        WALK(3)
+        WALK(3, 0)
     } else {
-        WALK(4)
+        WALK(4, 0)
     }
 #undef WALK
 }
-#else
-#define HAS_PIXELS 0
-#define pixels_of(...)
-#endif
 
 /* Channels brought side by side: plane k of y, `pitch` values from the last, = what lies offsets[k] values from the
    start of each of n pixels of x, which are `step` values apart. Where the channels of a pixel follow each other
    (`places`, the plane of each; else NULL), squares of 16 bytes by as many pixels as they have values are transposed. */
 
-#define LOW_4 0, 4, 1, 5
-#define HIGH_4 2, 6, 3, 7
-#define LOW_8 0, 8, 1, 9, 2, 10, 3, 11
-#define HIGH_8 4, 12, 5, 13, 6, 14, 7, 15
-#define LOW_16 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
-#define HIGH_16 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#define LOW(lane, E) (lane) / 2 + (lane) % 2 * (E)
+#define HIGH(lane, E) LOW(lane, E) + (E) / 2
 
 #define SPLIT(T, E)                                                                                                   \
     typedef T Row_##T __attribute__((vector_size(16)));                                                               \
@@ -387,8 +504,8 @@ ALWAYS void pixels_of(const char *x, char *y, ptrdiff_t pitch, ptrdiff_t n, int 
                     rows[r] = *(const LooseRow_##T *) (x + (i + r) * step + lowest + first);                          \
                 _Pragma("GCC unroll 4") for (int stage = 1; stage < E; stage *= 2) {                                  \
                     _Pragma("GCC unroll 8") for (int r = 0; r < E / 2; r++) {                                         \
-                        turned[2 * r] = __builtin_shufflevector(rows[r], rows[r + E / 2], LOW_##E);                   \
-                        turned[2 * r + 1] = __builtin_shufflevector(rows[r], rows[r + E / 2], HIGH_##E);              \
+                        turned[2 * r] = __builtin_shufflevector(rows[r], rows[r + E / 2], EACH_##E(LOW, 0, E));                   \
+                        turned[2 * r + 1] = __builtin_shufflevector(rows[r], rows[r + E / 2], EACH_##E(HIGH, 0, E));              \
                     }                                                                                                 \
                     _Pragma("GCC unroll 16") for (int r = 0; r < E; r++)                                              \
                         rows[r] = turned[r];                                                                          \
@@ -427,38 +544,43 @@ static void pack(int size, const char *x, ptrdiff_t step, ptrdiff_t n, int chann
 
 typedef void (*LineFunction)(const char *x, char *y, ptrdiff_t n, const Step *steps, int period, int streamed);
 typedef void (*PixelsFunction)(const char *x, char *y, ptrdiff_t pitch, ptrdiff_t n, int channels, const Step *steps,
-                               const int *order, int streamed);
+                               const int *places, const Shuffle *shuffle, int streamed);
 
-#define LINE(name, from, is_narrow, to)                                                                               \
-    static void name(const char *x, char *y, ptrdiff_t n, const Step *steps, int period, int streamed) {              \
-        line_of(x, y, n, steps, period, streamed, from, is_narrow, to);                                               \
+#define LINES(name, from, way, to)                                                                                    \
+    static void line_##name##_##to(const char *x, char *y, ptrdiff_t n, const Step *steps, int period,                \
+                                   int streamed) {                                                                    \
+        line_of(x, y, n, steps, period, streamed, from, way, to);                                                     \
+    }                                                                                                                 \
+    static void pixels_##name##_##to(const char *x, char *y, ptrdiff_t pitch, ptrdiff_t n, int channels,              \
+                                     const Step *steps, const int *places, const Shuffle *shuffle, int streamed) {    \
+        pixels_of(x, y, pitch, n, channels, steps, places, shuffle, streamed, from, way, to);                         \
     }
 #define LINES_TO(to)                                                                                                  \
-    LINE(line_u8_##to, U8, 0, to)                                                                                     \
-    LINE(line_u16_##to, U16, 0, to)                                                                                   \
-    LINE(line_f16_##to, F16, 0, to)                                                                                   \
-    LINE(line_f32_##to, F32, 0, to)                                                                                   \
-    LINE(line_narrow_##to, U8, 1, to)                                                                                 \
-    static void pixels_##to(const char *x, char *y, ptrdiff_t pitch, ptrdiff_t n, int channels, const Step *steps,    \
-                            const int *order, int streamed) {                                                         \
-        pixels_of(x, y, pitch, n, channels, steps, order, streamed, to);                                              \
-    }
+    LINES(u8, U8, SCALED, to)                                                                                         \
+    LINES(u16, U16, SCALED, to)                                                                                       \
+    LINES(f16, F16, SCALED, to)                                                                                       \
+    LINES(f32, F32, SCALED, to)                                                                                       \
+    LINES(unscaled, F32, UNSCALED, to)                                                                                \
+    LINES(narrow, U8, NARROW, to)
 LINES_TO(F16)
 LINES_TO(F32)
 LINES_TO(BF16)
 
-static LineFunction line_function(int from, int is_narrow, int to) {
-#define ROW(to) {line_u8_##to, line_u16_##to, line_f16_##to, line_f32_##to, line_narrow_##to}
-    static const LineFunction functions[3][5] = {ROW(F16), ROW(F32), ROW(BF16)};
-#undef ROW
-    return functions[to - F16][is_narrow ? 4 : from];
-}
+typedef struct {
+    LineFunction line;
+    PixelsFunction pixels;
+} ImageLines;
 
-static PixelsFunction pixels_function(int to) {
-    static const PixelsFunction functions[3] = {pixels_F16, pixels_F32, pixels_BF16};
-    return functions[to - F16];
+#define ONE(name, to) {line_##name##_##to, pixels_##name##_##to}
+#define ROW(to) {ONE(u8, to), ONE(u16, to), ONE(f16, to), ONE(f32, to), ONE(unscaled, to), ONE(narrow, to)}
+
+static const ImageLines *image_lines(int from, int way, int to) {
+    static const ImageLines lines[3][6] = {ROW(F16), ROW(F32), ROW(BF16)};
+    return &lines[to - F16][way == NARROW ? 5 : way == UNSCALED && from == F32 ? 4 : from];
 }
-#undef LINE
+#undef LINES
 #undef LINES_TO
+#undef ONE
+#undef ROW
 
 #endif

@@ -1,22 +1,25 @@
 # Images: how pixels are walked, cut and shared by threads. Included by _kernels.pyx; `kernels/image.h` has the formula.
 
 cdef extern from "kernels/image.h":
-    enum: HAS_PIXELS
+    enum: BYTE_SHUFFLES, NARROW
     ctypedef struct Channel:
         pass
     ctypedef struct Step:
         pass
-    ctypedef void (*LineFunction)(
-        const char* x, char* y, Py_ssize_t n, const Step* steps, int period, int streamed) noexcept nogil
-    ctypedef void (*PixelsFunction)(
-        const char* x, char* y, Py_ssize_t pitch, Py_ssize_t n, int channels, const Step* steps, const int* order,
-        int streamed) noexcept nogil
-    LineFunction line_function(int x_value, bint narrow, int y_value) noexcept nogil
-    PixelsFunction pixels_function(int y_value) noexcept nogil
+    ctypedef struct Shuffle:
+        pass
+    ctypedef struct ImageLines:
+        void (*line)(
+            const char* x, char* y, Py_ssize_t n, const Step* steps, int period, int streamed) noexcept nogil
+        void (*pixels)(
+            const char* x, char* y, Py_ssize_t pitch, Py_ssize_t n, int channels, const Step* steps, const int* places,
+            const Shuffle* shuffle, int streamed) noexcept nogil
+    const ImageLines* image_lines(int x_value, int way, int y_value) noexcept nogil
     int size_of_value(int value) noexcept nogil
-    bint image_channels(
-        int channels, double scale, const double* mean, const double* std, Channel* coefficients) noexcept nogil
-    int image_steps(int channels, bint packed, bint narrow, const Channel* coefficients, Step* steps) noexcept nogil
+    int image_channels(
+        int x_value, int channels, double scale, const double* mean, const double* std, Channel* coefficients) noexcept nogil
+    void image_shuffle(int channels, Shuffle* shuffle) noexcept nogil
+    int image_steps(int channels, bint packed, int way, const Channel* coefficients, Step* steps) noexcept nogil
     void split(
         int size, const char* x, Py_ssize_t step, Py_ssize_t n, int channels, const Py_ssize_t* offsets,
         const int* places, char* y, Py_ssize_t pitch) noexcept nogil
@@ -32,10 +35,12 @@ cdef struct Walk:
     Image image  # whose rows are one where they follow each other
     Py_ssize_t pieces  # of a row, of GRANULE pixels
     int x_size, y_size
-    bint packed, narrow, streamed  # y is HWC; uint8 without float64; y is stored around the caches
+    int way  # of the formula
+    bint packed, streamed  # y is HWC; it is stored around the caches
     int period
     Step steps[MOST_CHANNELS]
-    LineFunction line
+    Shuffle shuffle
+    const ImageLines* lines
 
 
 cdef void walk_pixels_of(
@@ -44,7 +49,7 @@ cdef void walk_pixels_of(
     """y from n pixels of x, which lie `source.pixel` values apart in x."""
     cdef char[CHUNK + 64] chunk
     cdef Py_ssize_t[MOST_CHANNELS] offsets
-    cdef int[MOST_CHANNELS] places, order
+    cdef int[MOST_CHANNELS] places
     cdef const Image* image = &walk.image
     cdef int channels = image.channels, k
     cdef Py_ssize_t plane = image.y_channel * walk.y_size, some, lowest
@@ -54,27 +59,26 @@ cdef void walk_pixels_of(
         offsets[k] = image.order[k] * source.channel
         same = same and offsets[k] == k
         if adjacent:
-            order[k] = <int> (offsets[k] - lowest)
-            places[order[k]] = k
+            places[offsets[k] - lowest] = k
     if walk.packed and same and source.pixel == channels:
-        walk.line(x, y, n * channels, walk.steps, walk.period, walk.streamed)
+        walk.lines.line(x, y, n * channels, walk.steps, walk.period, walk.streamed)
     elif source.pixel == 1 and not walk.packed:
         for k in range(channels):
-            walk.line(x + offsets[k] * walk.x_size, y + k * plane, n, walk.steps + k, 1, walk.streamed)
-    elif (HAS_PIXELS and walk.narrow and not walk.packed and channels <= 4 and adjacent
-          and source.pixel == channels):
-        pixels_function(image.y_value)(x + lowest, y, plane, n, channels, walk.steps, order, walk.streamed)
+            walk.lines.line(x + offsets[k] * walk.x_size, y + k * plane, n, walk.steps + k, 1, walk.streamed)
+    elif (source.pixel == channels and channels <= 4 and adjacent and not walk.packed
+          and (BYTE_SHUFFLES or walk.way != NARROW)):
+        walk.lines.pixels(x + lowest * walk.x_size, y, plane, n, channels, walk.steps, places, &walk.shuffle, walk.streamed)
     else:
         some = CHUNK // (channels * walk.x_size) // GRANULE * GRANULE
         while n > 0:
             some = min(some, n)
             if walk.packed:
                 pack(walk.x_size, x, source.pixel, some, channels, offsets, chunk)
-                walk.line(chunk, y, some * channels, walk.steps, walk.period, walk.streamed)
+                walk.lines.line(chunk, y, some * channels, walk.steps, walk.period, walk.streamed)
             else:
                 split(walk.x_size, x, source.pixel, some, channels, offsets, places if adjacent else NULL, chunk, some)
                 for k in range(channels):
-                    walk.line(chunk + k * some * walk.x_size, y + k * plane, some, walk.steps + k, 1, walk.streamed)
+                    walk.lines.line(chunk + k * some * walk.x_size, y + k * plane, some, walk.steps + k, 1, walk.streamed)
             x += some * source.pixel * walk.x_size
             y += some * (channels if walk.packed else 1) * walk.y_size
             n -= some
@@ -119,10 +123,10 @@ cdef void normalize_image(const Image* image, int threads) noexcept nogil:
     if rows_follow(image, walk.packed):
         walk.image.columns, walk.image.rows = image.rows * image.columns, 1
     walk.x_size, walk.y_size = size_of_value(image.x_value), size_of_value(image.y_value)
-    walk.narrow = image_channels(image.channels, image.scale, image.mean, image.std, coefficients)
-    walk.narrow = walk.narrow and image.x_value == UINT8
-    walk.period = image_steps(image.channels, walk.packed, walk.narrow, coefficients, walk.steps)
-    walk.line = line_function(image.x_value, walk.narrow, image.y_value)
+    walk.way = image_channels(image.x_value, image.channels, image.scale, image.mean, image.std, coefficients)
+    walk.period = image_steps(image.channels, walk.packed, walk.way, coefficients, walk.steps)
+    walk.lines = image_lines(image.x_value, walk.way, image.y_value)
+    image_shuffle(image.channels, &walk.shuffle)
     walk.streamed = STREAM_BYTES > 0 and values * (walk.x_size + walk.y_size) >= STREAM_BYTES
     walk.pieces = (walk.image.columns + GRANULE - 1) // GRANULE
     share(work_image, &walk, image.samples * walk.image.rows * walk.pieces, threads)
