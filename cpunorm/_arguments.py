@@ -473,7 +473,9 @@ def as_images(image):
             raise error(f"normalize_image: image must be uint8, uint16, float16 or float32, got {one.dtype}")
         if one.shape != images[0].shape or _native(one.dtype) != _native(images[0].dtype):
             first = f"{images[0].dtype} {images[0].shape}"
-            raise ValueError(f"normalize_image: images of a list must be alike, got {first} and {one.dtype} {one.shape}")
+            raise ValueError(
+                f"normalize_image: images of a list must be alike, got {first} and {one.dtype} {one.shape}"
+            )
     return tuple(_plain(one, _native(one.dtype)) for one in images)
 
 
@@ -560,9 +562,13 @@ def image_dtype(dtype):
     ValueError
         Not float32, float16 or bfloat16.
     """
-    given = np.dtype(dtype)
+    wrong = f"normalize_image: dtype must be float32, float16 or bfloat16, got {dtype!r}"
+    try:
+        given = np.dtype(dtype)
+    except TypeError:
+        raise TypeError(wrong) from None
     if given.name not in ("float32", *HALVES) or not given.isnative:
-        raise ValueError(f"normalize_image: dtype must be float32, float16 or bfloat16, got {dtype!r}")
+        raise ValueError(wrong)
     return given
 
 

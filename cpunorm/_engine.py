@@ -75,12 +75,13 @@ def select(engine, isa=None):
     """
     global kernels, _engine, _isa
     check_one_of("engine", engine, ENGINES)
-    isa = _usable_isa(isa or _forced_isa)
-    compiled = importlib.import_module(f"cpunorm.{LEVELS[isa].module}")
-    kernels = compiled if engine == "cython" else importlib.import_module(f"cpunorm.{MODULES[engine]}")
-    _engine, _isa = engine, isa if engine == "cython" else None
+    isa = _usable_isa(isa or _forced_isa) if engine == "cython" else None
+    module = LEVELS[isa].module if isa else MODULES[engine]
+    kernels, _engine, _isa = importlib.import_module(f"cpunorm.{module}"), engine, isa
     _call.use_kernels(kernels)
-    _image.use_kernel(compiled)  # of every engine: images are no norm
+    levels = isa_levels()
+    if levels:  # images are no norm: their kernel is a compiled one in every engine
+        _image.use_kernel(importlib.import_module(f"cpunorm.{LEVELS[isa or _forced_isa or levels[-1]].module}"))
 
 
 def set_engine(name):

@@ -1,18 +1,18 @@
-from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 def use_kernel(module: ModuleType) -> None: ...
+
+# Whatever a caller wrote comes in here.
 def normalize_image(
-    image: NDArray[Any] | Sequence[NDArray[Any]],
-    mean: float | Sequence[float] | NDArray[np.floating],
-    std: float | Sequence[float] | NDArray[np.floating],
-    scale: float | None,
-    layout: str,
-    swap_channels: bool,
-    dtype: DTypeLike,
-    out: NDArray[Any] | None,
+    image: object,
+    mean: object,
+    std: object,
+    scale: object,
+    layout: object,
+    swap_channels: object,
+    dtype: object,
+    out: object,
 ) -> NDArray[Any]: ...

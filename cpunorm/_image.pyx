@@ -97,7 +97,7 @@ cdef inline bint are_images(tuple images, bint listed) noexcept:
 
 
 cdef inline bint fill(object values, int channels, double above, double* target) noexcept:
-    """target = `values`, if they are a float, as many floats or a vector of them as there are channels, all in range."""
+    """target = `values`: a float, or as many floats or a vector of them as there are channels. False for others."""
     cdef int k
     cdef bint is_tuple = PyTuple_CheckExact(values), is_list = PyList_CheckExact(values)
     if is_tuple or is_list:
@@ -184,6 +184,8 @@ def normalize_image(image, mean, std, scale, layout, swap_channels, dtype, out):
         layout = _arguments.image_layout(layout)
     cdef bint planar_x = layout == CHW_TO_CHW, planar_y = layout != HWC_TO_HWC
 
+    if kernel == NULL:
+        raise RuntimeError("normalize_image: this build has no kernels for this CPU")
     cdef tuple images = tuple(image) if listed else (image,)
     if not are_images(images, listed):
         images = _arguments.as_images(image)
@@ -218,7 +220,7 @@ def normalize_image(image, mean, std, scale, layout, swap_channels, dtype, out):
         y_dtype, n.y_value = FLOAT32_DTYPE, FLOAT32
     else:
         y_dtype = _arguments.image_dtype(dtype)
-        n.y_value = FLOAT16 if y_dtype.num == cnp.NPY_FLOAT16 else FLOAT32 if y_dtype.num == cnp.NPY_FLOAT32 else BFLOAT16
+        n.y_value = value_of(y_dtype.num) if y_dtype.num in (cnp.NPY_FLOAT16, cnp.NPY_FLOAT32) else BFLOAT16
     out_ndim = 3 + (listed or batch)
     if out_ndim == 4:
         shape[0] = n.samples

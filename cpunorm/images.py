@@ -1,7 +1,7 @@
 """Images for networks: pixels to mean 0 and deviation 1, in one pass."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -17,7 +17,7 @@ def normalize_image(
     std: ArrayLike,
     *,
     scale: float | None = None,
-    layout: str = "HWC->CHW",
+    layout: Literal["HWC->CHW", "HWC->HWC", "CHW->CHW"] = "HWC->CHW",
     swap_channels: bool = False,
     dtype: DTypeLike = np.float32,
     out: NDArray[Any] | None = None,
@@ -66,7 +66,7 @@ def normalize_image(
 
     Notes
     -----
-    The result is what the formula gives in float64, rounded once to float32: off by half an ulp, and less than 1/2048 of
+    The result is what the formula gives in float64, rounded once to float32: off by half an ulp and less than 1/2048 of
     one more. Half precision is rounded from that.
 
     The kernel is compiled, with threads for large images; `set_engine` has no part in it.

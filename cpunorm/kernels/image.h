@@ -3,10 +3,9 @@
    The formula is float64's, rounded once to float32.  It costs float64 (`wide`) for all types of x but uint8, of which
    there are 256: there the origin m is the integer nearest to mean / scale, d = x - m, and y = d a + r with
    a = scale / std and |r| <= a / 2 (if m is not at an end).  Both are split at a unit g = 2^-24 of a power of two above
-   all |y|: d high + r_high is exact in float32, and what is left of a and r, which is below g / 2 each, goes through
+   all |y|: d high + high_shift is exact in float32, and what is left of a and r, at most g / 2 each, goes through
    another multiply-add before both are added.  So y is off by half an ulp and what the smaller term was rounded by,
-   2^-25 (|d| + 1) g / 2: less than 2^-12 of an ulp, as |y| >= |d| a / 2 and a > 2^15 g.  tests/test_image.py measures it
-   for all values of x.
+   2^-24 (|d| + 1) g: less than 2^-12 of an ulp, as |y| >= |d| a / 2 and a > 2^15 g.
 
    Half precision is rounded from that float32: half an ulp of its own, and half a one of float32's. */
 
@@ -80,7 +79,7 @@ typedef union {
 #define ROUNDED(v) __asm__("" : "+m"(v))
 #endif
 
-/* The coefficients of `channels`, and the way for values of the type `from`: uint8 has to stay inside float32's range. */
+/* The coefficients of `channels`, and the way for values of the type `from`: uint8 must stay inside float32's range. */
 static int image_channels(int from, int channels, double scale, const double *mean, const double *std, Channel *c) {
     int way = from == U8 ? NARROW : scale == 1 ? UNSCALED : SCALED;
     for (int i = 0; i < channels; i++) {
@@ -106,7 +105,8 @@ static int image_channels(int from, int channels, double scale, const double *me
     return way;
 }
 
-/* Steps of which each is one channel, or, if `packed`, of the pattern in which channels follow each other; how many. */
+/* Steps of which each is one channel, or, if `packed`, of the pattern in which channels follow each other; how many
+   there are. */
 static int image_steps(int channels, int packed, int way, const Channel *c, Step *steps) {
     int count = channels;
     if (packed)
@@ -305,7 +305,7 @@ ALWAYS void line_of(const char *x, char *y, ptrdiff_t n, const Step *steps, int 
 
 /* Packed pixels of two to four channels: the one in place k of a pixel goes to plane places[k].
 
-   Of bytes, a register holds four pixels in each 16 bytes; a shuffle per channel leaves its four bytes there, apart. */
+   Of bytes, a register holds four pixels in each 16 bytes; a shuffle per channel leaves its four there, apart. */
 
 #if defined(__SSSE3__)
 enum { BYTE_SHUFFLES = 1 };
@@ -395,7 +395,7 @@ typedef int Shuffle;
 /* Of all types of x: FLOATS pixels are as many registers as there are channels, and become registers of one each. */
 
 #define EVEN(lane, odd) 2 * (lane) + (odd)
-#define REGISTER(lane, channel) ((channel) + 48 - (lane)) * FLOATS % 3  /* that has this channel of three in that lane */
+#define REGISTER(lane, channel) ((channel) + 48 - (lane)) * FLOATS % 3  /* of three, with this channel in that lane */
 #define SECOND(lane, channel) (lane) + (REGISTER(lane, channel) == 1 ? FLOATS : 0)
 #define THIRD(lane, channel) (lane) + (REGISTER(lane, channel) == 2 ? FLOATS : 0)
 #define ORDERED(lane, channel) (3 * (lane) + (channel)) % FLOATS
@@ -456,16 +456,20 @@ ALWAYS void pixels_of(const char *x, char *y, ptrdiff_t pitch, ptrdiff_t n, int 
                       const int to) {
     const int around = to == F32 && streamed && is_aligned(y, pitch);
 #define WALK(channels, streamed)                                                                                      \
-    if (way == NARROW)                                                                                                    \
-        walk_bytes(x, y, pitch, n, channels, steps, places, shuffle, to, streamed);                                          \
+    if (way == NARROW)                                                                                                \
+        walk_bytes(x, y, pitch, n, channels, steps, places, shuffle, to, streamed);                                   \
     else                                                                                                              \
         walk_values(x, y, pitch, n, channels, steps, places, from, way, to, streamed);
-    if (channels == 2) {
+    if (channels == 2 && around) {
+        WALK(2, 1)
+    } else if (channels == 2) {
         WALK(2, 0)
     } else if (channels == 3 && around) {
         WALK(3, 1)
     } else if (channels == 3) {
         WALK(3, 0)
+    } else if (around) {
+        WALK(4, 1)
     } else {
         WALK(4, 0)
     }
@@ -474,7 +478,7 @@ ALWAYS void pixels_of(const char *x, char *y, ptrdiff_t pitch, ptrdiff_t n, int 
 
 /* Channels brought side by side: plane k of y, `pitch` values from the last, = what lies offsets[k] values from the
    start of each of n pixels of x, which are `step` values apart. Where the channels of a pixel follow each other
-   (`places`, the plane of each; else NULL), squares of 16 bytes by as many pixels as they have values are transposed. */
+   (`places`, the plane of each; else NULL), squares of 16 bytes by as many pixels as these are values are transposed. */
 
 #define LOW(lane, E) (lane) / 2 + (lane) % 2 * (E)
 #define HIGH(lane, E) LOW(lane, E) + (E) / 2
@@ -504,8 +508,8 @@ ALWAYS void pixels_of(const char *x, char *y, ptrdiff_t pitch, ptrdiff_t n, int 
                     rows[r] = *(const LooseRow_##T *) (x + (i + r) * step + lowest + first);                          \
                 _Pragma("GCC unroll 4") for (int stage = 1; stage < E; stage *= 2) {                                  \
                     _Pragma("GCC unroll 8") for (int r = 0; r < E / 2; r++) {                                         \
-                        turned[2 * r] = __builtin_shufflevector(rows[r], rows[r + E / 2], EACH_##E(LOW, 0, E));                   \
-                        turned[2 * r + 1] = __builtin_shufflevector(rows[r], rows[r + E / 2], EACH_##E(HIGH, 0, E));              \
+                        turned[2 * r] = __builtin_shufflevector(rows[r], rows[r + E / 2], EACH_##E(LOW, 0, E));       \
+                        turned[2 * r + 1] = __builtin_shufflevector(rows[r], rows[r + E / 2], EACH_##E(HIGH, 0, E));  \
                     }                                                                                                 \
                     _Pragma("GCC unroll 16") for (int r = 0; r < E; r++)                                              \
                         rows[r] = turned[r];                                                                          \
@@ -516,14 +520,11 @@ ALWAYS void pixels_of(const char *x, char *y, ptrdiff_t pitch, ptrdiff_t n, int 
             }                                                                                                         \
         }                                                                                                             \
     }                                                                                                                 \
-    /* The same, but packed: pixels of y follow each other. */                                                        \
     static void pack_##T(const char *source, ptrdiff_t step, ptrdiff_t n, int channels, const ptrdiff_t *offsets,     \
                          char *target) {                                                                              \
-        const T *x = (const T *) source;                                                                              \
-        T *y = (T *) target;                                                                                          \
-        for (ptrdiff_t i = 0; i < n; i++)                                                                             \
-            for (int k = 0; k < channels; k++)                                                                        \
-                *y++ = x[i * step + offsets[k]];                                                                      \
+        for (int k = 0; k < channels; k++)                                                                            \
+            for (ptrdiff_t i = 0; i < n; i++)                                                                         \
+                ((T *) target)[i * channels + k] = ((const T *) source)[i * step + offsets[k]];                       \
     }
 SPLIT(uint8_t, 16)
 SPLIT(uint16_t, 8)
@@ -536,8 +537,38 @@ static void split(int size, const char *x, ptrdiff_t step, ptrdiff_t n, int chan
                                                                               pitch);
 }
 
-static void pack(int size, const char *x, ptrdiff_t step, ptrdiff_t n, int channels, const ptrdiff_t *offsets, char *y) {
-    (size == 1 ? pack_uint8_t : size == 2 ? pack_uint16_t : pack_uint32_t)(x, step, n, channels, offsets, y);
+/* The same, but packed: the pixels of y follow each other, and there is room for 16 bytes after them.  A shuffle of
+   bytes moves as many pixels as lie within 16 bytes of x, in whichever order. */
+static void pack(int size, const char *x, ptrdiff_t step, ptrdiff_t n, int channels, const ptrdiff_t *offsets,
+                 int adjacent, char *y) {
+    const ptrdiff_t pixel = step * size, bytes = channels * size;
+    ptrdiff_t i = 0, some = n;
+#if defined(__SSSE3__)
+    ptrdiff_t lowest = 0, first, end, group;
+    __attribute__((aligned(16))) uint8_t order[16] = {0};
+    if (adjacent && bytes <= 16) {
+        group = step == 0 ? 1 : 1 + (16 - bytes) / labs(pixel);
+        for (int k = 0; k < channels; k++)
+            lowest = offsets[k] * size < lowest ? offsets[k] * size : lowest;
+        first = lowest + (pixel < 0 ? (group - 1) * pixel : 0);  /* of a group's bytes, from its first pixel on */
+        end = lowest + bytes + (pixel > 0 ? (n - 1) * pixel : 0);
+        for (int b = 0; b < group * bytes; b++)
+            order[b] = (uint8_t) (b / bytes * pixel + offsets[b % bytes / size] * size + b % size - first);
+        some = 1;
+    }
+#endif
+    for (; i < n; i += some) {
+#if defined(__SSSE3__)
+        for (; some == 1 && i + group <= n && i * pixel + first + 16 <= end; i += group)
+            _mm_storeu_si128((__m128i *) (y + i * bytes),
+                             _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *) (x + i * pixel + first)),
+                                              *(const __m128i *) order));
+        if (i == n)
+            break;
+#endif
+        (size == 1 ? pack_uint8_t : size == 2 ? pack_uint16_t : pack_uint32_t)(x + i * pixel, step, some, channels,
+                                                                              offsets, y + i * bytes);
+    }
 }
 
 /* What is done along lines, per type of x (wide, but the last) and of y. */

@@ -17,14 +17,15 @@ cdef extern from "kernels/image.h":
     const ImageLines* image_lines(int x_value, int way, int y_value) noexcept nogil
     int size_of_value(int value) noexcept nogil
     int image_channels(
-        int x_value, int channels, double scale, const double* mean, const double* std, Channel* coefficients) noexcept nogil
+        int x_value, int channels, double scale, const double* mean, const double* std,
+        Channel* coefficients) noexcept nogil
     void image_shuffle(int channels, Shuffle* shuffle) noexcept nogil
     int image_steps(int channels, bint packed, int way, const Channel* coefficients, Step* steps) noexcept nogil
     void split(
         int size, const char* x, Py_ssize_t step, Py_ssize_t n, int channels, const Py_ssize_t* offsets,
         const int* places, char* y, Py_ssize_t pitch) noexcept nogil
     void pack(
-        int size, const char* x, Py_ssize_t step, Py_ssize_t n, int channels, const Py_ssize_t* offsets,
+        int size, const char* x, Py_ssize_t step, Py_ssize_t n, int channels, const Py_ssize_t* offsets, bint adjacent,
         char* y) noexcept nogil
 
 cdef enum:
@@ -43,9 +44,10 @@ cdef struct Walk:
     const ImageLines* lines
 
 
-cdef void walk_pixels_of(
-    const Walk* walk, const Source* source, const char* x, char* y, Py_ssize_t n
-) noexcept nogil:
+cdef int[4] IN_ORDER = [0, 1, 2, 3]
+
+
+cdef void walk_pixels(const Walk* walk, const Source* source, const char* x, char* y, Py_ssize_t n) noexcept nogil:
     """y from n pixels of x, which lie `source.pixel` values apart in x."""
     cdef char[CHUNK + 64] chunk
     cdef Py_ssize_t[MOST_CHANNELS] offsets
@@ -54,6 +56,7 @@ cdef void walk_pixels_of(
     cdef int channels = image.channels, k
     cdef Py_ssize_t plane = image.y_channel * walk.y_size, some, lowest
     cdef bint adjacent = labs(source.channel) == 1, same = source.channel == 1
+    cdef bint by_pixels = not walk.packed and 2 <= channels <= 4 and (BYTE_SHUFFLES or walk.way != NARROW)
     lowest = 1 - channels if source.channel == -1 else 0
     for k in range(channels):
         offsets[k] = image.order[k] * source.channel
@@ -65,20 +68,27 @@ cdef void walk_pixels_of(
     elif source.pixel == 1 and not walk.packed:
         for k in range(channels):
             walk.lines.line(x + offsets[k] * walk.x_size, y + k * plane, n, walk.steps + k, 1, walk.streamed)
-    elif (source.pixel == channels and channels <= 4 and adjacent and not walk.packed
-          and (BYTE_SHUFFLES or walk.way != NARROW)):
-        walk.lines.pixels(x + lowest * walk.x_size, y, plane, n, channels, walk.steps, places, &walk.shuffle, walk.streamed)
+    elif by_pixels and adjacent and source.pixel == channels:
+        walk.lines.pixels(
+            x + lowest * walk.x_size, y, plane, n, channels, walk.steps, places, &walk.shuffle, walk.streamed)
     else:
         some = CHUNK // (channels * walk.x_size) // GRANULE * GRANULE
         while n > 0:
             some = min(some, n)
-            if walk.packed:
-                pack(walk.x_size, x, source.pixel, some, channels, offsets, chunk)
-                walk.lines.line(chunk, y, some * channels, walk.steps, walk.period, walk.streamed)
+            if walk.packed or channels == 1 or by_pixels:
+                pack(walk.x_size, x, source.pixel, some, channels, offsets, adjacent, chunk)
             else:
-                split(walk.x_size, x, source.pixel, some, channels, offsets, places if adjacent else NULL, chunk, some)
+                split(
+                    walk.x_size, x, source.pixel, some, channels, offsets, places if adjacent else NULL, chunk, some)
+            if walk.packed or channels == 1:
+                walk.lines.line(chunk, y, some * channels, walk.steps, walk.period, walk.streamed)
+            elif by_pixels:
+                walk.lines.pixels(
+                    chunk, y, plane, some, channels, walk.steps, IN_ORDER, &walk.shuffle, walk.streamed)
+            else:
                 for k in range(channels):
-                    walk.lines.line(chunk + k * some * walk.x_size, y + k * plane, some, walk.steps + k, 1, walk.streamed)
+                    walk.lines.line(
+                        chunk + k * some * walk.x_size, y + k * plane, some, walk.steps + k, 1, walk.streamed)
             x += some * source.pixel * walk.x_size
             y += some * (channels if walk.packed else 1) * walk.y_size
             n -= some
@@ -95,7 +105,7 @@ cdef void work_image(void* context, int thread, Py_ssize_t start, Py_ssize_t sto
         sample, row = line // image.rows, line % image.rows
         source = image.sources + sample
         first, last = (start - line * walk.pieces) * GRANULE, (end - line * walk.pieces) * GRANULE
-        walk_pixels_of(
+        walk_pixels(
             walk, source, source.data + (row * source.row + first * source.pixel) * walk.x_size,
             image.y + (sample * image.y_sample + row * image.y_row
                        + first * (image.channels if walk.packed else 1)) * walk.y_size,
