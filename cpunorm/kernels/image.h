@@ -544,7 +544,7 @@ static void pack(int size, const char *x, ptrdiff_t step, ptrdiff_t n, int chann
     const ptrdiff_t pixel = step * size, bytes = channels * size;
     ptrdiff_t i = 0, some = n;
 #if defined(__SSSE3__)
-    ptrdiff_t lowest = 0, first, end, group;
+    ptrdiff_t lowest = 0, first = 0, end = 0, group = 0;
     __attribute__((aligned(16))) uint8_t order[16] = {0};
     if (adjacent && bytes <= 16) {
         group = step == 0 ? 1 : 1 + (16 - bytes) / labs(pixel);
@@ -559,7 +559,7 @@ static void pack(int size, const char *x, ptrdiff_t step, ptrdiff_t n, int chann
 #endif
     for (; i < n; i += some) {
 #if defined(__SSSE3__)
-        for (; some == 1 && i + group <= n && i * pixel + first + 16 <= end; i += group)
+        for (; group && i + group <= n && i * pixel + first + 16 <= end; i += group)
             _mm_storeu_si128((__m128i *) (y + i * bytes),
                              _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *) (x + i * pixel + first)),
                                               *(const __m128i *) order));
