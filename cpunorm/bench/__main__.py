@@ -116,8 +116,8 @@ def _parser():
     bench = commands.add_parser(
         "bench",
         help="time cpunorm against other libraries on this machine",
-        description="Time cpunorm against NumPy and whatever else is installed: real layer shapes, outputs checked "
-        "against float64 first, then timed turn by turn. Exit code 1: a case failed, a mean is too small for "
+        description="Time cpunorm against NumPy and whatever else is installed: real shapes of layers and images, "
+        "outputs checked against float64 first, then timed turn by turn. Exit code 1: a case failed, a mean is too small for "
         "--fail-under, or --compare found something slower; 130: interrupted.",
     )
     bench.add_argument(
@@ -235,6 +235,8 @@ def main(arguments=None):
         return _run_random(options)
     layers = [layer for layer in registry.LAYERS if layer.quick or not options.quick]
     cases = [case for dtype in dict.fromkeys(options.dtype) for case in registry.expand(layers, dtype)]
+    if "float32" in options.dtype:
+        cases += registry.image_cases(options.quick)
     cases = registry.matching(cases + ([] if options.quick else registry.accuracy_cases()), options.cases)
     if not cases:
         bench.error(f"argument --cases: no case has {options.cases!r} in its name")
