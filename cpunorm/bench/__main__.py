@@ -1,4 +1,4 @@
-"""The command line: `cpunorm bench`, which `python -m cpunorm.bench` is too."""
+"""The command line: `cpunorm bench`, which `python -m cpunorm.bench` is too, and `cpunorm stats`."""
 
 import argparse
 import importlib.util
@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import cpunorm
+from cpunorm import stats
 
 from . import cases as registry
 from .peers import PEERS, Build, CPUNorm, OldCPUNorm
@@ -198,6 +199,7 @@ def _parser():
     bench.add_argument(
         "--compare", metavar="JSON", nargs=2, type=_run, help="run nothing: what changed from one kept run to another"
     )
+    stats.add_parser(commands, _writable_file)
     return parser, bench
 
 
@@ -211,10 +213,14 @@ def main(arguments=None):
     """
     parser, bench = _parser()
     options = parser.parse_args(arguments)
-    for package in ("rich", *(("matplotlib", "jinja2") if options.html else ())):
+    pages = ("matplotlib", "jinja2") if options.command == "bench" and options.html else ()
+    for package in ("rich", *pages):
         if importlib.util.find_spec(package) is None:
-            print(f'cpunorm bench needs {package}: pip install "cpunorm[bench]"', file=sys.stderr)
+            extra = f"cpunorm[{options.command}]"
+            print(f'cpunorm {options.command} needs {package}: pip install "{extra}"', file=sys.stderr)
             return 1
+    if options.command == "stats":
+        return stats.run(options)
     if options.isa:
         _hold_to(options.isa)
     if options.compare:
