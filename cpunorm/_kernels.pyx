@@ -56,7 +56,7 @@ from libc.string cimport memcpy, memset
 
 from cpunorm._image cimport MOST_CHANNELS, Image, Source
 from cpunorm._norm cimport ABOUT_ZERO, GIVEN, KernelSet, Norm
-from cpunorm._reduction cimport RECORD, Reduction, Span, U64
+from cpunorm._reduction cimport RECORD, Reduction, Sliding, Span, Standardization, Step, U64
 
 cdef extern from "kernels/lines.h":
     enum: MOST_LANES, MOST_BLOCK, MOST_TILE, ROWS, STEPS, TOGETHER, AHEAD
@@ -135,9 +135,12 @@ include "kernels/moments.pxi"
 include "kernels/forward.pxi"
 include "kernels/image.pxi"
 include "kernels/statistics.pxi"
+include "kernels/standardize.pxi"
 
 cdef KernelSet kernel_set
 kernel_set.forward = &forward
 kernel_set.moments = &reduce_moments
+kernel_set.standardize = &standardize
+kernel_set.slide = &slide
 KERNEL_SET = PyCapsule_New(&kernel_set, "cpunorm.KernelSet", NULL)
 IMAGE_KERNEL = PyCapsule_New(<void*> &normalize_image, "cpunorm.image_kernel", NULL)

@@ -43,6 +43,8 @@ PUBLIC = [
     "set_engine",
     "set_num_threads",
     "show_config",
+    "standardize",
+    "standardize_sliding",
     "warmup",
 ]
 
