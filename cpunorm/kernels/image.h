@@ -49,7 +49,7 @@ typedef Shorts LooseShorts __attribute__((aligned(2), may_alias));
 typedef Bytes LooseBytes __attribute__((aligned(1), may_alias));
 
 /* How the formula is computed: `narrow`, or `wide` with a scale or without. */
-enum { NARROW, SCALED, UNSCALED };
+enum { TWO_PART, SCALED, UNSCALED };
 
 /* The coefficients of one channel. */
 typedef struct {
@@ -65,7 +65,7 @@ typedef union {
     struct {
         Doubles scale[2], mean[2], reciprocal[2];
     } wide;
-} Step;
+} Affine;
 
 /* A value that isn't contracted with what it goes into: x * scale is rounded before the mean is taken off, as in the
    formula, whose zeros are then zeros here too. */
@@ -81,7 +81,7 @@ typedef union {
 
 /* The coefficients of `channels`, and the way for values of the type `from`: uint8 must stay inside float32's range. */
 static int image_channels(int from, int channels, double scale, const double *mean, const double *std, Channel *c) {
-    int way = from == U8 ? NARROW : scale == 1 ? UNSCALED : SCALED;
+    int way = from == U8 ? TWO_PART : scale == 1 ? UNSCALED : SCALED;
     for (int i = 0; i < channels; i++) {
         double a = scale / std[i], m = nearbyint(mean[i] / scale), product, r, first, last, most, unit;
         int exponent;
@@ -93,7 +93,7 @@ static int image_channels(int from, int channels, double scale, const double *me
         most = first > last ? first : last;
         c[i].scale = scale, c[i].mean = mean[i], c[i].reciprocal = 1 / std[i];
         if (!(most > 0x1p-60 && most < 0x1p100)) {
-            way = way == NARROW ? SCALED : way;
+            way = way == TWO_PART ? SCALED : way;
             continue;
         }
         frexp(most * (1 + 0x1p-10), &exponent);
@@ -107,7 +107,7 @@ static int image_channels(int from, int channels, double scale, const double *me
 
 /* Steps of which each is one channel, or, if `packed`, of the pattern in which channels follow each other; how many
    there are. */
-static int image_steps(int channels, int packed, int way, const Channel *c, Step *steps) {
+static int image_steps(int channels, int packed, int way, const Channel *c, Affine *steps) {
     int count = channels;
     if (packed)
         while (count % 2 == 0 && count * FLOATS / 2 % channels == 0)
@@ -115,7 +115,7 @@ static int image_steps(int channels, int packed, int way, const Channel *c, Step
     for (int i = 0; i < count; i++)
         for (int j = 0; j < FLOATS; j++) {
             const Channel *lane = c + (packed ? (i * FLOATS + j) % channels : i);
-            if (way == NARROW) {
+            if (way == TWO_PART) {
                 steps[i].narrow.origin[j] = lane->origin;
                 steps[i].narrow.high[j] = lane->high, steps[i].narrow.low[j] = lane->low;
                 steps[i].narrow.high_shift[j] = lane->high_shift, steps[i].narrow.low_shift[j] = lane->low_shift;
@@ -234,12 +234,12 @@ ALWAYS void put_value(char *y, Floats v, const int value, const int streamed) {
         store_float((float *) y, v);
 }
 
-ALWAYS Floats narrow(Words byte, const Step *s) {
+ALWAYS Floats narrow(Words byte, const Affine *s) {
     Floats d = (Floats) (byte | FLOAT_MAGIC) - s->narrow.origin;
     return (d * s->narrow.high + s->narrow.high_shift) + (d * s->narrow.low + s->narrow.low_shift);
 }
 
-ALWAYS Floats wide(Floats x, const Step *s, const int way) {
+ALWAYS Floats wide(Floats x, const Affine *s, const int way) {
     Doubles first = first_doubles(x), last = last_doubles(x);
     if (way == SCALED) {
         first *= s->wide.scale[0], last *= s->wide.scale[1];
@@ -252,17 +252,17 @@ ALWAYS Floats wide(Floats x, const Step *s, const int way) {
 
 /* Along a line: y from x, both contiguous, step after step and again from the first. */
 
-ALWAYS Floats value_of(const char *x, const Step *s, const int from, const int way) {
-    if (way == NARROW)
+ALWAYS Floats value_of(const char *x, const Affine *s, const int from, const int way) {
+    if (way == TWO_PART)
         return narrow(load_bytes(x), s);
     return wide(load_value(x, from), s, way);
 }
 
-ALWAYS void walk_line(const char *x, char *y, ptrdiff_t n, const Step *steps, const int period, const int from,
-                      const int way, const int to, const int streamed) {
+ALWAYS void walk_line(const char *x, char *y, ptrdiff_t n, const Affine *steps, const int period,
+                      const int from, const int way, const int to, const int streamed) {
     const int x_size = size_of_value(from), y_size = size_of_value(to);
     char last_x[4 * FLOATS] = {0}, last_y[4 * FLOATS];
-    Step s[FEW_STEPS];
+    Affine s[FEW_STEPS];
     ptrdiff_t i = 0;
     int at = 0;
     if (period <= FEW_STEPS) {  /* known to the compiler: they stay in registers */
@@ -287,8 +287,8 @@ ALWAYS void walk_line(const char *x, char *y, ptrdiff_t n, const Step *steps, co
 
 ALWAYS int is_aligned(const char *y, ptrdiff_t pitch) { return ((size_t) y | (size_t) pitch) % VECTOR_BYTES == 0; }
 
-ALWAYS void line_of(const char *x, char *y, ptrdiff_t n, const Step *steps, int period, int streamed, const int from,
-                    const int way, const int to) {
+ALWAYS void line_of(const char *x, char *y, ptrdiff_t n, const Affine *steps, int period, int streamed,
+                    const int from, const int way, const int to) {
     if (to == F32 && streamed && is_aligned(y, 0)) {
         if (period == 1)
             walk_line(x, y, n, steps, 1, from, way, to, 1);
@@ -349,8 +349,8 @@ ALWAYS Words shuffled(Words pixels, Words bytes) {
 }
 
 /* `group` registers of pixels, each plane's after the other's: so that few lines of cache are written at once. */
-ALWAYS void apply_bytes(const char *x, char *y, ptrdiff_t pitch, const int channels, const Step *s, const int *places,
-                        const Shuffle *shuffle, const int group, const int to, const int streamed) {
+ALWAYS void apply_bytes(const char *x, char *y, ptrdiff_t pitch, const int channels, const Affine *s,
+                        const int *places, const Shuffle *shuffle, const int group, const int to, const int streamed) {
     Words pixels[GROUP];
 #pragma GCC unroll 4
     for (int g = 0; g < group; g++)
@@ -363,14 +363,15 @@ ALWAYS void apply_bytes(const char *x, char *y, ptrdiff_t pitch, const int chann
                       narrow(shuffled(pixels[g], shuffle->bytes[k]), s + k), to, streamed);
 }
 
-ALWAYS void walk_bytes(const char *x, char *y, ptrdiff_t pitch, ptrdiff_t n, const int channels, const Step *steps,
-                       const int *places, const Shuffle *shuffle, const int to, const int streamed) {
+ALWAYS void walk_bytes(const char *x, char *y, ptrdiff_t pitch, ptrdiff_t n, const int channels,
+                       const Affine *steps, const int *places, const Shuffle *shuffle, const int to,
+                       const int streamed) {
     enum { LAST = 4 * FLOATS * 4 };  /* bytes of y: what one register of pixels becomes */
     const int y_size = size_of_value(to), last_places[4] = {0, 1, 2, 3};
     const ptrdiff_t readable = n * channels - SPAN(channels);
     char last_x[LAST + VECTOR_BYTES] = {0}, last_y[LAST];
     ptrdiff_t i = 0, some;
-    Step s[4];
+    Affine s[4];
     for (int k = 0; k < channels; k++)
         s[k] = steps[places[k]];
     for (; (i + (GROUP - 1) * FLOATS) * channels <= readable; i += GROUP * FLOATS)
@@ -422,8 +423,9 @@ ALWAYS void part_channels(Floats *v, const int channels) {
     }
 }
 
-ALWAYS void walk_values(const char *x, char *y, ptrdiff_t pitch, ptrdiff_t n, const int channels, const Step *steps,
-                     const int *places, const int from, const int way, const int to, const int streamed) {
+ALWAYS void walk_values(const char *x, char *y, ptrdiff_t pitch, ptrdiff_t n, const int channels,
+                        const Affine *steps, const int *places, const int from, const int way, const int to,
+                        const int streamed) {
     const int x_size = size_of_value(from), y_size = size_of_value(to);
     char last_x[4 * 4 * FLOATS] = {0}, last_y[4 * FLOATS];
     ptrdiff_t i = 0;
@@ -451,12 +453,12 @@ ALWAYS void walk_values(const char *x, char *y, ptrdiff_t pitch, ptrdiff_t n, co
     }
 }
 
-ALWAYS void pixels_of(const char *x, char *y, ptrdiff_t pitch, ptrdiff_t n, int channels, const Step *steps,
+ALWAYS void pixels_of(const char *x, char *y, ptrdiff_t pitch, ptrdiff_t n, int channels, const Affine *steps,
                       const int *places, const Shuffle *shuffle, int streamed, const int from, const int way,
                       const int to) {
     const int around = to == F32 && streamed && is_aligned(y, pitch);
 #define WALK(channels, streamed)                                                                                      \
-    if (way == NARROW)                                                                                                \
+    if (way == TWO_PART)                                                                                              \
         walk_bytes(x, y, pitch, n, channels, steps, places, shuffle, to, streamed);                                   \
     else                                                                                                              \
         walk_values(x, y, pitch, n, channels, steps, places, from, way, to, streamed);
@@ -478,7 +480,7 @@ ALWAYS void pixels_of(const char *x, char *y, ptrdiff_t pitch, ptrdiff_t n, int 
 
 /* Channels brought side by side: plane k of y, `pitch` values from the last, = what lies offsets[k] values from the
    start of each of n pixels of x, which are `step` values apart. Where the channels of a pixel follow each other
-   (`places`, the plane of each; else NULL), squares of 16 bytes by as many pixels as these are values are transposed. */
+   (`places`, the plane of each; else NULL), squares of 16 bytes by as many pixels as these are values are turned. */
 
 #define LOW(lane, E) (lane) / 2 + (lane) % 2 * (E)
 #define HIGH(lane, E) LOW(lane, E) + (E) / 2
@@ -573,17 +575,17 @@ static void pack(int size, const char *x, ptrdiff_t step, ptrdiff_t n, int chann
 
 /* What is done along lines, per type of x (wide, but the last) and of y. */
 
-typedef void (*LineFunction)(const char *x, char *y, ptrdiff_t n, const Step *steps, int period, int streamed);
-typedef void (*PixelsFunction)(const char *x, char *y, ptrdiff_t pitch, ptrdiff_t n, int channels, const Step *steps,
-                               const int *places, const Shuffle *shuffle, int streamed);
+typedef void (*LineFunction)(const char *x, char *y, ptrdiff_t n, const Affine *steps, int period, int streamed);
+typedef void (*PixelsFunction)(const char *x, char *y, ptrdiff_t pitch, ptrdiff_t n, int channels,
+                               const Affine *steps, const int *places, const Shuffle *shuffle, int streamed);
 
 #define LINES(name, from, way, to)                                                                                    \
-    static void line_##name##_##to(const char *x, char *y, ptrdiff_t n, const Step *steps, int period,                \
+    static void line_##name##_##to(const char *x, char *y, ptrdiff_t n, const Affine *steps, int period,              \
                                    int streamed) {                                                                    \
         line_of(x, y, n, steps, period, streamed, from, way, to);                                                     \
     }                                                                                                                 \
     static void pixels_##name##_##to(const char *x, char *y, ptrdiff_t pitch, ptrdiff_t n, int channels,              \
-                                     const Step *steps, const int *places, const Shuffle *shuffle, int streamed) {    \
+                                     const Affine *steps, const int *places, const Shuffle *shuffle, int streamed) {  \
         pixels_of(x, y, pitch, n, channels, steps, places, shuffle, streamed, from, way, to);                         \
     }
 #define LINES_TO(to)                                                                                                  \
@@ -592,7 +594,7 @@ typedef void (*PixelsFunction)(const char *x, char *y, ptrdiff_t pitch, ptrdiff_
     LINES(f16, F16, SCALED, to)                                                                                       \
     LINES(f32, F32, SCALED, to)                                                                                       \
     LINES(unscaled, F32, UNSCALED, to)                                                                                \
-    LINES(narrow, U8, NARROW, to)
+    LINES(narrow, U8, TWO_PART, to)
 LINES_TO(F16)
 LINES_TO(F32)
 LINES_TO(BF16)
@@ -607,7 +609,7 @@ typedef struct {
 
 static const ImageLines *image_lines(int from, int way, int to) {
     static const ImageLines lines[3][6] = {ROW(F16), ROW(F32), ROW(BF16)};
-    return &lines[to - F16][way == NARROW ? 5 : way == UNSCALED && from == F32 ? 4 : from];
+    return &lines[to - F16][way == TWO_PART ? 5 : way == UNSCALED && from == F32 ? 4 : from];
 }
 #undef LINES
 #undef LINES_TO

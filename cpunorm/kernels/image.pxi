@@ -1,26 +1,26 @@
 # Images: how pixels are walked, cut and shared by threads. Included by _kernels.pyx; `kernels/image.h` has the formula.
 
 cdef extern from "kernels/image.h":
-    enum: BYTE_SHUFFLES, NARROW
+    enum: BYTE_SHUFFLES, TWO_PART
     ctypedef struct Channel:
         pass
-    ctypedef struct Step:
+    ctypedef struct Affine:
         pass
     ctypedef struct Shuffle:
         pass
     ctypedef struct ImageLines:
         void (*line)(
-            const char* x, char* y, Py_ssize_t n, const Step* steps, int period, int streamed) noexcept nogil
+            const char* x, char* y, Py_ssize_t n, const Affine* steps, int period, int streamed) noexcept nogil
         void (*pixels)(
-            const char* x, char* y, Py_ssize_t pitch, Py_ssize_t n, int channels, const Step* steps, const int* places,
-            const Shuffle* shuffle, int streamed) noexcept nogil
+            const char* x, char* y, Py_ssize_t pitch, Py_ssize_t n, int channels, const Affine* steps,
+            const int* places, const Shuffle* shuffle, int streamed) noexcept nogil
     const ImageLines* image_lines(int x_value, int way, int y_value) noexcept nogil
     int size_of_value(int value) noexcept nogil
     int image_channels(
         int x_value, int channels, double scale, const double* mean, const double* std,
         Channel* coefficients) noexcept nogil
     void image_shuffle(int channels, Shuffle* shuffle) noexcept nogil
-    int image_steps(int channels, bint packed, int way, const Channel* coefficients, Step* steps) noexcept nogil
+    int image_steps(int channels, bint packed, int way, const Channel* coefficients, Affine* steps) noexcept nogil
     void split(
         int size, const char* x, Py_ssize_t step, Py_ssize_t n, int channels, const Py_ssize_t* offsets,
         const int* places, char* y, Py_ssize_t pitch) noexcept nogil
@@ -39,7 +39,7 @@ cdef struct Walk:
     int way  # of the formula
     bint packed, streamed  # y is HWC; it is stored around the caches
     int period
-    Step steps[MOST_CHANNELS]
+    Affine steps[MOST_CHANNELS]
     Shuffle shuffle
     const ImageLines* lines
 
@@ -56,7 +56,7 @@ cdef void walk_pixels(const Walk* walk, const Source* source, const char* x, cha
     cdef int channels = image.channels, k
     cdef Py_ssize_t plane = image.y_channel * walk.y_size, some, lowest
     cdef bint adjacent = labs(source.channel) == 1, same = source.channel == 1
-    cdef bint by_pixels = not walk.packed and 2 <= channels <= 4 and (BYTE_SHUFFLES or walk.way != NARROW)
+    cdef bint by_pixels = not walk.packed and 2 <= channels <= 4 and (BYTE_SHUFFLES or walk.way != TWO_PART)
     lowest = 1 - channels if source.channel == -1 else 0
     for k in range(channels):
         offsets[k] = image.order[k] * source.channel
