@@ -59,7 +59,7 @@ def extensions():
         "extra_link_args": [*link_openmp, *strip],
         "depends": [
             str(path)
-            for files in ("_kernels.pyx", "_levels.py", "*.pxd", "kernels/*")
+            for files in ("_kernels.pyx", "_levels.py", "*.pxd", "*.h", "kernels/*")
             for path in Path("cpunorm").glob(files)
         ],
     }
@@ -71,4 +71,5 @@ def extensions():
         yield Extension(f"cpunorm.{name}", [source], extra_compile_args=arguments, **common)
 
 
-setup(ext_modules=cythonize(list(extensions()), nthreads=0, language_level=3))
+DIRECTIVES = {"language_level": 3, "freethreading_compatible": True}
+setup(ext_modules=cythonize(list(extensions()), nthreads=0, compiler_directives=DIRECTIVES))

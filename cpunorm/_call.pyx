@@ -62,20 +62,22 @@ cdef enum:
     MOST_AXES = 64  # of an ndarray
 
 cdef KernelSet given_set  # of an engine that tells the address of its function
-cdef KernelSet* kernels = NULL
+cdef KernelSet* kernels = NULL  # never again once there are some, for calls read both without a lock
 cdef object python_forward = None  # of an engine in Python
 
 
 def use_kernels(module):
     """Send calls to the kernels of a module: its capsule KERNEL_SET, address FORWARD or Python function forward."""
     global kernels, python_forward
-    cdef KernelSet* chosen = NULL
+    forward = None
     if hasattr(module, "KERNEL_SET"):
-        chosen = <KernelSet*> PyCapsule_GetPointer(module.KERNEL_SET, "cpunorm.KernelSet")
+        kernels = <KernelSet*> PyCapsule_GetPointer(module.KERNEL_SET, "cpunorm.KernelSet")
     elif hasattr(module, "FORWARD"):
         given_set.forward = <int (*)(const Norm*, int) noexcept nogil> <size_t> module.FORWARD
-        chosen = &given_set
-    kernels, python_forward = chosen, module.forward if chosen == NULL else None
+        kernels = &given_set
+    else:
+        forward = module.forward
+    python_forward = forward
 
 
 # Fast tests of arguments.
@@ -283,8 +285,7 @@ cdef inline int kernel(
     enter()
     try:
         if running_mean is not None:
-            read(running_mean, n.mean)
-            read(running_var, n.var)
+            read(running_mean, running_var, n.mean, n.var)
         with nogil:
             failed = chosen.forward(n, threads)
     finally:
@@ -353,8 +354,7 @@ cdef int forward_in_python(
         memcpy(data_of(bias), n.bias, bytes_of(bias))
     try:
         if running_mean is not None:
-            read(running_mean, <double*> data_of(mean))
-            read(running_var, <double*> data_of(var))
+            read(running_mean, running_var, <double*> data_of(mean), <double*> data_of(var))
     finally:
         leave()
     forward(seen(&n.x, n, x), seen(&n.y, n, y), n.groups, n.along, n.statistic == GIVEN, n.statistic == ABOUT_ZERO,
