@@ -11,10 +11,10 @@ import warnings
 import zlib
 from pathlib import Path
 
-import llvmlite.binding
 import numpy as np
 
 try:
+    import llvmlite.binding
     import numba
 except ModuleNotFoundError:
     message = 'the engine "numba" needs Numba; please run: pip install "cpunorm[numba]"'
