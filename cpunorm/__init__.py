@@ -5,6 +5,8 @@ from cpunorm._config import show_config
 from cpunorm._engine import engine, get_engine, set_engine, warmup
 from cpunorm._fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 from cpunorm._memory import empty_cache, get_cache_limit, set_cache_limit
+from cpunorm._moments import Moments
+from cpunorm._statistics import moments
 from cpunorm._threads import get_num_threads, num_threads, set_num_threads
 from cpunorm._version import __version__
 from cpunorm.modules import (
@@ -32,6 +34,7 @@ __all__ = [
     "InstanceNorm3d",
     "LayerNorm",
     "LocalResponseNorm",
+    "Moments",
     "RMSNorm",
     "__version__",
     "empty_cache",
@@ -42,6 +45,7 @@ __all__ = [
     "get_cache_limit",
     "get_engine",
     "get_num_threads",
+    "moments",
     "num_threads",
     "set_cache_limit",
     "set_engine",

@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 
-from cpunorm import _call, _cpu
+from cpunorm import _call, _cpu, _reduction
 from cpunorm._levels import LEVELS
 
 __all__ = ["check_one_of", "engine", "force_isa", "get_engine", "isa_levels", "select", "set_engine", "warmup"]
@@ -79,6 +79,7 @@ def select(engine, isa=None):
     module = LEVELS[isa].module if isa else MODULES[engine]
     kernels, _engine, _isa = importlib.import_module(f"cpunorm.{module}"), engine, isa
     _call.use_kernels(kernels)
+    _reduction.use_kernels(kernels)
 
 
 def set_engine(name):

@@ -49,11 +49,13 @@ are fetched a page ahead, and y, where x and y don't fit the last-level cache, i
 
 from cython.parallel cimport parallel
 from cpython.pycapsule cimport PyCapsule_New
-from libc.stdint cimport uint32_t, uint64_t
+from libc.math cimport INFINITY, NAN, rint
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, labs, malloc
 from libc.string cimport memcpy, memset
 
 from cpunorm._norm cimport ABOUT_ZERO, GIVEN, KernelSet, Norm
+from cpunorm._reduction cimport RECORD, Reduction, Span, U64
 
 cdef extern from "kernels/lines.h":
     enum: MOST_LANES, MOST_BLOCK, MOST_TILE, ROWS, STEPS, TOGETHER, AHEAD
@@ -130,7 +132,9 @@ cdef double[2] TINY = [1e-36, 0.0]  # mean squares below this have lost digits t
 include "kernels/walk.pxi"
 include "kernels/moments.pxi"
 include "kernels/forward.pxi"
+include "kernels/statistics.pxi"
 
 cdef KernelSet kernel_set
 kernel_set.forward = &forward
+kernel_set.moments = &reduce_moments
 KERNEL_SET = PyCapsule_New(&kernel_set, "cpunorm.KernelSet", NULL)

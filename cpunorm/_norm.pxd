@@ -13,6 +13,8 @@ shares its moments: one sample's `channels // groups` neighbouring channels at a
 A new option is a field whose zero means "as before".  An engine checks nothing and knows no error message.
 """
 
+from cpunorm._reduction cimport Reduction
+
 cdef enum Statistic:
     CENTRED  # mean and variance of each domain
     GIVEN  # `mean` and `var` of each channel
@@ -40,3 +42,5 @@ cdef struct KernelSet:
     # y from x.  Returns 0, or -1 when there was no memory for its scratch; the bits of y depend neither on `threads`
     # nor on strides, only on the lengths, the order of the axes in memory, and the values.
     int (*forward)(const Norm* norm, int threads) noexcept nogil
+    # The moments of slices.  Returns 0, or -1 without memory; the bits do not depend on `threads`.
+    int (*moments)(const Reduction* reduction, int threads) noexcept nogil

@@ -13,7 +13,7 @@ import pytest
 import cpunorm
 
 PROJECT = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
-COMPILED = ["_call", "_cpu", "_kernels", "_kernels_v3", "_kernels_v4", "_memory", "_running"]
+COMPILED = ["_call", "_cpu", "_kernels", "_kernels_v3", "_kernels_v4", "_memory", "_reduction", "_running"]
 PUBLIC = [
     "BatchNorm1d",
     "BatchNorm2d",
@@ -25,6 +25,7 @@ PUBLIC = [
     "InstanceNorm3d",
     "LayerNorm",
     "LocalResponseNorm",
+    "Moments",
     "RMSNorm",
     "__version__",
     "empty_cache",
@@ -35,6 +36,7 @@ PUBLIC = [
     "get_cache_limit",
     "get_engine",
     "get_num_threads",
+    "moments",
     "num_threads",
     "set_cache_limit",
     "set_engine",

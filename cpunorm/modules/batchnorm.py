@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from cpunorm import _call
+from cpunorm import _call, _running
 from cpunorm._arguments import dimension
+from cpunorm._moments import Moments
 from cpunorm.modules._module import Module, parameter_dtype
 
 __all__ = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d"]
@@ -81,6 +82,41 @@ class _BatchNorm(Module):
     def reset_parameters(self):
         """Set weight to 1 and bias to 0 and reset the running statistics, in place."""
         self._fill(weight=1, bias=0, **(NO_BATCHES if self.track_running_stats else {}))
+
+    def set_statistics(self, moments):
+        """Set running_mean and running_var, in place, to those of `moments`, and num_batches_tracked to 1.
+
+        So a network is recalibrated: with the moments of all of its data instead of the average of the last batches.
+
+        Parameters
+        ----------
+        moments : Moments
+            Of `num_features` channels: ``cpunorm.moments(x, axis=(0, 2, 3))`` of (N, C, H, W). The variance is taken
+            unbiased, as in training, of a single value 0.
+
+        Raises
+        ------
+        TypeError
+            Not Moments.
+        ValueError
+            Of another shape, or of nothing in some channel.
+        RuntimeError
+            A module without running statistics.
+        """
+        name = type(self).__name__
+        if not isinstance(moments, Moments):
+            raise TypeError(f"{name}.set_statistics takes Moments, got {type(moments).__qualname__}")
+        if self.running_mean is None:
+            raise RuntimeError(f"{name}.set_statistics: track_running_stats={self.track_running_stats}")
+        if moments.shape != (self.num_features,):
+            raise ValueError(f"{name}.set_statistics: expected shape ({self.num_features},), got {moments.shape}")
+        if np.min(moments.count) == 0:
+            raise ValueError(f"{name}.set_statistics: there are channels without values, counts are {moments.count}")
+        var = np.where(moments.count == 1, 0, moments.var(ddof=1))
+        values = {"running_mean": moments.mean, "running_var": var, "num_batches_tracked": 1}
+        arrays = {key: array for key, array in self._arrays().items() if key in values}
+        new = [np.asarray(values[key]).astype(array.dtype) for key, array in arrays.items()]
+        _running.write(list(arrays.values()), new)
 
     def forward(self, input, *, out=None):
         """Normalise `input`, of shape (N, C, ...) or (N, ..., C); see `functional.batch_norm`.
