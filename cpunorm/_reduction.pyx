@@ -21,18 +21,19 @@ cdef extern from "kernels/records.h":
     void merge_records(
         double* a, Py_ssize_t a_pitch, const double* b, Py_ssize_t b_pitch, Py_ssize_t n) noexcept nogil
 
-cdef KernelSet* kernels = NULL
+cdef KernelSet* kernels = NULL  # never again once there are some, for calls read both without a lock
 cdef object python_moments = None  # of an engine in Python
 
 
 def use_kernels(module):
     """Send calls to the kernels of a module: its capsule KERNEL_SET, or its Python function moments."""
     global kernels, python_moments
-    kernels, python_moments = NULL, None
+    function = None
     if hasattr(module, "KERNEL_SET"):
         kernels = <KernelSet*> PyCapsule_GetPointer(module.KERNEL_SET, "cpunorm.KernelSet")
     else:
-        python_moments = module.moments
+        function = module.moments
+    python_moments = function
 
 
 ELEMENTS = {
@@ -51,7 +52,7 @@ cdef inline int element_of(object x) except -2:
     if kind == cnp.NPY_FLOAT64:
         return F64
     dtype = x.dtype
-    if dtype.name == "bfloat16":
+    if dtype.type.__name__ == "bfloat16":  # its name imports, which in a child of a fork may wait for ever
         return BF16
     return ELEMENTS.get(dtype, -1)
 
@@ -98,7 +99,8 @@ def moments(x, tuple axes, where, bint omit):
     cdef char reduced[MOST_AXES]
     cdef cnp.npy_intp lengths[MOST_AXES + 1]
     cdef int axis, ndim = cnp.PyArray_NDIM(x), kept = 1, failed, threads
-    cdef KernelSet* chosen = kernels
+    cdef KernelSet* chosen = kernels  # both of the same engine: another thread may change it meanwhile
+    function = python_moments
     cdef Py_ssize_t size = cnp.PyArray_SIZE(x)
     for axis in range(ndim):
         reduced[axis] = False
@@ -114,8 +116,8 @@ def moments(x, tuple axes, where, bint omit):
         record[:5], record[5], record[6] = 0, np.inf, -np.inf
         return record
     r.element = element_of(x)
-    if chosen == NULL:
-        record[...] = python_moments(x, axes, where, omit)
+    if function is not None:
+        record[...] = function(x, axes, where, omit)
     else:
         set_axes(&r, x, where, reduced)
         r.x = <const char*> cnp.PyArray_DATA(x)
