@@ -6,7 +6,7 @@ from cpunorm._engine import engine, get_engine, set_engine, warmup
 from cpunorm._fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 from cpunorm._memory import empty_cache, get_cache_limit, set_cache_limit
 from cpunorm._moments import Moments
-from cpunorm._statistics import moments
+from cpunorm._statistics import moments, standardize, standardize_sliding
 from cpunorm._threads import get_num_threads, num_threads, set_num_threads
 from cpunorm._version import __version__
 from cpunorm.modules import (
@@ -51,5 +51,7 @@ __all__ = [
     "set_engine",
     "set_num_threads",
     "show_config",
+    "standardize",
+    "standardize_sliding",
     "warmup",
 ]

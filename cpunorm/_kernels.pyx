@@ -55,7 +55,7 @@ from libc.stdlib cimport free, labs, malloc
 from libc.string cimport memcpy, memset
 
 from cpunorm._norm cimport ABOUT_ZERO, GIVEN, KernelSet, Norm
-from cpunorm._reduction cimport RECORD, Reduction, Span, U64
+from cpunorm._reduction cimport RECORD, Reduction, Sliding, Span, Standardization, Step, U64
 
 cdef extern from "kernels/lines.h":
     enum: MOST_LANES, MOST_BLOCK, MOST_TILE, ROWS, STEPS, TOGETHER, AHEAD
@@ -133,8 +133,11 @@ include "kernels/walk.pxi"
 include "kernels/moments.pxi"
 include "kernels/forward.pxi"
 include "kernels/statistics.pxi"
+include "kernels/standardize.pxi"
 
 cdef KernelSet kernel_set
 kernel_set.forward = &forward
 kernel_set.moments = &reduce_moments
+kernel_set.standardize = &standardize
+kernel_set.slide = &slide
 KERNEL_SET = PyCapsule_New(&kernel_set, "cpunorm.KernelSet", NULL)

@@ -6,7 +6,7 @@ checks nothing.
 
 import numpy as np
 
-__all__ = ["forward", "moments"]
+__all__ = ["forward", "moments", "slide", "standardize", "window"]
 
 
 def forward(x, y, groups, along, given, about_zero, mean, var, weight, bias, eps):
@@ -90,3 +90,33 @@ def moments(x, axes, where, omit):
     record[5] = np.where(chosen, z + first, np.inf).min(-1)
     record[6] = np.where(chosen, z + first, -np.inf).max(-1)
     return record
+
+
+def standardize(x, axes, mean, mean_low, scale, least, most, y):
+    """y = (x - mean - mean_low) * scale, clipped to least and most; the three are of the kept axes."""
+    with np.errstate(all="ignore"):
+        z = x.astype(np.float64) - np.expand_dims(mean, axes)
+        z -= np.expand_dims(mean_low, axes)
+        z *= np.expand_dims(scale, axes)
+        y[...] = np.clip(z, least, most)
+
+
+def window(frame, frames, length, least, centred):
+    """The frames whose moments a frame gets: first and last + 1."""
+    first = frame - length // 2 if centred else frame - length
+    last = first + length if centred else frame + 1
+    first, last = max(first, 0), last - min(first, 0)
+    if not centred:
+        last = max(frame + 1, least)
+    return max(first - max(last - frames, 0), 0), min(last, frames)
+
+
+def slide(x, axis, length, least, centred, scaled, y):
+    """y = x about, and by the deviation of, the window around (behind) each frame along `axis`."""
+    x, y = np.moveaxis(x, axis, 0), np.moveaxis(y, axis, 0)
+    for frame in range(len(x)):
+        first, last = window(frame, len(x), length, least, centred)
+        record = moments(x[first:last], (0,), None, False)
+        with np.errstate(all="ignore"):
+            z = (x[frame].astype(np.float64) - record[1]) - record[2]
+            y[frame] = np.where(record[3] == 0, 0, z / np.sqrt(record[3] / record[0])) if scaled else z

@@ -53,6 +53,11 @@ class Moments:
     dtype : dtype-like
         Of what is shown.
 
+    Raises
+    ------
+    ValueError
+        A `record` of another shape.
+
     Examples
     --------
     >>> import numpy as np, cpunorm
@@ -71,6 +76,8 @@ class Moments:
     __slots__ = ("_dtype", "_record", "_same_count", "axis")
 
     def __init__(self, record, same_count, axis, dtype=np.float64):
+        if len(record) != _reduction.FIELDS:
+            raise ValueError(f"Moments: a record has {_reduction.FIELDS} fields, got shape {record.shape}")
         self._record, self._same_count, self.axis, self._dtype = record, same_count, axis, dtype
 
     def _shown(self, values):

@@ -13,7 +13,7 @@ shares its moments: one sample's `channels // groups` neighbouring channels at a
 A new option is a field whose zero means "as before".  An engine checks nothing and knows no error message.
 """
 
-from cpunorm._reduction cimport Reduction
+from cpunorm._reduction cimport Reduction, Sliding, Standardization
 
 cdef enum Statistic:
     CENTRED  # mean and variance of each domain
@@ -44,3 +44,7 @@ cdef struct KernelSet:
     int (*forward)(const Norm* norm, int threads) noexcept nogil
     # The moments of slices.  Returns 0, or -1 without memory; the bits do not depend on `threads`.
     int (*moments)(const Reduction* reduction, int threads) noexcept nogil
+    # y = (x - mean) * scale, clipped.
+    void (*standardize)(const Standardization* job, int threads) noexcept nogil
+    # The same by the moments of a window of frames around each.
+    void (*slide)(const Sliding* job, int threads) noexcept nogil

@@ -27,3 +27,30 @@ cdef struct Reduction:
     Span reduced_axes[MOST_AXES]
     Py_ssize_t slices
     double* record  # (RECORD, slices): written; of no values 0, 0, 0, 0, 0, inf, -inf
+
+cdef struct Step:
+    # An axis of what is standardized: strides of x and y in bytes, of slices in slices.
+    Py_ssize_t length, x, y, slice
+
+cdef struct Standardization:
+    const char* x
+    char* y  # may be x
+    int element, result  # of x, of y: one of the first four
+    int axes
+    Step steps[MOST_AXES]  # none of length 0
+    Py_ssize_t slices
+    const double* mean  # of each slice
+    const double* mean_low  # what that leaves of it
+    const double* scale
+    double least, most  # to which y is clipped; -inf, inf
+
+cdef struct Sliding:
+    # Windows along one axis of x, each slice by itself.
+    const char* x
+    char* y
+    int element, result
+    int axes  # others than that of the windows
+    Step steps[MOST_AXES]
+    Step along
+    Py_ssize_t window, least_window
+    bint centred, scaled  # windows around their frame, not behind it; by the deviation, not only about the mean

@@ -3,7 +3,7 @@
 
 from cpython.long cimport PyLong_CheckExact
 from cpython.pycapsule cimport PyCapsule_GetPointer
-from libc.math cimport isfinite
+from libc.math cimport NAN, isfinite, sqrt
 
 import numpy as np
 
@@ -22,18 +22,16 @@ cdef extern from "kernels/records.h":
         double* a, Py_ssize_t a_pitch, const double* b, Py_ssize_t b_pitch, Py_ssize_t n) noexcept nogil
 
 cdef KernelSet* kernels = NULL  # never again once there are some, for calls read both without a lock
-cdef object python_moments = None  # of an engine in Python
+cdef object python_kernels = None  # of an engine in Python
 
 
 def use_kernels(module):
-    """Send calls to the kernels of a module: its capsule KERNEL_SET, or its Python function moments."""
-    global kernels, python_moments
-    function = None
+    """Send calls to the kernels of a module: its capsule KERNEL_SET, or its Python functions."""
+    global kernels, python_kernels
     if hasattr(module, "KERNEL_SET"):
-        kernels = <KernelSet*> PyCapsule_GetPointer(module.KERNEL_SET, "cpunorm.KernelSet")
+        kernels, python_kernels = <KernelSet*> PyCapsule_GetPointer(module.KERNEL_SET, "cpunorm.KernelSet"), None
     else:
-        function = module.moments
-    python_moments = function
+        python_kernels = module
 
 
 ELEMENTS = {
@@ -100,7 +98,7 @@ def moments(x, tuple axes, where, bint omit):
     cdef cnp.npy_intp lengths[MOST_AXES + 1]
     cdef int axis, ndim = cnp.PyArray_NDIM(x), kept = 1, failed, threads
     cdef KernelSet* chosen = kernels  # both of the same engine: another thread may change it meanwhile
-    function = python_moments
+    python = python_kernels
     cdef Py_ssize_t size = cnp.PyArray_SIZE(x)
     for axis in range(ndim):
         reduced[axis] = False
@@ -116,8 +114,8 @@ def moments(x, tuple axes, where, bint omit):
         record[:5], record[5], record[6] = 0, np.inf, -np.inf
         return record
     r.element = element_of(x)
-    if function is not None:
-        record[...] = function(x, axes, where, omit)
+    if python is not None:
+        record[...] = python.moments(x, axes, where, omit)
     else:
         set_axes(&r, x, where, reduced)
         r.x = <const char*> cnp.PyArray_DATA(x)
@@ -139,6 +137,97 @@ def moments(x, tuple axes, where, bint omit):
         np.ldexp(record[3:5], 2 * UNIT, out=record[3:5])
         np.ldexp(record[5:], UNIT, out=record[5:])
     return record
+
+
+cdef int set_steps(Step* steps, object x, object y, const char* left_out, const char* reduced) noexcept:
+    """The axes of x and y but those that are left out; slices follow those that aren't reduced.  How many there are."""
+    cdef int axis, count = 0
+    cdef Py_ssize_t slice_ = 1
+    for axis in range(cnp.PyArray_NDIM(x) - 1, -1, -1):
+        if left_out == NULL or not left_out[axis]:
+            steps[count] = Step(cnp.PyArray_DIM(x, axis), cnp.PyArray_STRIDE(x, axis), cnp.PyArray_STRIDE(y, axis), 0)
+            if not reduced[axis]:
+                steps[count].slice = slice_
+            count += 1
+        if not reduced[axis]:
+            slice_ *= cnp.PyArray_DIM(x, axis)
+    return count
+
+
+cdef int find_scales(
+    const double* record, Py_ssize_t slices, double ddof, double eps, double floor, double* scale
+) noexcept nogil:
+    """scale = 1 / max(sqrt(var + eps), floor) of each slice; 1 for those that are constant."""
+    cdef Py_ssize_t i
+    cdef double free, deviation
+    for i in range(slices):
+        free = record[i] - ddof
+        deviation = sqrt(record[3 * slices + i] / free + eps) if free > 0 else NAN
+        if deviation == 0:
+            deviation = 1
+        scale[i] = 1 / (floor if deviation < floor else deviation)
+    return 0
+
+
+def standardize(
+    x, tuple axes, record, double ddof, double eps, double floor, double least, double most, y
+):
+    """y = (x - mean) / max(sqrt(var + eps), floor), clipped, of the moments in a record of the kept axes."""
+    cdef Standardization job
+    cdef char reduced[MOST_AXES]
+    cdef int axis, threads
+    cdef KernelSet* chosen = kernels
+    python = python_kernels
+    cdef Py_ssize_t size = cnp.PyArray_SIZE(x)
+    if size == 0:
+        return
+    cdef const double* fields = <const double*> cnp.PyArray_DATA(record)
+    cdef Py_ssize_t slices = cnp.PyArray_SIZE(record) // RECORD
+    cdef cnp.npy_intp* lengths = cnp.PyArray_DIMS(record)
+    scale = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(record) - 1, lengths + 1, cnp.NPY_FLOAT64, 0)
+    job.mean, job.mean_low, job.scale = fields + slices, fields + 2 * slices, <double*> cnp.PyArray_DATA(scale)
+    find_scales(fields, slices, ddof, eps, floor, <double*> job.scale)
+    if python is not None:
+        python.standardize(x, axes, record[1, ...], record[2, ...], scale, least, most, y)
+        return
+    for axis in range(cnp.PyArray_NDIM(x)):
+        reduced[axis] = False
+    for axis in axes:
+        reduced[axis] = True
+    job.axes = set_steps(job.steps, x, y, NULL, reduced)
+    job.x, job.y = <const char*> cnp.PyArray_DATA(x), <char*> cnp.PyArray_DATA(y)
+    job.element, job.result = element_of(x), element_of(y)
+    job.least, job.most = least, most
+    threads = threads_for(size, 2)
+    with nogil:
+        chosen.standardize(&job, threads)
+    call_ends(size, 2)
+
+
+def slide(x, int axis, Py_ssize_t window, Py_ssize_t least_window, bint centred, bint scaled, y):
+    """y = x about, and by the deviation of, the window around (behind) each frame along `axis`."""
+    cdef Sliding job
+    cdef char chosen_axis[MOST_AXES]
+    cdef int other, threads
+    cdef KernelSet* chosen = kernels
+    python = python_kernels
+    cdef Py_ssize_t size = cnp.PyArray_SIZE(x)
+    if size == 0:
+        return
+    if python is not None:
+        python.slide(x, axis, window, least_window, centred, scaled, y)
+        return
+    for other in range(cnp.PyArray_NDIM(x)):
+        chosen_axis[other] = other == axis
+    job.axes = set_steps(job.steps, x, y, chosen_axis, chosen_axis)
+    job.along = Step(cnp.PyArray_DIM(x, axis), cnp.PyArray_STRIDE(x, axis), cnp.PyArray_STRIDE(y, axis), 0)
+    job.x, job.y = <const char*> cnp.PyArray_DATA(x), <char*> cnp.PyArray_DATA(y)
+    job.element, job.result = element_of(x), element_of(y)
+    job.window, job.least_window, job.centred, job.scaled = window, least_window, centred, scaled
+    threads = threads_for(size, 4)
+    with nogil:
+        chosen.slide(&job, threads)
+    call_ends(size, 4)
 
 
 def merge(a, b):
@@ -166,6 +255,11 @@ def as_tallied(str function, x):
         if element_of(x) < 0:
             raise TypeError(f"{function}: x must be of bool, integers or floats up to 64 bits, got {x.dtype}")
     return x
+
+
+def is_walkable(y):
+    """Whether a kernel can write the array y as it lies."""
+    return element_of(y) >= 0 and cnp.PyArray_ISBEHAVED(y)
 
 
 def as_axes(str function, axis, int ndim):

@@ -23,9 +23,9 @@ from numba import types
 from numba.core.compiler_lock import global_compiler_lock
 
 from cpunorm._numba import lanes, loops
-from cpunorm._numba.statistics import moments
+from cpunorm._numba.statistics import moments, slide, standardize
 
-__all__ = ["FORWARD", "compile_for", "moments"]  # noqa: F822, see __getattr__
+__all__ = ["FORWARD", "compile_for", "moments", "slide", "standardize"]  # noqa: F822, see __getattr__
 
 CACHE_ERRORS = OSError, RuntimeError, EOFError, pickle.UnpicklingError  # no place, no room, a damaged file
 ZEROS = np.float32(0), np.float64(0)  # of each element

@@ -1,4 +1,4 @@
-"""Moments in Numba: each slice as a row of float64, summed in two parts, block by block.
+"""Statistics in Numba: each slice as a row of float64, summed in two parts, block by block.
 
 Two reads of a block, its sum and the squares about its mean, and Chan's merge of blocks: as in kernels/statistics.h,
 without its quick sums.  On one thread; what doesn't lie as a row is copied.
@@ -7,7 +7,9 @@ without its quick sums.  On one thread; what doesn't lie as a row is copied.
 import numba
 import numpy as np
 
-__all__ = ["moments"]
+from cpunorm._kernels_reference import window
+
+__all__ = ["moments", "slide", "standardize"]
 
 BLOCK = 4096  # values that are read twice from cache
 
@@ -128,3 +130,48 @@ def moments(x, axes, where, omit):
     all_moments(high, low, chosen, records)
     records[np.isfinite(records[:, 1]) & ~np.isfinite(records[:, 3]), 3:5] = np.inf, 0  # squares beyond float64
     return records.T.reshape(7, *lengths)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def standardize_rows(z, mean, mean_low, scale, least, most):
+    """Each row of z about its mean, by its scale, clipped."""
+    for row in range(len(z)):
+        for i in range(z.shape[1]):
+            value = ((z[row, i] - mean[row]) - mean_low[row]) * scale[row]
+            z[row, i] = least if value < least else most if value > most else value
+
+
+def standardize(x, axes, mean, mean_low, scale, least, most, y):
+    """y = (x - mean - mean_low) * scale, clipped; see `_kernels_reference.standardize`."""
+    order = [axis for axis in range(x.ndim) if axis not in axes] + list(axes)
+    z = np.array(x.transpose(order), np.float64, order="C")
+    standardize_rows(z.reshape(mean.size, -1), mean.ravel(), mean_low.ravel(), scale.ravel(), least, most)
+    with np.errstate(all="ignore"):
+        y.transpose(order)[...] = z
+
+
+window = numba.njit(cache=True, nogil=True, error_model="numpy")(window)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def slide_row(x, length, least, centred, scaled, y):
+    """The windows along one row; a window's moments are taken anew for each frame."""
+    low, chosen = np.zeros(len(x)), np.ones(len(x), np.bool_)
+    record = np.empty(7)
+    for frame in range(len(x)):
+        first, last = window(frame, len(x), length, least, centred)
+        record[:5], record[5], record[6] = 0, np.inf, -np.inf
+        row_moments(x[first:last], low[first:last], chosen[first:last], record)
+        y[frame] = (x[frame] - record[1]) - record[2]
+        if scaled:
+            y[frame] = 0 if record[3] == 0 else y[frame] / np.sqrt(record[3] / record[0])
+
+
+def slide(x, axis, length, least, centred, scaled, y):
+    """y = x about, and by the deviation of, windows along `axis`; see `_kernels_reference.slide`."""
+    rows = np.array(np.moveaxis(x, axis, -1), np.float64, order="C")
+    z = np.empty_like(rows)
+    for row, result in zip(rows.reshape(-1, x.shape[axis]), z.reshape(-1, x.shape[axis]), strict=True):
+        slide_row(row, length, least, centred, scaled, result)
+    with np.errstate(all="ignore"):
+        np.moveaxis(y, axis, -1)[...] = z

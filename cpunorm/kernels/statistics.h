@@ -42,6 +42,8 @@ typedef struct {
     /* Adds `lines` <= TALL_BLOCK lines to `columns` >= DOUBLES columns of `sums`. */
     void (*columns)(const void *x, ptrdiff_t x_pitch, int lines, ptrdiff_t columns, int careful, double *sums,
                     ptrdiff_t pitch);
+    /* y = x, n values; to the next multiple of DOUBLES something is written. */
+    void (*widen)(const void *x, ptrdiff_t n, double *y);
 } Summation;
 
 ALWAYS Doubles doubles_at(const double *p) { return *(const LooseDoubles *) p; }
@@ -546,7 +548,23 @@ static void NAME(columns)(const void *x, ptrdiff_t x_pitch, int lines, ptrdiff_t
         NAME(columns_of)(x, x_pitch, lines, columns, CAREFUL == 1, sums, pitch);
 }
 
-static const Summation NAME(summation) = {sizeof(T), CAREFUL, NAME(row), NAME(columns)};
+static void NAME(widen)(const void *source, ptrdiff_t n, double *y) {
+    const T *x = source;
+    ptrdiff_t i = 0;
+    for (; i + DOUBLES <= n; i += DOUBLES) {
+        const Doubles high = NAME(from)(x + i);
+        put_doubles(y + i, PARTS == 2 ? high + REST(x + i) : high);
+    }
+    if (i < n) {
+        T last[DOUBLES] = {0};
+        for (int j = 0; j < n - i; j++)
+            last[j] = x[i + j];
+        const Doubles high = NAME(from)(last);
+        put_doubles(y + i, PARTS == 2 ? high + REST(last) : high);
+    }
+}
+
+static const Summation NAME(summation) = {sizeof(T), CAREFUL, NAME(row), NAME(columns), NAME(widen)};
 
 #undef ADD_VECTOR
 #undef REST

@@ -12,6 +12,7 @@ cdef extern from "kernels/statistics.h":
         void (*columns)(
             const void* x, Py_ssize_t x_pitch, int lines, Py_ssize_t columns, bint careful, double* sums,
             Py_ssize_t pitch) noexcept nogil
+        void (*widen)(const void* x, Py_ssize_t n, double* y) noexcept nogil
     const Summation** summation_of
     Py_ssize_t choose_values(
         char* target, const char* x, Py_ssize_t stride, const uint8_t* where, Py_ssize_t where_stride, Py_ssize_t n,
