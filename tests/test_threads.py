@@ -208,6 +208,7 @@ def test_imported_inside_a_limit():
 
 @two_cpus
 def test_pinned_after_import():
+    pytest.importorskip("threadpoolctl")
     code = (
         LIMITED.format(before="", after="cpunorm.set_num_threads(3)")
         + """
