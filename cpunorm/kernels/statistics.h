@@ -1,8 +1,8 @@
 /* Sums along lines of values of any type, for moments.  Compiled once per ISA level; below, the file includes itself
    once per element type.  What is walked, cut and shared is decided in statistics.pxi.
 
-   Every value is a double in a lane, exactly (a 64-bit integer is two).  A line adds to S = sum x and Q = sum (x - k)^2;
-   the shift k is the mean of the first block, which is therefore read twice, from L1.  Values of 24 bits or less are
+   Every value is a double in a lane, exactly (a 64-bit integer is two).  A line adds to S = sum x and to
+   Q = sum (x - k)^2; the shift k is the mean of the first block, which is therefore read twice, from L1.  Values of 24 bits or less are
    added as they are: a block adds at most 128 to a lane, so S and Q have 46 bits.  `careful` adds exactly: S in two
    parts (Knuth's two-sum), Q by Kahan; the integers' k is whole, so the sums of 8 and 16 bits are exact in any case.
 
@@ -166,12 +166,14 @@ static int finish_sums(double *restrict sums, ptrdiff_t pitch, ptrdiff_t n, doub
         const double t = (low - product_minus(shift, many, sum)) - shift_low * many, off = t * (t / many);
         const double m2 = squares - off, moved = m2 - squares;
         const double m2_low = ((squares - (m2 - moved)) + (-off - moved)) + squares_low, total = m2 + m2_low;
-        const int finite = sum - sum == 0, unordered = sum != sum && !(least < 0 && most > 0 && least - most == -INFINITY);
+        const int finite = sum - sum == 0, both_infinite = least == -INFINITY && most == INFINITY;
+        const int unordered = sum != sum && !both_infinite;
         badly_placed |= finite & (off > limit * m2) & (off > 0);
         record[COUNT * record_pitch + i] = count;
         record[MEAN * record_pitch + i] = finite ? mean : sum;
         record[MEAN_LOW * record_pitch + i] = finite ? rest - (mean - high) : 0;
-        record[M2 * record_pitch + i] = count == 0 || m2 <= 0 ? 0 : total - total == 0 ? total : finite ? INFINITY : NAN;
+        const double known = total - total == 0 ? total : finite ? INFINITY : NAN;
+        record[M2 * record_pitch + i] = count == 0 || m2 <= 0 ? 0 : known;
         record[M2_LOW * record_pitch + i] = m2 > 0 && total - total == 0 ? m2_low - (total - m2) : 0;
         record[LEAST * record_pitch + i] = unordered ? NAN : least;
         record[MOST * record_pitch + i] = unordered ? NAN : most;
@@ -262,7 +264,7 @@ ALWAYS Doubles from_i64(const int64_t *p) {
     return (Doubles) (*(const LooseULongs *) p >> 32 ^ 0x4530000080000000) - (0x1p84 + 0x1p63);
 }
 
-/* The values of x where `where` isn't 0 (it may be NULL) and that aren't NaN if `omit`, one after the other; how many. */
+/* The values of x where `where` isn't 0 (it may be NULL), but NaN if `omit`, one after the other; how many. */
 #define CHOOSE(type, is_nan)                                                                                          \
     for (ptrdiff_t i = 0; i < n; i++) {                                                                               \
         const type value = *(const type *) (x + i * stride);                                                          \
@@ -406,7 +408,7 @@ enum { NAME(LOOK) = 1, NAME(SQUARE) = 2, NAME(BOTH) = 3 };
         if ((what) & 2) {                                                                                             \
             Doubles d_ = h_ - (k);                                                                                    \
             if (PARTS == 2)                                                                                           \
-                d_ += (rest) - (k_low);                                                                                     \
+                d_ += (rest) - (k_low);                                                                               \
             if (mask)                                                                                                 \
                 d_ = chosen_lanes(d_, lanes);                                                                         \
             if (careful)                                                                                              \
@@ -534,8 +536,8 @@ ALWAYS void NAME(add_columns)(const char *x, ptrdiff_t x_pitch, int lines, int v
 #pragma GCC unroll 4
         for (int j = 0; j < vectors; j++) {
             const T *p = (const T *) x + j * DOUBLES;
-            ADD_VECTOR(what, careful, 0, NAME(from)(p), REST(p), k[j], k_low[j], s[j], s_low[j], q[j], q_low[j], least[j],
-                       most[j]);
+            ADD_VECTOR(what, careful, 0, NAME(from)(p), REST(p), k[j], k_low[j], s[j], s_low[j], q[j], q_low[j],
+                       least[j], most[j]);
         }
     }
     for (int j = 0; j < vectors; j++) {
@@ -568,13 +570,14 @@ ALWAYS void NAME(columns_of)(const char *x, ptrdiff_t x_pitch, int lines, ptrdif
     const ptrdiff_t fetched = (dense ? columns : WIDE_TILE * DOUBLES) * (ptrdiff_t) sizeof(T);
     ptrdiff_t c = 0;
     for (; c + WIDE_TILE * DOUBLES <= columns; c += WIDE_TILE * DOUBLES)
-        NAME(tile)(x + c * sizeof(T), x_pitch, lines, WIDE_TILE, 0, dense && c ? 0 : ahead, fetched, careful, sums + c, pitch);
+        NAME(tile)(x + c * sizeof(T), x_pitch, lines, WIDE_TILE, 0, dense && c ? 0 : ahead, fetched, careful, sums + c,
+                   pitch);
     for (; c + DOUBLES <= columns; c += DOUBLES)
         NAME(tile)(x + c * sizeof(T), x_pitch, lines, 1, 0, dense && c ? 0 : ahead, fetched, careful, sums + c, pitch);
     if (c < columns) {  /* what is left, beside columns that are done */
         const int from = (int) (c + DOUBLES - columns);
-        NAME(tile)(x + (columns - DOUBLES) * sizeof(T), x_pitch, lines, 1, from, 0, 0, careful, sums + columns - DOUBLES,
-                   pitch);
+        NAME(tile)(x + (columns - DOUBLES) * sizeof(T), x_pitch, lines, 1, from, 0, 0, careful,
+                   sums + columns - DOUBLES, pitch);
     }
 }
 
