@@ -63,7 +63,7 @@ def extensions():
             for path in Path("cpunorm").glob(files)
         ],
     }
-    modules = dict.fromkeys(("_cpu", "_memory", "_running", "_call", "_reduction", "bench._copy"), ())
+    modules = dict.fromkeys(("_cpu", "_memory", "_running", "_call", "_reduction", "functional", "bench._copy"), ())
     modules |= {level.module: level.flags for level in LEVELS}
     for name, flags in modules.items():
         arguments = [*OPTIMIZE, *compile_openmp, *flags]
