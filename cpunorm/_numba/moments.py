@@ -2,8 +2,8 @@
 
 In a part of a domain d = x - k is summed, s = sum d and q = sum d^2, in chains of at most CHAIN values of the input's
 type, chains in pairs, the rest in float64; then mean = k + s/n and M2 = q - s^2/n.  k is the mean of the first values,
-bettered where it is badly placed; what left the range of the type is done again in float64.  Parts are merged in a fixed tree
-(Chan et al.).
+bettered where it is badly placed; what left the range of the type is done again in float64.  Parts are merged in a
+fixed tree (Chan et al.).
 """
 
 import math
