@@ -1,8 +1,10 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """Output arrays whose memory is kept for the next one: most of a large call's time is page faults otherwise.
 
-An output is an ordinary ndarray that owns its data. NumPy gives the data back to the allocator that made it (NEP 49)
-when the array and all its views are gone, and not before. This allocator keeps the block, up to a limit in all, the
+An output is an ordinary ndarray that owns its data. NumPy gives the data back to the allocator that the array names
+(NEP 49) when it and all its views are gone, and not before. (`PyDataMem_SetHandler` would have NumPy ask for the data,
+too. But it sets a context variable, which crashes Python 3.11 if a finalizer that comes in between sets one.) This
+allocator keeps the block, up to a limit in all, the
 longest unused going first, and hands it out again to an output of about the same size. Everything here runs with the
 GIL, which is the pool's lock; a Python without it has a lock of its own, around what is done in plain C.
 
@@ -52,11 +54,22 @@ cdef extern from *:
         return start;
     }
     #define block_free(block, size) munmap(block, size)
+
+    #define NUMPYS_DOMAIN 389047  /* of tracemalloc */
+    /* The array owns its data, which goes back to `handler`. */
+    static void give(PyObject *array, PyObject *handler) {
+        Py_INCREF(handler);
+        ((PyArrayObject_fields *) array)->mem_handler = handler;
+        PyArray_ENABLEFLAGS((PyArrayObject *) array, NPY_ARRAY_OWNDATA);
+        PyTraceMalloc_Track(NUMPYS_DOMAIN, (uintptr_t) PyArray_DATA((PyArrayObject *) array),
+                            (size_t) PyArray_NBYTES((PyArrayObject *) array));
+    }
     """
     Py_ssize_t PY_SSIZE_T_MAX
     size_t page_size()
     void* block_new(size_t size)
     void block_free(void* block, size_t size)
+    void give(object array, object handler)
 
 cdef extern from "numpy/arrayobject.h":
     ctypedef struct PyDataMemAllocator:
@@ -69,7 +82,6 @@ cdef extern from "numpy/arrayobject.h":
         char name[127]
         unsigned char version
         PyDataMemAllocator allocator
-    object PyDataMem_SetHandler(object handler)
     cnp.ndarray PyArray_NewFromDescr(
         PyTypeObject* subtype, cnp.PyArray_Descr* descr, int ndim, cnp.npy_intp* lengths, cnp.npy_intp* strides,
         void* data, int flags, void* prototype)
@@ -223,26 +235,60 @@ cdef object new_like(object prototype):
             if not release():
                 raise
         return PyArray_NewLikeArray(prototype, NPY_KEEPORDER, NULL, 0)
-    before = PyDataMem_SetHandler(capsule)
+    cdef void* data = pool_malloc(NULL, cnp.PyArray_NBYTES(prototype))
+    if data == NULL:
+        raise MemoryError(f"cpunorm: no memory for an output of {cnp.PyArray_NBYTES(prototype)} bytes")
     try:
-        return PyArray_NewLikeArray(prototype, NPY_KEEPORDER, NULL, 0)
-    finally:
-        PyDataMem_SetHandler(before)
+        array = with_data(prototype, data)
+    except BaseException:
+        pool_free(NULL, data, 0)
+        raise
+    give(array, capsule)
+    return array
+
+
+cdef object with_data(object prototype, void* data):
+    """An array like `prototype`, but dense, in this memory, which it does not own."""
+    cdef cnp.npy_intp strides[64]
+    cdef int axes[64]
+    cdef int ndim = cnp.PyArray_NDIM(prototype), i, axis
+    cdef cnp.npy_intp stride = cnp.PyArray_ITEMSIZE(prototype)
+    for i in range(ndim):  # the outermost first
+        axis = i
+        while axis and abs(cnp.PyArray_STRIDE(prototype, axes[axis - 1])) < abs(cnp.PyArray_STRIDE(prototype, i)):
+            axes[axis] = axes[axis - 1]
+            axis -= 1
+        axes[axis] = i
+    for i in range(ndim - 1, -1, -1):
+        strides[axes[i]] = stride
+        stride *= cnp.PyArray_DIM(prototype, axes[i])
+    cdef cnp.PyArray_Descr* descr = cnp.PyArray_DESCR(prototype)
+    cdef bint in_c = cnp.PyArray_IS_C_CONTIGUOUS(prototype), in_f = cnp.PyArray_IS_F_CONTIGUOUS(prototype)
+    Py_INCREF(<object> descr)  # the new array takes it over
+    return PyArray_NewFromDescr(
+        <PyTypeObject*> cnp.ndarray, descr, ndim, cnp.PyArray_DIMS(prototype), NULL if in_c or in_f else strides, data,
+        cnp.NPY_ARRAY_WRITEABLE | (cnp.NPY_ARRAY_F_CONTIGUOUS if in_f and not in_c else 0), NULL)
 
 
 cdef object new_array(int ndim, cnp.npy_intp* lengths, cnp.dtype dtype):
     """A new array in C order, its values undefined."""
-    cdef Py_ssize_t size = cnp.PyArray_MultiplyList(lengths, ndim) * dtype.itemsize
+    cdef size_t size = cnp.PyArray_MultiplyList(lengths, ndim) * dtype.itemsize
+    cdef void* data = NULL
+    if size >= pooled_from and most:
+        data = pool_malloc(NULL, size)
+        if data == NULL:
+            raise MemoryError(f"cpunorm: no memory for an output of {size} bytes")
     Py_INCREF(dtype)  # the new array takes it over
-    if <size_t> size < pooled_from or most == 0:
-        return PyArray_NewFromDescr(
-            <PyTypeObject*> cnp.ndarray, <cnp.PyArray_Descr*> dtype, ndim, lengths, NULL, NULL, 0, NULL)
-    before = PyDataMem_SetHandler(capsule)
     try:
-        return PyArray_NewFromDescr(
-            <PyTypeObject*> cnp.ndarray, <cnp.PyArray_Descr*> dtype, ndim, lengths, NULL, NULL, 0, NULL)
-    finally:
-        PyDataMem_SetHandler(before)
+        array = PyArray_NewFromDescr(
+            <PyTypeObject*> cnp.ndarray, <cnp.PyArray_Descr*> dtype, ndim, lengths, NULL, data,
+            cnp.NPY_ARRAY_WRITEABLE if data != NULL else 0, NULL)
+    except BaseException:
+        pool_free(NULL, data, 0)
+        raise
+    if data != NULL:
+        give(array, capsule)
+    return array
 
 
 def empty_like(prototype not None):

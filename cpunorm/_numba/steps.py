@@ -30,6 +30,7 @@ from cpunorm._numba.lanes import (
     zeros,
 )
 from cpunorm._numba.moments import (
+    ROW_LIMIT,
     block_sums,
     left_range,
     merge_tree,
