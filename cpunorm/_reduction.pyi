@@ -15,9 +15,10 @@ def moments(
 def standardize(
     x: NDArray[Any],
     axes: tuple[int, ...],
-    mean: NDArray[np.float64],
-    mean_low: NDArray[np.float64],
-    scale: NDArray[np.float64],
+    record: NDArray[np.float64],
+    ddof: float,
+    eps: float,
+    floor: float,
     least: float,
     most: float,
     y: NDArray[Any],

@@ -3,7 +3,7 @@
 
 from cpython.long cimport PyLong_CheckExact
 from cpython.pycapsule cimport PyCapsule_GetPointer
-from libc.math cimport isfinite
+from libc.math cimport NAN, isfinite, sqrt
 
 import numpy as np
 
@@ -155,8 +155,25 @@ cdef int set_steps(Step* steps, object x, object y, const char* left_out, const 
     return count
 
 
-def standardize(x, tuple axes, mean, mean_low, scale, double least, double most, y):
-    """y = (x - mean - mean_low) * scale, clipped; the three are contiguous float64 of the kept axes."""
+cdef int find_scales(
+    const double* record, Py_ssize_t slices, double ddof, double eps, double floor, double* scale
+) noexcept nogil:
+    """scale = 1 / max(sqrt(var + eps), floor) of each slice; 1 for those that are constant."""
+    cdef Py_ssize_t i
+    cdef double free, deviation
+    for i in range(slices):
+        free = record[i] - ddof
+        deviation = sqrt(record[3 * slices + i] / free + eps) if free > 0 else NAN
+        if deviation == 0:
+            deviation = 1
+        scale[i] = 1 / (floor if deviation < floor else deviation)
+    return 0
+
+
+def standardize(
+    x, tuple axes, record, double ddof, double eps, double floor, double least, double most, y
+):
+    """y = (x - mean) / max(sqrt(var + eps), floor), clipped, of the moments in a record of the kept axes."""
     cdef Standardization job
     cdef char reduced[MOST_AXES]
     cdef int axis, threads
@@ -165,8 +182,14 @@ def standardize(x, tuple axes, mean, mean_low, scale, double least, double most,
     cdef Py_ssize_t size = cnp.PyArray_SIZE(x)
     if size == 0:
         return
+    cdef const double* fields = <const double*> cnp.PyArray_DATA(record)
+    cdef Py_ssize_t slices = cnp.PyArray_SIZE(record) // RECORD
+    cdef cnp.npy_intp* lengths = cnp.PyArray_DIMS(record)
+    scale = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(record) - 1, lengths + 1, cnp.NPY_FLOAT64, 0)
+    job.mean, job.mean_low, job.scale = fields + slices, fields + 2 * slices, <double*> cnp.PyArray_DATA(scale)
+    find_scales(fields, slices, ddof, eps, floor, <double*> job.scale)
     if chosen == NULL:
-        python.standardize(x, axes, mean, mean_low, scale, least, most, y)
+        python.standardize(x, axes, record[1, ...], record[2, ...], scale, least, most, y)
         return
     for axis in range(cnp.PyArray_NDIM(x)):
         reduced[axis] = False
@@ -175,8 +198,7 @@ def standardize(x, tuple axes, mean, mean_low, scale, double least, double most,
     job.axes = set_steps(job.steps, x, y, NULL, reduced)
     job.x, job.y = <const char*> cnp.PyArray_DATA(x), <char*> cnp.PyArray_DATA(y)
     job.element, job.result = element_of(x), element_of(y)
-    job.mean, job.mean_low = <const double*> cnp.PyArray_DATA(mean), <const double*> cnp.PyArray_DATA(mean_low)
-    job.scale, job.least, job.most = <const double*> cnp.PyArray_DATA(scale), least, most
+    job.least, job.most = least, most
     threads = threads_for(size, 2)
     with nogil:
         chosen.standardize(&job, threads)

@@ -269,10 +269,7 @@ def standardize(
         chosen = _chosen(function, x, where, lengths, length_axis)
     result = _result(function, x if out is None else given, dtype, out)
     target = result if _reduction.is_walkable(result) else np.empty_like(result, result.dtype.newbyteorder("="))
-    mean, mean_low = moments._record[1, ...], moments._record[2, ...]
-    deviation = np.sqrt(moments._variance(ddof) + eps)
-    scale = 1 / np.maximum(np.where(deviation == 0, 1.0, deviation), floor)
-    _reduction.standardize(x, axes, mean, mean_low, np.asarray(scale, order="C"), least, most, target)
+    _reduction.standardize(x, axes, moments._record, ddof, eps, floor, least, most, target)
     if chosen is not None:
         np.copyto(target, 0, where=~chosen)
     if target is not result:

@@ -217,6 +217,14 @@ static void merge_columns_of(const double *mean, const double *m2, ptrdiff_t n, 
 #define NAME(name) name##_double
 #define ACTIVATION(name) name##_double
 #include "lines.h"
+#undef R
+#undef R_BYTES
+#undef INT
+#undef SUFFIX
+#undef LARGEST
+#undef X
+#undef NAME
+#undef ACTIVATION
 
 static const Lines *const lines_of[] = {&lines_float, &lines_double, &lines_float16, &lines_bfloat16};
 
