@@ -45,7 +45,7 @@ INT, CINT, DOUBLE = np.intp, np.int32, np.float64
 GIVEN, ABOUT_ZERO = 1, 2  # of `Statistic`
 FUNCTION = ACTIVATIONS  # of `Activation`
 OPERAND = np.dtype([(name, INT) for name in ("data", "sample", "outer", "middle", "channel", "inner")], align=True)
-NORM = np.dtype(  # the fields of `_norm.pxd`
+NORM = np.dtype(  # the fields of `cpunorm.h`
     [(name, INT) for name in ("samples", "outer", "middle", "channels", "inner")]
     + [("x", OPERAND), ("y", OPERAND), ("element", CINT), ("statistic", CINT), ("groups", INT), ("along", CINT)]
     + [("weight", INT), ("bias", INT), ("parameter_element", CINT), ("residual", INT), ("activation", CINT)]
