@@ -35,6 +35,7 @@ __all__ = [
     "dimension",
     "empty",
     "integer",
+    "is_walkable",
     "offset_weight",
     "positive_eps",
     "real",

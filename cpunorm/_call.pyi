@@ -1,11 +1,15 @@
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 from numpy.typing import NDArray
 
+class Explained(BaseException): ...
+
+def explain(call: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]: ...
 def use_kernels(module: ModuleType) -> None: ...
 
-# Whatever a caller wrote comes in here.
+# Whatever a caller wrote comes in here; `functional` says what comes out.
 def batch_norm(
     input: object,
     running_mean: object,
@@ -21,7 +25,7 @@ def batch_norm(
     residual: object,
     moments: object,
     counter: object,
-) -> NDArray[Any]: ...
+) -> Any: ...
 def group_norm(
     input: object,
     num_groups: object,
@@ -33,7 +37,7 @@ def group_norm(
     activation: object,
     residual: object,
     moments: object,
-) -> NDArray[Any]: ...
+) -> Any: ...
 def layer_norm(
     input: object,
     normalized_shape: object,
@@ -44,7 +48,7 @@ def layer_norm(
     activation: object,
     residual: object,
     moments: object,
-) -> NDArray[Any]: ...
+) -> Any: ...
 def rms_norm(
     input: object,
     normalized_shape: object,
@@ -56,7 +60,7 @@ def rms_norm(
     activation: object,
     residual: object,
     moments: object,
-) -> NDArray[Any]: ...
+) -> Any: ...
 def instance_norm(
     input: object,
     running_mean: object,
@@ -71,7 +75,7 @@ def instance_norm(
     activation: object,
     residual: object,
     moments: object,
-) -> NDArray[Any]: ...
+) -> Any: ...
 def batch_moments(input: object, data_format: object) -> tuple[NDArray[Any], NDArray[Any]]: ...
 def apply_moments(
     input: object,
@@ -83,7 +87,7 @@ def apply_moments(
     out: object,
     activation: object,
     residual: object,
-) -> NDArray[Any]: ...
+) -> Any: ...
 def move_statistics(
     running_mean: object,
     running_var: object,

@@ -49,11 +49,14 @@ are fetched a page ahead, and y, where x and y don't fit the last-level cache, i
 
 from cython.parallel cimport parallel
 from cpython.pycapsule cimport PyCapsule_New
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.math cimport INFINITY, NAN, rint
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, labs, malloc
 from libc.string cimport memcpy, memset
 
-from cpunorm._norm cimport ABOUT_ZERO, GIVEN, KernelSet, Norm
+from cpunorm._norm cimport (
+    ABOUT_ZERO, COLUMNS_WAY, GIVEN, KernelSet, LANES_WAY, Norm, Plan, ROWS_WAY, SUM_WAY, Way)
+from cpunorm._reduction cimport RECORD, Reduction, Sliding, Span, Standardization, Step, U64
 
 cdef extern from "kernels/lines.h":
     enum: MOST_LANES, MOST_BLOCK, MOST_TILE, ROWS, STEPS, TOGETHER, AHEAD
@@ -82,18 +85,18 @@ cdef extern from "kernels/lines.h":
             void* high, void* scale, void* shift) noexcept nogil
         void (*apply_constant)(
             const void* x, void* y, Py_ssize_t n, Py_ssize_t rows, Py_ssize_t x_pitch, Py_ssize_t y_pitch,
-            const void* high, const void* scale, const void* shift, int step, Traffic t) noexcept nogil
+            const void* high, const void* scale, const void* shift, int step, const Traffic* t) noexcept nogil
         void (*apply_along)(
             const void* x, void* y, Py_ssize_t n, Py_ssize_t rows, Py_ssize_t x_pitch, Py_ssize_t y_pitch,
             const void* high, const void* scale, const void* shift, const void* weight, const void* bias,
-            Traffic t) noexcept nogil
+            const Traffic* t) noexcept nogil
         void (*apply_columns)(
             const void* x, void* y, Py_ssize_t n, Py_ssize_t rows, Py_ssize_t x_pitch, Py_ssize_t y_pitch,
-            const void* high, const void* scale, const void* shift, Traffic t) noexcept nogil
+            const void* high, const void* scale, const void* shift, const Traffic* t) noexcept nogil
         void (*apply_columns_along)(
             const void* x, void* y, Py_ssize_t n, Py_ssize_t rows, Py_ssize_t x_pitch, Py_ssize_t y_pitch,
             const void* high, const void* scale, const void* shift, const void* weight, const void* bias,
-            Py_ssize_t matrix, Traffic t) noexcept nogil
+            Py_ssize_t matrix, const Traffic* t) noexcept nogil
         void (*widen)(const void* x, void* y, Py_ssize_t n) noexcept nogil
         void (*narrow)(const void* x, void* y, Py_ssize_t n, bint streamed) noexcept nogil
         void (*add)(
@@ -141,7 +144,12 @@ include "kernels/columns.pxi"
 include "kernels/lanes.pxi"
 include "kernels/sum.pxi"
 include "kernels/forward.pxi"
+include "kernels/statistics.pxi"
+include "kernels/standardize.pxi"
 
 cdef KernelSet kernel_set
-kernel_set.forward = &forward
+kernel_set.forward, kernel_set.explain = &forward, &explain
+kernel_set.moments = &reduce_moments
+kernel_set.standardize = &standardize
+kernel_set.slide = &slide
 KERNEL_SET = PyCapsule_New(&kernel_set, "cpunorm.KernelSet", NULL)

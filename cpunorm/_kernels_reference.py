@@ -1,13 +1,14 @@
 """The kernel set in float64 NumPy: slow, obvious, the oracle of the other engines.
 
-One function, of what `_norm.pxd` describes; its caller is `_call`, and an engine checks nothing.
+Functions of what `_norm.pxd` and `_reduction.pxd` describe; their callers are `_call` and `_reduction`, and an engine
+checks nothing.
 """
 
 import math
 
 import numpy as np
 
-__all__ = ["ACTIVATIONS", "forward"]
+__all__ = ["ACTIVATIONS", "forward", "moments", "slide", "standardize", "window"]
 
 
 def _sigmoid(x):
@@ -86,3 +87,77 @@ def forward(x, y, groups, along, given, about_zero, mean, var, weight, bias, eps
             z = ACTIVATIONS[activation](z)
         if y is not None:
             y[...] = z
+
+
+def moments(x, axes, where, omit):
+    """Count, mean and sum of squared deviations, these two in two parts, least and most, of slices of x.
+
+    Parameters
+    ----------
+    x : ndarray
+    axes : tuple of int
+        Those that are reduced.
+    where : ndarray of bool or None
+        What counts; of the shape of x.
+    omit : bool
+        Whether NaN does not count.
+
+    Returns
+    -------
+    ndarray of float64, (7, *kept)
+    """
+    kept = [axis for axis in range(x.ndim) if axis not in axes]
+    shape = *(x.shape[axis] for axis in kept), -1
+
+    def rows(array):
+        return np.ascontiguousarray(array.transpose(*kept, *axes)).reshape(shape)
+
+    z = rows(x).astype(np.longdouble)
+    # Integers are seen from the first of them on, so that sums of those of 64 bits have digits to spare.
+    first = z[..., :1].copy() if x.dtype.kind in "iu" else np.zeros((*z.shape[:-1], 1))
+    z -= first
+    chosen = np.ones(z.shape, np.bool) if where is None else rows(where)
+    if omit:
+        chosen = chosen & (z == z)
+    record = np.empty((7, *z.shape[:-1]))
+    with np.errstate(all="ignore"):
+        count = chosen.sum(-1)
+        mean = np.where(chosen, z, 0).sum(-1) / np.maximum(count, 1)
+        m2 = np.square(np.where(chosen, z - mean[..., None], 0)).sum(-1)
+        base = np.where(count > 0, first[..., 0], 0)
+        record[0], record[1], record[3] = count, base + mean, m2
+        record[2] = np.nan_to_num((base - record[1]) + mean, posinf=0, neginf=0)
+        record[4] = np.nan_to_num(m2 - record[3], posinf=0, neginf=0)
+    record[5] = np.where(chosen, z + first, np.inf).min(-1)
+    record[6] = np.where(chosen, z + first, -np.inf).max(-1)
+    return record
+
+
+def standardize(x, axes, mean, mean_low, scale, least, most, y):
+    """y = (x - mean - mean_low) * scale, clipped to least and most; the three are of the kept axes."""
+    with np.errstate(all="ignore"):
+        z = x.astype(np.float64) - np.expand_dims(mean, axes)
+        z -= np.expand_dims(mean_low, axes)
+        z *= np.expand_dims(scale, axes)
+        y[...] = np.clip(z, least, most)
+
+
+def window(frame, frames, length, least, centred):
+    """The frames whose moments a frame gets: first and last + 1."""
+    first = frame - length // 2 if centred else frame - length
+    last = first + length if centred else frame + 1
+    first, last = max(first, 0), last - min(first, 0)
+    if not centred:
+        last = max(frame + 1, least)
+    return max(first - max(last - frames, 0), 0), min(last, frames)
+
+
+def slide(x, axis, length, least, centred, scaled, y):
+    """y = x about, and by the deviation of, the window around (behind) each frame along `axis`."""
+    x, y = np.moveaxis(x, axis, 0), np.moveaxis(y, axis, 0)
+    for frame in range(len(x)):
+        first, last = window(frame, len(x), length, least, centred)
+        record = moments(x[first:last], (0,), None, False)
+        with np.errstate(all="ignore"):
+            z = (x[frame].astype(np.float64) - record[1]) - record[2]
+            y[frame] = np.where(record[3] == 0, 0, z / np.sqrt(record[3] / record[0])) if scaled else z

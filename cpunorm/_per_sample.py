@@ -4,14 +4,17 @@ Each is a few calls of `_call`, one per sample, of views; an empty slice goes fi
 anything is written.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from cpunorm import _arguments, _call
+from cpunorm._foreign import is_foreign, with_ndarrays
 
 __all__ = ["Extras", "batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"]
 
+ARRAYS = ("input", "running_mean", "running_var", "weight", "bias", "out", "residual", "scale", "shift")
 UNBIASED = 2**62  # a count n for which n / (n - 1) is 1
 
 
@@ -20,7 +23,7 @@ class Extras(NamedTuple):
 
     out: Any
     activation: Any
-    residual: Any
+    residual: Any = None
     scale: Any = None
     shift: Any = None
     lengths: Any = None
@@ -28,6 +31,28 @@ class Extras(NamedTuple):
     return_stats: Any = False
 
 
+def _of_any_arrays(norm):
+    """`norm` for arrays of other libraries too, in its arguments and extras."""
+    names = norm.__code__.co_varnames[: norm.__code__.co_argcount]
+
+    @functools.wraps(norm)
+    def call(*arguments):
+        given = dict(zip(names, arguments, strict=False))  # all but defaults
+        arrays = {name: a for name, a in (given | given["extras"]._asdict()).items() if name in ARRAYS}
+        if not any(map(is_foreign, arrays.values())):
+            return norm(*arguments)
+
+        def of_ndarrays(**seen):
+            extras = given["extras"]._replace(**{name: seen[name] for name in Extras._fields if name in seen})
+            own = {name: seen[name] for name in given if name in seen}
+            return norm(**(given | own | {"extras": extras}))
+
+        return with_ndarrays(of_ndarrays, norm.__name__, arrays)
+
+    return call
+
+
+@_of_any_arrays
 def batch_norm(
     input, running_mean, running_var, weight, bias, training, momentum, eps, data_format, extras, counter=None
 ):
@@ -52,7 +77,8 @@ def batch_norm(
         raise ValueError(f"{name}: expected more than 1 value per channel in training, got lengths {lengths}")
     if training and pieces:
         parts = [
-            (n, *_call.batch_moments(input[piece], data_format)) for n, piece in zip(filter(None, lengths), pieces, strict=True)
+            (n, *_call.batch_moments(input[piece], data_format))
+            for n, piece in zip(filter(None, lengths), pieces, strict=True)
         ]
         moments = _merged(parts)
     elif not training:
@@ -67,6 +93,7 @@ def batch_norm(
     return _result(y, moments, eps, extras)
 
 
+@_of_any_arrays
 def group_norm(input, num_groups, weight, bias, eps, data_format, extras):
     """`functional.group_norm` with what differs between samples."""
     _arguments.check_array("group_norm: input", input)
@@ -80,6 +107,7 @@ def group_norm(input, num_groups, weight, bias, eps, data_format, extras):
     return _of_samples("group_norm", call, input, num_groups, weight, bias, eps, data_format, extras)[0]
 
 
+@_of_any_arrays
 def instance_norm(input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps, data_format, extras):
     """`functional.instance_norm` with what differs between samples."""
     name, vectors = "instance_norm", (running_mean, running_var)
@@ -106,6 +134,7 @@ def instance_norm(input, running_mean, running_var, weight, bias, use_input_stat
     return result
 
 
+@_of_any_arrays
 def layer_norm(input, normalized_shape, weight, bias, eps, extras):
     """`functional.layer_norm` with what differs between samples."""
 
@@ -115,6 +144,7 @@ def layer_norm(input, normalized_shape, weight, bias, eps, extras):
     return _of_rows("layer_norm", call, input, normalized_shape, weight, bias, eps, extras)
 
 
+@_of_any_arrays
 def rms_norm(input, normalized_shape, weight, eps, unit_offset, extras):
     """`functional.rms_norm` with what differs between samples."""
     _arguments.check_array("rms_norm: input", input)

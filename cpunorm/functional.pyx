@@ -1,9 +1,6 @@
 # cython: language_level=3, binding=True, embedsignature=False
 """The norms as functions, with the positional arguments of `torch.nn.functional`.
 
-Here are names, defaults and what they mean; `_call` checks the arguments and runs the kernel, `_per_sample` what takes
-several. Compiled, for the sake of the 60 ns that it would cost to hand these defaults on in Python.
-
 Common to all:
 
 - the output has the input's shape, dtype and order of strides; it is computed in float64 for float64 and
@@ -18,8 +15,13 @@ Common to all:
 - ``scale`` and ``shift``, of one sample each, are applied after weight and bias: y (1 + scale) + shift. They broadcast against
   the input and are constant along positions;
 - ``lengths`` are the numbers of valid positions of each sample: what lies behind takes no part, and ``pad_value`` comes out;
-- ``return_stats`` returns (y, mean, rstd) with the float64 mean and 1 / sqrt(var + eps) of each domain.
+- ``return_stats`` returns (y, mean, rstd) with the float64 mean and 1 / sqrt(var + eps) of each domain;
+- arrays may be those of another library in the CPU's memory, which is used as it is: torch tensors (that don't require
+  grad), what has ``__dlpack__``, ``__array_interface__`` or ``__array__``, buffers. Results are ndarrays.
 """
+
+# Here are names, defaults and what they mean; `_call` checks the arguments and runs the kernel, `_per_sample` what takes
+# several. Compiled, for the sake of the 60 ns that it would cost to hand these defaults on in Python.
 
 from cpunorm cimport _call
 

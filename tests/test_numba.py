@@ -63,8 +63,8 @@ def test_numba_is_not_installed():
 
 
 COMPILED = """
-from cpunorm._numba import engine, loops
-print(sorted(set(engine.compiled) - {loops.FORWARD}))
+from cpunorm._numba import engine, forward
+print(sorted(set(engine.compiled) - {forward.FORWARD, *range(forward.ACTIVATE, forward.STATE_WORDS)}))
 """
 
 
@@ -284,7 +284,7 @@ def test_the_running_statistics_of_a_channel_of_each_kind(numba_engine):
 
 @pytest.mark.slow
 def test_nothing_is_reordered(tmp_path):
-    """The order of sums is written down in `loops`: LLVM may move no addition, and no subtraction of a shift."""
+    """The order of sums is written down in `moments`: LLVM may move no addition, and no subtraction of a shift."""
     code = (
         CALL
         + """

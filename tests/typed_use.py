@@ -36,6 +36,31 @@ def functions() -> None:
     assert_type(F.layer_norm(x, 3, out=x), Image)
 
 
+def fused() -> None:
+    x = image()
+    assert_type(F.batch_norm(x, None, None, training=True, activation="relu", residual=x), Image)
+    assert_type(F.group_norm(x, 2, scale=np.zeros((2, 4), np.float32), activation="silu"), Image)
+    y, mean, rstd = F.layer_norm(x, 3, return_stats=True)
+    assert_type(y, Image)
+    assert_type(mean * rstd, NDArray[np.float64])
+    y, total = F.add_rms_norm(x, x, 3, sum_out=x)
+    assert_type(total, Image)
+    norm = cpunorm.GroupNorm(2, 4, activation="gelu")
+    assert_type(norm(x, residual=x), Image)
+    assert_type(norm(x, return_stats=True)[1], NDArray[np.float64])
+
+
+def statistics() -> None:
+    x = image()
+    m = cpunorm.moments(x, axis=(0, 2, 3), nan="omit")
+    assert_type(m, cpunorm.Moments)
+    assert_type(m + m, cpunorm.Moments)
+    assert_type(cpunorm.Moments.merge([m, m]).shape, tuple[int, ...])
+    assert_type(cpunorm.standardize(x, axis=0, moments=None), NDArray[Any])
+    z, m = cpunorm.standardize(x, return_moments=True)
+    assert_type(z, NDArray[Any])
+
+
 def dtypes_and_subclasses(folder: Path) -> None:
     rows: Rows = np.zeros((2, 3))
     assert_type(F.layer_norm(rows, 3), Rows)
@@ -86,12 +111,13 @@ def fusing() -> None:
 def mistakes() -> None:
     """Not run: a checker says so before."""
     x = image()
-    F.layer_norm([1.0, 2.0], 2)  # type: ignore[arg-type]
-    F.group_norm(x, "2")  # type: ignore[arg-type]
-    F.group_norm(x, 2, data_format="NHWC")  # type: ignore[arg-type]
-    F.batch_norm(x)  # type: ignore[call-arg]
-    F.layer_norm(x, 3, out=x.shape)  # type: ignore[arg-type]
+    F.layer_norm([1.0, 2.0], 2)  # type: ignore[call-overload]
+    F.group_norm(x, "2")  # type: ignore[call-overload]
+    F.group_norm(x, 2, data_format="NHWC")  # type: ignore[call-overload]
+    F.group_norm(x, 2, activation="swish")  # type: ignore[call-overload]
+    F.batch_norm(x)  # type: ignore[call-overload]
+    F.layer_norm(x, 3, out=x.shape)  # type: ignore[call-overload]
     cpunorm.set_engine("fortran")  # type: ignore[arg-type]
     cpunorm.LayerNorm(3, device="cuda")  # type: ignore[arg-type]
     cpunorm.LayerNorm(3).weight[0] = 2  # type: ignore[index]
-    cpunorm.LayerNorm(3)(x, x)  # type: ignore[call-arg]
+    cpunorm.LayerNorm(3)(x, x)  # type: ignore[call-overload]

@@ -1,15 +1,15 @@
 """What is done to y before it is written: the activations of `_norm.pxd`, as functions of one number.
 
-Those of float32 with an exponential are computed in float64 and rounded once; the error of the polynomials, the same as
-in `kernels/activations.h`, is below a thirtieth of that rounding.  Those of float64 use the C library.  What the formulas
-of real numbers make of Inf and NaN comes out.
+Those of float32 with an exponential are computed in float64 and rounded once; the error of the polynomials is below a
+thirtieth of that rounding.  Those of float64 use the C library.  What the formulas of real numbers make of Inf and NaN
+comes out.
 """
 
 import math
 
 import numpy as np
 
-from cpunorm._numba.lanes import inlined, jit, pointer, power_of_2
+from cpunorm._numba.lanes import inlined, pointer, power_of_2
 
 __all__ = ["ACTIVATIONS", "FORMULAS", "activation_of", "own_activation_of"]
 
@@ -127,7 +127,7 @@ def formulas(exp, tanh, normal):
     return relu, relu6, leaky_relu, silu, gelu, gelu_tanh, hardswish, hardsigmoid, sigmoid, tanh
 
 
-# By number, of float32 and of float64.  As it is no tuple of functions alone, an index that is known is a known function.
+# By number, of float32 and of float64. Were all of them functions, Numba would call one through a pointer.
 FORMULAS = (None, *formulas(exp, tanh, normal), None, *formulas(exact_exp, exact_tanh, exact_normal))
 ACTIVATIONS = len(FORMULAS) // 2
 

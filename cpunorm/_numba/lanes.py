@@ -327,3 +327,15 @@ def sum_of(llvm, value):
         halves = (llvm.builder.shuffle_vector(value, value, _indices(range(at, at + count))) for at in (0, count))
         value = llvm.builder.fadd(*halves)
     return llvm.builder.extract_element(value, INT32(0))
+
+
+@inlined
+def load_some(p, i, n, like):
+    """The first n lanes of a vector, which may be all."""
+    return load(p, i, like) if n >= lanes(p) else load_first(p, i, n, like)
+
+
+@inlined
+def store_some(p, i, n, value):
+    """Write the first n lanes, which may be all."""
+    store(p, i, value) if n >= lanes(p) else store_first(p, i, n, value)

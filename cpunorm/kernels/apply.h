@@ -53,20 +53,20 @@ ALWAYS void NAME(fetch)(const X *x, const X *y, const int vectors, ptrdiff_t ahe
 /* Calls `f` with constants in the place of a line's traffic. */
 #define WITH_FINISH(f, streams, t, finish, ...)                                                                       \
     if (streams)                                                                                                      \
-        f(__VA_ARGS__, (t).ahead, 1, finish, (t).residual);                                                           \
+        f(__VA_ARGS__, (t)->ahead, 1, finish, (t)->residual);                                                           \
     else                                                                                                              \
-        f(__VA_ARGS__, (t).ahead, 0, finish, (t).residual)
+        f(__VA_ARGS__, (t)->ahead, 0, finish, (t)->residual)
 
 #define WITH_TRAFFIC(f, y, pitch, t, ...)                                                                             \
     const int streams =                                                                                               \
-        (t).streamed && ((size_t) (y) | (size_t) (pitch) * sizeof(X)) % (WIDTH * sizeof(X)) == 0;                     \
-    if ((t).added && (t).activation) {                                                                                \
+        (t)->streamed && ((size_t) (y) | (size_t) (pitch) * sizeof(X)) % (WIDTH * sizeof(X)) == 0;                     \
+    if ((t)->added && (t)->activation) {                                                                                \
         WITH_FINISH(f, streams, t, ADDED | CUT, __VA_ARGS__);                                                         \
-    } else if ((t).added) {                                                                                           \
+    } else if ((t)->added) {                                                                                           \
         WITH_FINISH(f, streams, t, ADDED, __VA_ARGS__);                                                               \
-    } else if ((t).activation) {                                                                                      \
+    } else if ((t)->activation) {                                                                                      \
         WITH_FINISH(f, streams, t, CUT, __VA_ARGS__);                                                                 \
-    } else if (streams || (t).ahead) {                                                                                \
+    } else if (streams || (t)->ahead) {                                                                                \
         WITH_FINISH(f, streams, t, PLAIN, __VA_ARGS__);                                                               \
     } else                                                                                                            \
         f(__VA_ARGS__, 0, 0, PLAIN, 0)
@@ -80,8 +80,8 @@ ALWAYS VEC NAME(coefficient)(const R *p, ptrdiff_t i, ptrdiff_t step, int part) 
 /* One line, with an activation of tens of operations; coefficients `step` apart (0 or 1), weight and bias `along`, or
    NULL. */
 static void NAME(apply_activated)(const X *x, X *y, ptrdiff_t n, const R *high, const R *scale, const R *shift,
-                                  ptrdiff_t step, const R *weight, const R *bias, ptrdiff_t along, Traffic t) {
-    const int streams = t.streamed && (size_t) y % (WIDTH * sizeof(X)) == 0;
+                                  ptrdiff_t step, const R *weight, const R *bias, ptrdiff_t along, const Traffic *t) {
+    const int streams = t->streamed && (size_t) y % (WIDTH * sizeof(X)) == 0;
 #define EACH(kind, f)                                                                                                 \
     case kind:                                                                                                        \
         for (ptrdiff_t i = 0; i < n; i += WIDTH) {                                                                    \
@@ -92,9 +92,9 @@ static void NAME(apply_activated)(const X *x, X *y, ptrdiff_t n, const R *high, 
                                        NAME(coefficient)(shift, i, step, part));                                      \
             if (weight)                                                                                               \
                 z = z * NAME(coefficient)(weight, i, along, part) + NAME(coefficient)(bias, i, along, part);          \
-            if (t.ahead)                                                                                              \
-                NAME(fetch)(x + i, y + i, 1, t.ahead, streams, t.added, t.residual);                                  \
-            z = ACTIVATION(f)(NAME(finished)(z, y + i, part, t.added, t.residual));                                   \
+            if (t->ahead)                                                                                              \
+                NAME(fetch)(x + i, y + i, 1, t->ahead, streams, t->added, t->residual);                                  \
+            z = ACTIVATION(f)(NAME(finished)(z, y + i, part, t->added, t->residual));                                   \
             if (part)                                                                                                 \
                 NAME(put_part)(y + i, z, part);                                                                       \
             else if (streams)                                                                                         \
@@ -103,7 +103,7 @@ static void NAME(apply_activated)(const X *x, X *y, ptrdiff_t n, const R *high, 
                 NAME(put)(y + i, z, 0);                                                                               \
         }                                                                                                             \
         break;
-    switch (t.activation) {
+    switch (t->activation) {
         EACH(RELU6, relu6)
         EACH(LEAKY_RELU, leaky_relu)
         EACH(SILU, silu)
@@ -143,11 +143,11 @@ ALWAYS void NAME(constant_lines)(const X *x, X *y, ptrdiff_t n, ptrdiff_t rows, 
 
 static void NAME(apply_constant)(const void *source, void *target, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t x_pitch,
                                  ptrdiff_t y_pitch, const void *high, const void *scale, const void *shift, int step,
-                                 Traffic t) {
+                                 const Traffic *t) {
     const X *x = source;
     X *y = target;
     const R *h = high, *s = scale, *c = shift;
-    if (t.activation > RELU) {
+    if (t->activation > RELU) {
         for (ptrdiff_t row = 0; row < rows; row++)
             NAME(apply_activated)(x + row * x_pitch, y + row * y_pitch, n, h + row * step, s + row * step,
                                   c + row * step, 0, NULL, NULL, 0, t);
@@ -196,11 +196,11 @@ ALWAYS void NAME(rows_along)(const X *x, X *y, ptrdiff_t n, ptrdiff_t rows, ptrd
 
 static void NAME(apply_along)(const void *source, void *target, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t x_pitch,
                               ptrdiff_t y_pitch, const void *high, const void *scale, const void *shift,
-                              const void *weight, const void *bias, Traffic t) {
+                              const void *weight, const void *bias, const Traffic *t) {
     const X *x = source;
     X *y = target;
     const R *h = high, *s = scale, *c = shift, *w = weight, *b = bias;
-    if (t.activation > RELU) {
+    if (t->activation > RELU) {
         for (ptrdiff_t row = 0; row < rows; row++)
             NAME(apply_activated)(x + row * x_pitch, y + row * y_pitch, n, h + row, s + row, c + row, 0, w, b, 1, t);
         return;
@@ -251,11 +251,11 @@ ALWAYS void NAME(rows_columns)(const X *x, X *y, ptrdiff_t n, ptrdiff_t rows, pt
 
 static void NAME(apply_columns)(const void *source, void *target, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t x_pitch,
                                 ptrdiff_t y_pitch, const void *high, const void *scale, const void *shift,
-                                Traffic t) {
+                                const Traffic *t) {
     const X *x = source;
     X *y = target;
     const R *h = high, *s = scale, *c = shift;
-    if (t.activation > RELU) {
+    if (t->activation > RELU) {
         for (ptrdiff_t row = 0; row < rows; row++)
             NAME(apply_activated)(x + row * x_pitch, y + row * y_pitch, n, h, s, c, 1, NULL, NULL, 0, t);
         return;
@@ -287,11 +287,11 @@ ALWAYS void NAME(vector_along)(const X *x, X *y, ptrdiff_t rows, ptrdiff_t x_pit
 static void NAME(apply_columns_along)(const void *source, void *target, ptrdiff_t n, ptrdiff_t rows,
                                       ptrdiff_t x_pitch, ptrdiff_t y_pitch, const void *high, const void *scale,
                                       const void *shift, const void *weight, const void *bias, ptrdiff_t matrix,
-                                      Traffic t) {
+                                      const Traffic *t) {
     const X *x = source;
     const R *h = high, *s = scale, *c = shift, *w = weight, *b = bias;
     X *y = target;
-    if (t.activation > RELU) {
+    if (t->activation > RELU) {
         for (ptrdiff_t row = 0; row < rows; row++)
             NAME(apply_activated)(x + row * x_pitch, y + row * y_pitch, n, h, s, c, 1,
                                   w + row * (matrix ? matrix : 1), b + row * (matrix ? matrix : 1), matrix != 0, t);
@@ -302,9 +302,9 @@ static void NAME(apply_columns_along)(const void *source, void *target, ptrdiff_
         const int part = n - i < WIDTH ? (int) (n - i) : 0;
 #define VECTOR(part, finish)                                                                                          \
     NAME(vector_along)(x + i, y + i, rows, x_pitch, y_pitch, part, h + i, s + i, c + i, wi, bi, matrix, finish,       \
-                       t.residual)
-        if (t.added || t.activation)
-            VECTOR(part, (t.added ? ADDED : PLAIN) | (t.activation ? CUT : PLAIN));
+                       t->residual)
+        if (t->added || t->activation)
+            VECTOR(part, (t->added ? ADDED : PLAIN) | (t->activation ? CUT : PLAIN));
         else if (part)
             VECTOR(part, PLAIN);
         else

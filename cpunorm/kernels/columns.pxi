@@ -118,7 +118,7 @@ cdef void apply_columns(
             many = (stop - line) // fold
             job.lines.apply_columns(
                 x + line * columns * size, y + line * columns * size, columns * fold, many, columns * fold,
-                columns * fold, repeated, &repeated[FOLDED], &repeated[2 * FOLDED], job.traffic)
+                columns * fold, repeated, &repeated[FOLDED], &repeated[2 * FOLDED], &job.traffic)
             line += many * fold
     while line < stop:
         at = line % inner.length
@@ -137,11 +137,11 @@ cdef void apply_columns(
         if unit and n.along:
             job.lines.apply_columns_along(
                 x + x_line * size, y + y_line * size, columns, many, x_pitch, y_pitch, high, scale, shift, w, b, 0,
-                job.traffic)
+                &job.traffic)
         elif unit:
             job.lines.apply_columns(
                 x + x_line * size, y + y_line * size, columns, many, x_pitch, y_pitch, high, scale, shift,
-                job.traffic)
+                &job.traffic)
         else:
             many = 1
             i = 0
@@ -154,11 +154,11 @@ cdef void apply_columns(
                 if n.along:
                     job.lines.apply_columns_along(
                         packed, packed, some, 1, 0, 0, high + i * computed, scale + i * computed, shift + i * computed,
-                        w, b, 0, job.packed)
+                        w, b, 0, &job.packed)
                 else:
                     job.lines.apply_columns(
                         packed, packed, some, 1, 0, 0, high + i * computed, scale + i * computed, shift + i * computed,
-                        job.packed)
+                        &job.packed)
                 copy(y + at, y_column, packed, 1, some, size)
                 i += some
         line += many
@@ -195,11 +195,11 @@ cdef void apply_packed(
             gather_beside(job, packed, y + i * job.line_axes[0].y * size, axes, line * job.wide, lines * job.wide)
         whole = lines // fold
         job.lines.apply_columns(packed, packed, fold * job.wide, whole, fold * job.wide, fold * job.wide, repeated,
-                                &repeated[FOLDED], &repeated[2 * FOLDED], job.packed)
+                                &repeated[FOLDED], &repeated[2 * FOLDED], &job.packed)
         if lines % fold:
             rest = packed + whole * fold * job.wide * size
             job.lines.apply_columns(rest, rest, lines % fold * job.wide, 1, 0, 0, repeated, &repeated[FOLDED],
-                                    &repeated[2 * FOLDED], job.packed)
+                                    &repeated[2 * FOLDED], &job.packed)
         scatter(y + i * job.line_axes[0].y * size, packed, axes, line * job.wide, lines * job.wide, size)
         line += i * job.line_axes[1].length * job.line_axes[2].length + lines
 
@@ -225,7 +225,7 @@ cdef void apply_uneven(
             if job.packed.added:
                 gather_beside(job, packed, y, job.run, 0, job.width)
             job.lines.apply_constant(packed, packed, job.width, 1, 0, 0, high + c * computed, scale + c * computed,
-                                     shift + c * computed, 0, job.packed)
+                                     shift + c * computed, 0, &job.packed)
             scatter(y, packed, job.run, 0, job.width, size)
             c += job.width
 

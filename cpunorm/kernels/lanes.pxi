@@ -108,9 +108,9 @@ cdef void work_lanes(void* context, int thread, Py_ssize_t start, Py_ssize_t sto
             job.lines.apply_columns_along(
                 tile, tile, count, values, MOST_LANES, MOST_LANES, high, scale, shift,
                 weights if job.along_step else n.weight, biases if job.along_step else n.bias,
-                MOST_LANES if job.along_step else 0, job.packed)
+                MOST_LANES if job.along_step else 0, &job.packed)
         else:
-            job.lines.apply_columns(tile, tile, count, values, MOST_LANES, MOST_LANES, high, scale, shift, job.packed)
+            job.lines.apply_columns(tile, tile, count, values, MOST_LANES, MOST_LANES, high, scale, shift, &job.packed)
         lane = 0
         while lane < count:
             sample, group = (first + lane) // n.groups, (first + lane) % n.groups

@@ -97,19 +97,19 @@ typedef struct {
                                  const void *bias, void *high, void *scale, void *shift);
     /* y = (x - high) * scale + shift: `rows` lines of n values, coefficient i * step for line i. */
     void (*apply_constant)(const void *x, void *y, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t x_pitch, ptrdiff_t y_pitch,
-                           const void *high, const void *scale, const void *shift, int step, Traffic t);
+                           const void *high, const void *scale, const void *shift, int step, const Traffic *t);
     /* y = ((x - high) * scale + shift) * weight + bias: the first three of a line, weight and bias along it. */
     void (*apply_along)(const void *x, void *y, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t x_pitch, ptrdiff_t y_pitch,
                         const void *high, const void *scale, const void *shift, const void *weight, const void *bias,
-                        Traffic t);
+                        const Traffic *t);
     /* y = (x - high) * scale + shift, these along the line. */
     void (*apply_columns)(const void *x, void *y, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t x_pitch, ptrdiff_t y_pitch,
-                          const void *high, const void *scale, const void *shift, Traffic t);
+                          const void *high, const void *scale, const void *shift, const Traffic *t);
     /* y = ((x - high) * scale + shift) * weight + bias: the first three along the line; weight and bias one of each
        line, or, if `matrix` is not 0, along lines that far apart. */
     void (*apply_columns_along)(const void *x, void *y, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t x_pitch,
                                 ptrdiff_t y_pitch, const void *high, const void *scale, const void *shift,
-                                const void *weight, const void *bias, ptrdiff_t matrix, Traffic t);
+                                const void *weight, const void *bias, ptrdiff_t matrix, const Traffic *t);
     /* n values in memory to what is computed in, and back; stored around the caches if `streamed`. */
     void (*widen)(const void *x, void *y, ptrdiff_t n);
     void (*narrow)(const void *x, void *y, ptrdiff_t n, int streamed);
@@ -217,6 +217,14 @@ static void merge_columns_of(const double *mean, const double *m2, ptrdiff_t n, 
 #define NAME(name) name##_double
 #define ACTIVATION(name) name##_double
 #include "lines.h"
+#undef R
+#undef R_BYTES
+#undef INT
+#undef SUFFIX
+#undef LARGEST
+#undef X
+#undef NAME
+#undef ACTIVATION
 
 static const Lines *const lines_of[] = {&lines_float, &lines_double, &lines_float16, &lines_bfloat16};
 

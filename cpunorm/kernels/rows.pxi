@@ -3,7 +3,7 @@
 
 cdef void apply_rows(
     const Job* job, Py_ssize_t sample, Py_ssize_t outer, Py_ssize_t middle, Py_ssize_t start, Py_ssize_t length,
-    Py_ssize_t channel, Py_ssize_t channels, const char* high, const char* scale, const char* shift, Traffic traffic,
+    Py_ssize_t channel, Py_ssize_t channels, const char* high, const char* scale, const char* shift, const Traffic* traffic,
 ) noexcept nogil:
     """The `length` values from `start` on of the lines of `channels` channels, whose coefficients are given."""
     cdef double packed_values[BESIDE + MOST_BLOCK]
@@ -44,11 +44,11 @@ cdef void apply_rows(
                 job.lines.apply_along(
                     packed, packed, some, 1, 0, 0, high + c * computed, scale + c * computed, shift + c * computed,
                     <const char*> n.weight + (weights + c * job.along_step + i) * computed,
-                    <const char*> n.bias + (weights + c * job.along_step + i) * computed, job.packed)
+                    <const char*> n.bias + (weights + c * job.along_step + i) * computed, &job.packed)
             else:
                 job.lines.apply_constant(
                     packed, packed, some, 1, 0, 0, high + c * computed, scale + c * computed, shift + c * computed, 1,
-                    job.packed)
+                    &job.packed)
             copy(y + at, n.y.inner, packed, 1, some, size)
             i += some
 
@@ -72,7 +72,7 @@ cdef void work_apply_rows(void* context, int thread, Py_ssize_t start, Py_ssize_
         outer, sample = unit % n.outer, unit // n.outer
         at = (sample * n.channels + channel) * job.lines.computed
         apply_rows(job, sample, outer, middle, piece * length, min(length, n.inner - piece * length), channel,
-                   stop - first, job.high + at, job.scale + at, job.shift + at, job.traffic)
+                   stop - first, job.high + at, job.scale + at, job.shift + at, &job.traffic)
         stop = first
     end_stream()
 
@@ -81,7 +81,7 @@ cdef void work_apply_rows(void* context, int thread, Py_ssize_t start, Py_ssize_
 
 cdef void apply_domain(
     const Job* job, Py_ssize_t sample, Py_ssize_t channel, Py_ssize_t channels, const char* high, const char* scale,
-    const char* shift, Traffic traffic,
+    const char* shift, const Traffic* traffic,
 ) noexcept nogil:
     """All lines of some channels of one sample."""
     cdef const Norm* n = &job.n
@@ -126,7 +126,7 @@ cdef void apply_gathered(
                 gather_beside(job, packed, y, axes, i, some)
             job.lines.apply_along(
                 packed, packed, some, 1, 0, 0, high + c * computed, scale + c * computed, shift + c * computed,
-                <const char*> n.weight + weights, <const char*> n.bias + weights, job.packed)
+                <const char*> n.weight + weights, <const char*> n.bias + weights, &job.packed)
             scatter(y, packed, axes, i, some, size)
             i += some
 
@@ -188,7 +188,7 @@ cdef void work_rows(void* context, int thread, Py_ssize_t start, Py_ssize_t stop
             for i in range(count):
                 n.mean[index + i], n.var[index + i] = mean[i * job.member], var[i * job.member]
         if n.y.data != NULL:
-            apply_domain(job, sample, group, count * job.member, high, scale, shift, traffic)
+            apply_domain(job, sample, group, count * job.member, high, scale, shift, &traffic)
         index += count
     end_stream()
 

@@ -5,8 +5,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from cpunorm import _call, _per_sample
+from cpunorm import _call, _per_sample, _running
 from cpunorm._arguments import dimension
+from cpunorm._moments import Moments
 from cpunorm._types import Activation, Array, DataFormat, Scalar, Shape
 from cpunorm.modules._module import Module, parameter_dtype
 
@@ -90,13 +91,43 @@ class _BatchNorm(Module):
         """Set weight to 1 and bias to 0 and reset the running statistics, in place."""
         self._fill(weight=1, bias=0, **(NO_BATCHES if self.track_running_stats else {}))
 
+    def set_statistics(self, moments: Moments) -> None:
+        """Set running_mean and running_var, in place, to those of `moments`, and num_batches_tracked to 1.
+
+        So a network is recalibrated: with the moments of all of its data instead of the average of the last batches.
+
+        Parameters
+        ----------
+        moments : Moments
+            Of `num_features` channels: ``cpunorm.moments(x, axis=(0, 2, 3))`` of (N, C, H, W). The variance is taken
+            unbiased, as in training, of a single value 0.
+
+        Raises
+        ------
+        TypeError
+            Not Moments.
+        ValueError
+            Of another shape, or of nothing in some channel.
+        RuntimeError
+            A module without running statistics.
+        """
+        name = type(self).__name__
+        if not isinstance(moments, Moments):
+            raise TypeError(f"{name}.set_statistics takes Moments, got {type(moments).__qualname__}")
+        if self.running_mean is None:
+            raise RuntimeError(f"{name}.set_statistics: track_running_stats={self.track_running_stats}")
+        if moments.shape != (self.num_features,):
+            raise ValueError(f"{name}.set_statistics: expected shape ({self.num_features},), got {moments.shape}")
+        if np.min(moments.count) == 0:
+            raise ValueError(f"{name}.set_statistics: there are channels without values, counts are {moments.count}")
+        var = np.where(moments.count == 1, 0, moments.var(ddof=1))
+        values = {"running_mean": moments.mean, "running_var": var, "num_batches_tracked": 1}
+        arrays = {key: array for key, array in self._arrays().items() if key in values}
+        new = [np.asarray(values[key]).astype(array.dtype) for key, array in arrays.items()]
+        _running.write(list(arrays.values()), new)
+
     def forward(
-        self,
-        input: Array[Shape, Scalar],
-        *,
-        out: Array[Shape, Any] | None = None,
-        residual: Array[Shape, Scalar] | None = None,
-        **options: Any,
+        self, input: Array[Shape, Scalar], *, out: Array[Shape, Any] | None = None, **options: Any
     ) -> Array[Shape, Scalar]:
         """Normalise `input`, of shape (N, C, ...) or (N, ..., C); see `functional.batch_norm`.
 
@@ -107,7 +138,7 @@ class _BatchNorm(Module):
         TypeError
             Not an ndarray.
         """
-        self._check_rank(input)
+        input = self._checked(input)
         training, running_mean, running_var = self.training, self.running_mean, self.running_var
         counter: NDArray[np.int64] | None = None
         momentum: float | None = 0.0
@@ -117,21 +148,29 @@ class _BatchNorm(Module):
                 momentum = 0.0
         elif training:
             running_mean = running_var = None
-        arguments = (
+        weight, bias, eps, data_format = self.weight, self.bias, self.eps, self.data_format
+        training = training or (running_mean is None and running_var is None)
+        if options:
+            extras = _per_sample.Extras(out, self.activation, **options)
+            return _per_sample.batch_norm(
+                input, running_mean, running_var, weight, bias, training, momentum, eps, data_format, extras, counter
+            )
+        return _call.batch_norm(
             input,
             running_mean,
             running_var,
-            self.weight,
-            self.bias,
-            training or (running_mean is None and running_var is None),
+            weight,
+            bias,
+            training,
             momentum,
-            self.eps,
-            self.data_format,
+            eps,
+            data_format,
+            out,
+            self.activation,
+            None,
+            None,
+            counter,
         )
-        if not options:
-            return _call.batch_norm(*arguments, out, self.activation, residual, None, counter)
-        extras = _per_sample.Extras(out, self.activation, residual, **options)
-        return _per_sample.batch_norm(*arguments, extras, counter)
 
     def extra_repr(self) -> str:
         """What stands between the brackets of the repr."""

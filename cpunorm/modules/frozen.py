@@ -88,12 +88,7 @@ class FrozenBatchNorm2d(Module):
         return super().load_state_dict(state_dict, strict, prefix=prefix)
 
     def forward(
-        self,
-        input: Array[Shape, Scalar],
-        *,
-        out: Array[Shape, Any] | None = None,
-        residual: Array[Shape, Scalar] | None = None,
-        **options: Any,
+        self, input: Array[Shape, Scalar], *, out: Array[Shape, Any] | None = None, **options: Any
     ) -> Array[Shape, Scalar]:
         """Normalise `input`, of shape (N, C, H, W) or (N, H, W, C); see `functional.batch_norm`.
 
@@ -104,7 +99,7 @@ class FrozenBatchNorm2d(Module):
         TypeError
             Not an ndarray.
         """
-        self._check_rank(input)
+        input = self._checked(input)
         return functional.batch_norm(
             input,
             self.running_mean,
@@ -115,7 +110,6 @@ class FrozenBatchNorm2d(Module):
             data_format=self.data_format,
             out=out,
             activation=self.activation,
-            residual=residual,
             **options,
         )
 

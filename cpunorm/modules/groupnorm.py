@@ -74,19 +74,14 @@ class GroupNorm(Module):
         super().__init__(self.num_channels, affine, bias, parameter_dtype(device, dtype), activation)
 
     def forward(
-        self,
-        input: Array[Shape, Scalar],
-        *,
-        out: Array[Shape, Any] | None = None,
-        residual: Array[Shape, Scalar] | None = None,
-        **options: Any,
+        self, input: Array[Shape, Scalar], *, out: Array[Shape, Any] | None = None, **options: Any
     ) -> Array[Shape, Scalar]:
         """Normalise `input`, of shape (N, C, ...) or (N, ..., C); see `functional.group_norm`."""
         groups, weight, bias, eps, data_format = self.num_groups, self.weight, self.bias, self.eps, self.data_format
-        if not options:
-            return _call.group_norm(input, groups, weight, bias, eps, data_format, out, self.activation, residual, None)
-        options |= {"out": out, "activation": self.activation, "residual": residual}
-        return functional.group_norm(input, groups, weight, bias, eps, data_format=data_format, **options)
+        if options:
+            options |= {"out": out, "activation": self.activation}
+            return functional.group_norm(input, groups, weight, bias, eps, data_format=data_format, **options)
+        return _call.group_norm(input, groups, weight, bias, eps, data_format, out, self.activation, None, None)
 
     def extra_repr(self) -> str:
         """What stands between the brackets of the repr."""

@@ -63,19 +63,15 @@ class LayerNorm(Module):
         super().__init__(self.normalized_shape, elementwise_affine, bias, parameter_dtype(device, dtype), activation)
 
     def forward(
-        self,
-        input: Array[Shape, Scalar],
-        *,
-        out: Array[Shape, Any] | None = None,
-        residual: Array[Shape, Scalar] | None = None,
-        **options: Any,
+        self, input: Array[Shape, Scalar], *, out: Array[Shape, Any] | None = None, **options: Any
     ) -> Array[Shape, Scalar]:
         """Normalise `input`, of shape ``(..., *normalized_shape)``; see `functional.layer_norm`."""
         shape, weight, bias, eps = self.normalized_shape, self.weight, self.bias, self.eps
-        if not options:
-            return _call.layer_norm(input, shape, weight, bias, eps, out, self.activation, residual, None)
-        options |= {"out": out, "activation": self.activation, "residual": residual}
-        return functional.layer_norm(input, shape, weight, bias, eps, **options)
+        if options:
+            return functional.layer_norm(
+                input, shape, weight, bias, eps, out=out, activation=self.activation, **options
+            )
+        return _call.layer_norm(input, shape, weight, bias, eps, out, self.activation, None, None)
 
     def extra_repr(self) -> str:
         """What stands between the brackets of the repr."""

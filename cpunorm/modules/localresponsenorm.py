@@ -53,7 +53,9 @@ class LocalResponseNorm(Module):
         self.k = k
         self.data_format = data_format
 
-    def forward(self, input: Array[Shape, Scalar], *, out: Array[Shape, Scalar] | None = None) -> Array[Shape, Scalar]:
+    def forward(  # type: ignore[override]
+        self, input: Array[Shape, Scalar], *, out: Array[Shape, Scalar] | None = None
+    ) -> Array[Shape, Scalar]:
         """Normalise `input`, of shape (N, C, ...) or (N, ..., C); see `functional.local_response_norm`."""
         return functional.local_response_norm(
             input, self.size, self.alpha, self.beta, self.k, data_format=self.data_format, out=out

@@ -72,19 +72,14 @@ class RMSNorm(Module):
         self._fill(weight=0 if self.unit_offset else 1)
 
     def forward(
-        self,
-        input: Array[Shape, Scalar],
-        *,
-        out: Array[Shape, Any] | None = None,
-        residual: Array[Shape, Scalar] | None = None,
-        **options: Any,
+        self, input: Array[Shape, Scalar], *, out: Array[Shape, Any] | None = None, **options: Any
     ) -> Array[Shape, Scalar]:
         """Normalise `input`, of shape ``(..., *normalized_shape)``; see `functional.rms_norm`."""
         shape, weight, eps, offset = self.normalized_shape, self.weight, self.eps, self.unit_offset
-        if not options:
-            return _call.rms_norm(input, shape, weight, None, eps, offset, out, self.activation, residual, None)
-        options |= {"out": out, "activation": self.activation, "residual": residual}
-        return functional.rms_norm(input, shape, weight, eps, unit_offset=offset, **options)
+        if options:
+            options |= {"out": out, "activation": self.activation}
+            return functional.rms_norm(input, shape, weight, eps, unit_offset=offset, **options)
+        return _call.rms_norm(input, shape, weight, None, eps, offset, out, self.activation, None, None)
 
     def extra_repr(self) -> str:
         """What stands between the brackets of the repr."""

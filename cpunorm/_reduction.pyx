@@ -1,0 +1,290 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Statistics: arguments -> Reduction -> kernel."""
+
+from cpython.long cimport PyLong_CheckExact
+from cpython.pycapsule cimport PyCapsule_GetPointer
+from libc.math cimport NAN, isfinite, sqrt
+
+import numpy as np
+
+cimport numpy as cnp
+
+from cpunorm._cpu cimport call_ends, threads_for
+from cpunorm._memory cimport release
+from cpunorm._norm cimport KernelSet
+
+from cpunorm import _arguments
+
+cnp.import_array()
+
+cdef extern from "kernels/records.h":
+    void merge_records(
+        double* a, Py_ssize_t a_pitch, const double* b, Py_ssize_t b_pitch, Py_ssize_t n) noexcept nogil
+
+cdef KernelSet* kernels = NULL
+cdef object python_kernels = None  # of an engine in Python
+
+
+def use_kernels(module):
+    """Send calls to the kernels of a module: its capsule KERNEL_SET, or its Python functions."""
+    global kernels, python_kernels
+    kernels, python_kernels = NULL, None
+    if hasattr(module, "KERNEL_SET"):
+        kernels = <KernelSet*> PyCapsule_GetPointer(module.KERNEL_SET, "cpunorm.KernelSet")
+    else:
+        python_kernels = module
+
+
+ELEMENTS = {
+    np.dtype(np.float32): F32, np.dtype(np.float64): F64, np.dtype(np.float16): F16,
+    np.dtype(np.bool): U8, np.dtype(np.uint8): U8, np.dtype(np.int8): I8,
+    np.dtype(np.uint16): U16, np.dtype(np.int16): I16, np.dtype(np.uint32): U32, np.dtype(np.int32): I32,
+    np.dtype(np.uint64): U64, np.dtype(np.int64): I64,
+}
+
+
+cdef inline int element_of(object x) except -2:
+    """The element of an array, -1 if it has none."""
+    cdef int kind = cnp.PyArray_TYPE(x)
+    if kind == cnp.NPY_FLOAT32:
+        return F32
+    if kind == cnp.NPY_FLOAT64:
+        return F64
+    dtype = x.dtype
+    if dtype.name == "bfloat16":
+        return BF16
+    return ELEMENTS.get(dtype, -1)
+
+
+cdef int set_axes(Reduction* r, object x, object where, const char* reduced) noexcept:
+    """The axes of x, those that are marked being reduced."""
+    cdef int axis, ndim = cnp.PyArray_NDIM(x)
+    cdef Py_ssize_t slice_ = 1
+    cdef Span one
+    r.kept = r.reduced = 0
+    for axis in range(ndim - 1, -1, -1):
+        one.length, one.x = cnp.PyArray_DIM(x, axis), cnp.PyArray_STRIDE(x, axis)
+        one.where = 0 if where is None else cnp.PyArray_STRIDE(where, axis)
+        one.slice = 0
+        if reduced[axis]:
+            r.reduced_axes[r.reduced] = one
+            r.reduced += 1
+        else:
+            one.slice = slice_
+            slice_ *= one.length
+            r.kept_axes[r.kept] = one
+            r.kept += 1
+    r.slices = slice_
+    return 0
+
+
+cdef bint overflowed(object found) noexcept:
+    """Whether a sum of finite values left float64's range."""
+    cdef const double* record = <const double*> cnp.PyArray_DATA(found)
+    cdef Py_ssize_t i, slices = cnp.PyArray_SIZE(found) // RECORD
+    for i in range(slices):
+        if not isfinite(record[slices + i]) and isfinite(record[5 * slices + i]) and isfinite(record[6 * slices + i]):
+            return True
+    return False
+
+
+FIELDS = RECORD  # of a record
+UNIT = 64  # the exponent of 2 in whose units the mean of values near float64's limit is found
+
+
+def moments(x, tuple axes, where, bint omit):
+    """The record (RECORD, *kept) of an array that can be walked, `axes` of it reduced; `where` of its shape or None."""
+    cdef Reduction r
+    cdef char reduced[MOST_AXES]
+    cdef cnp.npy_intp lengths[MOST_AXES + 1]
+    cdef int axis, ndim = cnp.PyArray_NDIM(x), kept = 1, failed, threads
+    cdef KernelSet* chosen = kernels  # both of the same engine: another thread may change it meanwhile
+    python = python_kernels
+    cdef Py_ssize_t size = cnp.PyArray_SIZE(x)
+    for axis in range(ndim):
+        reduced[axis] = False
+    for axis in axes:
+        reduced[axis] = True
+    lengths[0] = RECORD
+    for axis in range(ndim):
+        if not reduced[axis]:
+            lengths[kept] = cnp.PyArray_DIM(x, axis)
+            kept += 1
+    record = cnp.PyArray_EMPTY(kept, lengths, cnp.NPY_FLOAT64, 0)
+    if size == 0:
+        record[:5], record[5], record[6] = 0, np.inf, -np.inf
+        return record
+    r.element = element_of(x)
+    if chosen == NULL:
+        record[...] = python.moments(x, axes, where, omit)
+    else:
+        set_axes(&r, x, where, reduced)
+        r.x = <const char*> cnp.PyArray_DATA(x)
+        r.where = NULL if where is None else <const uint8_t*> cnp.PyArray_DATA(where)
+        r.omit = omit
+        r.record = <double*> cnp.PyArray_DATA(record)
+        threads = threads_for(size, 1)
+        with nogil:
+            failed = chosen.moments(&r, threads)
+        if failed and release():
+            with nogil:
+                failed = chosen.moments(&r, threads)
+        if failed:
+            raise MemoryError("cpunorm: no memory for the scratch of a kernel")
+        call_ends(size, 1)
+    if r.element == F64 and overflowed(record):
+        record = moments(np.ldexp(x, -UNIT), axes, where, omit)
+        np.ldexp(record[1:3], UNIT, out=record[1:3])
+        np.ldexp(record[3:5], 2 * UNIT, out=record[3:5])
+        np.ldexp(record[5:], UNIT, out=record[5:])
+    return record
+
+
+cdef int set_steps(Step* steps, object x, object y, const char* left_out, const char* reduced) noexcept:
+    """The axes of x and y but those that are left out; slices follow those that aren't reduced.  How many there are."""
+    cdef int axis, count = 0
+    cdef Py_ssize_t slice_ = 1
+    for axis in range(cnp.PyArray_NDIM(x) - 1, -1, -1):
+        if left_out == NULL or not left_out[axis]:
+            steps[count] = Step(cnp.PyArray_DIM(x, axis), cnp.PyArray_STRIDE(x, axis), cnp.PyArray_STRIDE(y, axis), 0)
+            if not reduced[axis]:
+                steps[count].slice = slice_
+            count += 1
+        if not reduced[axis]:
+            slice_ *= cnp.PyArray_DIM(x, axis)
+    return count
+
+
+cdef int find_scales(
+    const double* record, Py_ssize_t slices, double ddof, double eps, double floor, double* scale
+) noexcept nogil:
+    """scale = 1 / max(sqrt(var + eps), floor) of each slice; 1 for those that are constant."""
+    cdef Py_ssize_t i
+    cdef double free, deviation
+    for i in range(slices):
+        free = record[i] - ddof
+        deviation = sqrt(record[3 * slices + i] / free + eps) if free > 0 else NAN
+        if deviation == 0:
+            deviation = 1
+        scale[i] = 1 / (floor if deviation < floor else deviation)
+    return 0
+
+
+def standardize(
+    x, tuple axes, record, double ddof, double eps, double floor, double least, double most, y
+):
+    """y = (x - mean) / max(sqrt(var + eps), floor), clipped, of the moments in a record of the kept axes."""
+    cdef Standardization job
+    cdef char reduced[MOST_AXES]
+    cdef int axis, threads
+    cdef KernelSet* chosen = kernels
+    python = python_kernels
+    cdef Py_ssize_t size = cnp.PyArray_SIZE(x)
+    if size == 0:
+        return
+    cdef const double* fields = <const double*> cnp.PyArray_DATA(record)
+    cdef Py_ssize_t slices = cnp.PyArray_SIZE(record) // RECORD
+    cdef cnp.npy_intp* lengths = cnp.PyArray_DIMS(record)
+    scale = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(record) - 1, lengths + 1, cnp.NPY_FLOAT64, 0)
+    job.mean, job.mean_low, job.scale = fields + slices, fields + 2 * slices, <double*> cnp.PyArray_DATA(scale)
+    find_scales(fields, slices, ddof, eps, floor, <double*> job.scale)
+    if chosen == NULL:
+        python.standardize(x, axes, record[1, ...], record[2, ...], scale, least, most, y)
+        return
+    for axis in range(cnp.PyArray_NDIM(x)):
+        reduced[axis] = False
+    for axis in axes:
+        reduced[axis] = True
+    job.axes = set_steps(job.steps, x, y, NULL, reduced)
+    job.x, job.y = <const char*> cnp.PyArray_DATA(x), <char*> cnp.PyArray_DATA(y)
+    job.element, job.result = element_of(x), element_of(y)
+    job.least, job.most = least, most
+    threads = threads_for(size, 2)
+    with nogil:
+        chosen.standardize(&job, threads)
+    call_ends(size, 2)
+
+
+def slide(x, int axis, Py_ssize_t window, Py_ssize_t least_window, bint centred, bint scaled, y):
+    """y = x about, and by the deviation of, the window around (behind) each frame along `axis`."""
+    cdef Sliding job
+    cdef char chosen_axis[MOST_AXES]
+    cdef int other, threads
+    cdef KernelSet* chosen = kernels
+    python = python_kernels
+    cdef Py_ssize_t size = cnp.PyArray_SIZE(x)
+    if size == 0:
+        return
+    if chosen == NULL:
+        python.slide(x, axis, window, least_window, centred, scaled, y)
+        return
+    for other in range(cnp.PyArray_NDIM(x)):
+        chosen_axis[other] = other == axis
+    job.axes = set_steps(job.steps, x, y, chosen_axis, chosen_axis)
+    job.along = Step(cnp.PyArray_DIM(x, axis), cnp.PyArray_STRIDE(x, axis), cnp.PyArray_STRIDE(y, axis), 0)
+    job.x, job.y = <const char*> cnp.PyArray_DATA(x), <char*> cnp.PyArray_DATA(y)
+    job.element, job.result = element_of(x), element_of(y)
+    job.window, job.least_window, job.centred, job.scaled = window, least_window, centred, scaled
+    threads = threads_for(size, 4)
+    with nogil:
+        chosen.slide(&job, threads)
+    call_ends(size, 4)
+
+
+def merge(a, b):
+    """The record of the data of two records together."""
+    merged = np.array(a, np.float64, order="C")
+    other = np.ascontiguousarray(b, np.float64)
+    cdef Py_ssize_t n = merged.size // RECORD
+    merge_records(<double*> cnp.PyArray_DATA(merged), n, <double*> cnp.PyArray_DATA(other), n, n)
+    return merged
+
+
+def as_tallied(str function, x):
+    """x as a kernel can walk it.
+
+    Raises
+    ------
+    TypeError
+        Not an ndarray, or not of a dtype with an order and a mean.
+    """
+    if not isinstance(x, np.ndarray) or hasattr(x, "mask"):
+        _arguments.check_array(f"{function}: x", x)
+    if element_of(x) < 0 or not cnp.PyArray_ISBEHAVED_RO(x):
+        if not x.dtype.isnative or not x.flags.aligned:
+            x = np.array(x, dtype=x.dtype.newbyteorder("="), order="K", subok=False)
+        if element_of(x) < 0:
+            raise TypeError(f"{function}: x must be of bool, integers or floats up to 64 bits, got {x.dtype}")
+    return x
+
+
+def is_walkable(y):
+    """Whether a kernel can write the array y as it lies."""
+    return element_of(y) >= 0 and cnp.PyArray_ISBEHAVED(y)
+
+
+def as_axes(str function, axis, int ndim):
+    """`axis` as a sorted tuple of the axes that it names.
+
+    Raises
+    ------
+    TypeError
+        Neither None, nor an int, nor a sequence of ints.
+    numpy.exceptions.AxisError
+        An axis that there is not.
+    ValueError
+        The same axis twice.
+    """
+    if axis is None:
+        return tuple(range(ndim))
+    if PyLong_CheckExact(axis) and 0 <= axis < ndim:
+        return (axis,)
+    given = [_arguments.integer(f"{function}: axis", one) for one in ((axis,) if np.ndim(axis) == 0 else axis)]
+    for one in given:
+        if not -ndim <= one < ndim:
+            raise np.exceptions.AxisError(f"{function}: axis {one} is out of range for {ndim} dimensions")
+    axes = sorted(one % ndim for one in given)
+    for one, other in zip(axes, axes[1:]):
+        if one == other:
+            raise ValueError(f"{function}: axis {one} is named twice: {axis}")
+    return tuple(axes)
