@@ -10,6 +10,7 @@ from cpunorm._moments import Moments
 from cpunorm._statistics import moments, standardize, standardize_sliding
 from cpunorm._threads import get_num_threads, num_threads, set_num_threads
 from cpunorm._version import __version__
+from cpunorm.images import normalize_image
 from cpunorm.modules import (
     BatchNorm1d,
     BatchNorm2d,
@@ -49,6 +50,7 @@ __all__ = [
     "get_include",
     "get_num_threads",
     "moments",
+    "normalize_image",
     "num_threads",
     "set_cache_limit",
     "set_engine",

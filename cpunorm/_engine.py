@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import DTypeLike
 
-from cpunorm import _call, _cpu, _reduction
+from cpunorm import _call, _cpu, _image, _reduction
 from cpunorm._levels import LEVELS
 from cpunorm._types import EngineName
 
@@ -98,6 +98,9 @@ def select(engine, isa=None):
     kernels, _engine, _isa = importlib.import_module(f"cpunorm.{module}"), engine, isa
     _call.use_kernels(kernels)
     _reduction.use_kernels(kernels)
+    levels = isa_levels()
+    if levels:  # images are no norm: their kernel is a compiled one in every engine
+        _image.use_kernel(importlib.import_module(f"cpunorm.{LEVELS[isa or _forced_isa or levels[-1]].module}"))
 
 
 def set_engine(name: EngineName) -> None:

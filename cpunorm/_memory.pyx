@@ -4,7 +4,7 @@
 An output is an ordinary ndarray that owns its data. NumPy gives the data back to the allocator that made it (NEP 49)
 when the array and all its views are gone, and not before. This allocator keeps the block, up to a limit in all, the
 longest unused going first, and hands it out again to an output of about the same size. Everything here runs with the
-GIL, which is the pool's lock.
+GIL, which is the pool's lock; a Python without it has a lock of its own, around what is done in plain C.
 
 A block is a memory mapping of its own, so that giving it back makes the process smaller at once: the C library's heap
 would keep it between blocks that live on. Its first 64 bytes are its header, so data is aligned to 64 bytes.
@@ -21,16 +21,12 @@ from libc.string cimport memcpy, memmove, memset
 
 cimport numpy as cnp
 
+from cpunorm._gil cimport Lock, at_fork_in_child, forget, lock, unlock
+
 cnp.import_array()
 
 cdef extern from *:
     """
-    #if defined(_WIN32)
-    #include <malloc.h>
-    #define page_size() 4096
-    #define block_new(size) _aligned_malloc(size, 64)
-    #define block_free(block, size) _aligned_free(block)
-    #else
     #include <stdint.h>
     #include <sys/mman.h>
     #include <unistd.h>
@@ -56,7 +52,6 @@ cdef extern from *:
         return start;
     }
     #define block_free(block, size) munmap(block, size)
-    #endif
     """
     Py_ssize_t PY_SSIZE_T_MAX
     size_t page_size()
@@ -91,6 +86,7 @@ cdef struct Block:
 
 cdef size_t page = page_size()
 cdef size_t pooled_from = 262144  # bytes; smaller outputs are in the C library's own free lists
+cdef Lock pool  # of all below
 cdef size_t most = 0  # bytes that may be kept
 cdef size_t kept = 0  # in free blocks
 cdef size_t spare = 0  # in the blocks of living outputs
@@ -117,14 +113,30 @@ cdef void shrink(size_t target, int slots) noexcept:
         block_free(block, block.size)
 
 
-cdef bint release() noexcept:
-    """Give all blocks back to the system; whether there were any, so that an allocation that failed may be repeated."""
+cdef bint shrink_to_nothing() noexcept:
+    """Give all blocks back; whether there were any, so that an allocation that failed may be repeated."""
     cdef bint any_kept = count > 0
     shrink(0, 0)
     return any_kept
 
 
-cdef void* pool_malloc(void* ctx, size_t size) noexcept:
+cdef bint release() noexcept:
+    """`shrink_to_nothing`, for others."""
+    lock(&pool)
+    cdef bint any_kept = shrink_to_nothing()
+    unlock(&pool)
+    return any_kept
+
+
+cdef void unlock_in_child() noexcept:
+    forget(&pool)
+
+
+if at_fork_in_child(unlock_in_child):
+    raise MemoryError("cpunorm: no memory to register what a forked child does")
+
+
+cdef Block* block_for(size_t size) noexcept:
     """A block with room for `size` bytes and not a quarter more, the one used last if there are several."""
     global reused, made, spare
     cdef size_t needed = (size + HEADER + page - 1) // page * page
@@ -137,7 +149,7 @@ cdef void* pool_malloc(void* ctx, size_t size) noexcept:
             break
     else:
         block = <Block*> block_new(needed)
-        if block == NULL and release():
+        if block == NULL and shrink_to_nothing():
             block = <Block*> block_new(needed)
         if block == NULL:
             return NULL
@@ -146,15 +158,12 @@ cdef void* pool_malloc(void* ctx, size_t size) noexcept:
     block.spare = block.size - size
     spare += block.spare
     shrink(most, SLOTS)
-    return <char*> block + HEADER
+    return block
 
 
-cdef void pool_free(void* ctx, void* data, size_t size) noexcept:
-    """Keep the block for another output, at the expense of those unused for longest."""
+cdef void keep(Block* block) noexcept:
+    """Keep a free block for another output, at the expense of those unused for longest."""
     global count, kept, spare
-    if data == NULL:
-        return
-    cdef Block* block = <Block*> (<char*> data - HEADER)
     spare -= block.spare
     if block.size + spare > most:
         block_free(block, block.size)
@@ -163,6 +172,23 @@ cdef void pool_free(void* ctx, void* data, size_t size) noexcept:
     blocks[count] = block
     count += 1
     kept += block.size
+
+
+# What NumPy calls
+
+cdef void* pool_malloc(void* ctx, size_t size) noexcept:
+    lock(&pool)
+    cdef Block* block = block_for(size)
+    unlock(&pool)
+    return NULL if block == NULL else <char*> block + HEADER
+
+
+cdef void pool_free(void* ctx, void* data, size_t size) noexcept:
+    if data == NULL:
+        return
+    lock(&pool)
+    keep(<Block*> (<char*> data - HEADER))
+    unlock(&pool)
 
 
 cdef void* pool_calloc(void* ctx, size_t number, size_t size) noexcept:
@@ -200,6 +226,21 @@ cdef object new_like(object prototype):
     before = PyDataMem_SetHandler(capsule)
     try:
         return PyArray_NewLikeArray(prototype, NPY_KEEPORDER, NULL, 0)
+    finally:
+        PyDataMem_SetHandler(before)
+
+
+cdef object new_array(int ndim, cnp.npy_intp* lengths, cnp.dtype dtype):
+    """A new array in C order, its values undefined."""
+    cdef Py_ssize_t size = cnp.PyArray_MultiplyList(lengths, ndim) * dtype.itemsize
+    Py_INCREF(dtype)  # the new array takes it over
+    if <size_t> size < pooled_from or most == 0:
+        return PyArray_NewFromDescr(
+            <PyTypeObject*> cnp.ndarray, <cnp.PyArray_Descr*> dtype, ndim, lengths, NULL, NULL, 0, NULL)
+    before = PyDataMem_SetHandler(capsule)
+    try:
+        return PyArray_NewFromDescr(
+            <PyTypeObject*> cnp.ndarray, <cnp.PyArray_Descr*> dtype, ndim, lengths, NULL, NULL, 0, NULL)
     finally:
         PyDataMem_SetHandler(before)
 
@@ -261,8 +302,10 @@ def set_cache_limit(limit):
         raise TypeError(f"the cache limit must be an int, got {limit!r}") from None
     if not 0 <= number <= PY_SSIZE_T_MAX:
         raise ValueError(f"the cache limit must be from 0 to {PY_SSIZE_T_MAX} bytes, got {limit!r}")
+    lock(&pool)
     most = number
     shrink(most, SLOTS)
+    unlock(&pool)
 
 
 def get_cache_limit():
@@ -280,7 +323,11 @@ def empty_cache():
 
 def statistics():
     """Bytes and blocks kept, bytes spare beside living outputs, how many outputs took a kept block or made one."""
-    return {"bytes": kept, "spare": spare, "blocks": count, "reused": reused, "made": made}
+    lock(&pool)
+    try:
+        return {"bytes": kept, "spare": spare, "blocks": count, "reused": reused, "made": made}
+    finally:
+        unlock(&pool)
 
 
 def default_limit():

@@ -196,6 +196,17 @@ LAYERS = (
     *(Layer(SWEEP, "layer_norm", (4**i, 1024)) for i in range(9)),
 )
 
+# Photographs as networks take them: (H, W, C), and whether ``--quick`` runs them.
+IMAGES = (
+    Layer("icon", "normalize_image", (32, 32, 3)),
+    Layer("ImageNet", "normalize_image", (224, 224, 3), quick=True),
+    Layer("HD", "normalize_image", (720, 1280, 3)),
+    Layer("HD", "normalize_image", (720, 1280, 1)),
+    Layer("HD", "normalize_image", (720, 1280, 4)),
+    Layer("Sentinel-2", "normalize_image", (256, 256, 13)),
+)
+IMAGE_SCALES = {"uint8": 1 / 255, "float32": 1.0}  # by the dtype of their pixels
+
 # 64 rows of 4096 values each, in the arrays' float32 `offset + N(0, 1)`: what an offset costs in accuracy.
 OFFSETS = (0.0, 1e2, 1e4, 1e6)
 ACCURACY_LAYERS = (
@@ -344,6 +355,62 @@ class Case:
         if self.layer.activation is not None:
             y = ACTIVATIONS[self.layer.activation](y)
         return y, *running
+
+
+@dataclass(frozen=True)
+class ImageCase(Case):
+    """An image of uint8 or float32 (its `mode`) to float32, in the layout `result`.
+
+    Its arrays' `running_mean` and `running_var` are the mean and the deviation, one for all channels, for OpenCV has no
+    other; `weight` says how large an error is.
+    """
+
+    result: str = "CHW"
+
+    @property
+    def module(self):
+        """As its users know it."""
+        return self.norm
+
+    @property
+    def layout(self):
+        """From and to."""
+        return f"HWC->{self.result}"
+
+    @property
+    def scale(self):
+        """What pixels are multiplied by."""
+        return IMAGE_SCALES[self.mode]
+
+    @property
+    def bytes(self):
+        """Bytes of input and output, each counted once."""
+        return math.prod(self.layer.shape) * (np.dtype(self.mode).itemsize + 4)
+
+    def arrays(self):
+        """Any pixels."""
+        x = np.random.default_rng(0).integers(0, 256, self.layer.shape, np.uint8)
+        x = x if self.mode == "uint8" else (x / np.float32(255))
+        channels = self.layer.shape[-1]
+        mean, std = np.linspace(0.4, 0.5, channels, dtype=np.float32), np.full(channels, 0.225, np.float32)
+        out = np.empty(self.layer.shape if self.result == "HWC" else np.moveaxis(x, -1, 0).shape, np.float32)
+        return Arrays(x, 1 / std, np.zeros_like(std), mean, std, out)
+
+    def expected(self, arrays):
+        """The output for `arrays`, in float64, by the formula."""
+        y = (arrays.x * np.float64(self.scale) - arrays.running_mean) / arrays.running_var
+        return (y if self.result == "HWC" else np.moveaxis(y, -1, 0),)
+
+
+def image_cases(quick=False):
+    """Every case of `IMAGES`."""
+    return [
+        ImageCase(layer, False, mode, "float32", result=result)
+        for layer in IMAGES
+        if layer.quick or not quick
+        for result in ("CHW", "HWC")
+        for mode in IMAGE_SCALES
+    ]
 
 
 def expand(layers, dtype):

@@ -102,3 +102,12 @@ class NumPy(Peer):
             return ((groups - mean) / self.numpy.sqrt(var + EPS)).reshape(x.shape) * weight + bias
 
         return self._call(group_norm, a.x, a.weight.reshape(per_channel), a.bias.reshape(per_channel))
+
+    def normalize_image(self, case, a):
+        """In float32, then brought into the layout."""
+
+        def normalize(x, mean, std):
+            y = (x.astype(np.float32) * np.float32(case.scale) - mean) / std
+            return y if case.result == "HWC" else self.numpy.array(y.transpose(2, 0, 1), order="C")
+
+        return self._call(normalize, a.x, a.running_mean, a.running_var)

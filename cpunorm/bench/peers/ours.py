@@ -37,7 +37,12 @@ class CPUNorm(Peer):
             yield
 
     def prepare(self, case, a):
-        """`cpunorm.functional`'s function, None where that build has none."""
+        """`cpunorm.functional`'s function, or `normalize_image`; None where that build has none."""
+        if case.norm == "normalize_image":
+            if not hasattr(self.package, case.norm):
+                return None
+            call = partial(self.package.normalize_image, a.x, a.running_mean, a.running_var, layout=case.layout)
+            return Call(call, partial(call, out=a.out))
         options = {"data_format": "channels_last"} if case.channels_last else {}
         function = getattr(self.package.functional, case.norm, None)
         if function is None:

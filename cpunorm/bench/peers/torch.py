@@ -69,6 +69,8 @@ class Torch(Peer):
 
     def prepare(self, case, a):
         """`torch.nn.functional`'s function; into a given output only BatchNorm's, `torch.native_batch_norm`."""
+        if case.norm == "normalize_image":
+            return self.normalize_image(case, a)
         x, residual = (
             v.movedim(-1, 1) if case.channels_last and v is not None else v
             for v in map(self._tensor, (a.x, a.residual))
@@ -90,6 +92,19 @@ class Torch(Peer):
                 return self.torch.native_batch_norm(x, weight, bias, mean, var, training, *rest, out=out)[0]
 
         return self._call(function, x, *arguments, into=into)
+
+    def normalize_image(self, case, a):
+        """What torchvision's `to_tensor` and `normalize` do with torch."""
+        planar = case.result == "CHW"
+
+        def normalize(x, mean, std):
+            y = x.permute(2, 0, 1).contiguous() if planar else x
+            y = y.to(self.torch.float32).div(255) if case.mode == "uint8" else y.clone()
+            return y.sub_(mean).div_(std)
+
+        vectors = [self.torch.from_numpy(v) for v in (a.running_mean, a.running_var)]
+        vectors = [v[:, None, None] if planar else v for v in vectors]
+        return self._call(normalize, self.torch.from_numpy(a.x), *vectors)
 
 
 class CompiledTorch(Torch):
