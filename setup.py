@@ -63,7 +63,8 @@ def extensions():
             for path in Path("cpunorm").glob(files)
         ],
     }
-    modules = dict.fromkeys(("_cpu", "_memory", "_running", "_call", "_image", "_reduction", "bench._copy"), ())
+    names = "_cpu", "_memory", "_running", "_call", "_image", "_reduction", "functional", "bench._copy"
+    modules = dict.fromkeys(names, ())
     modules |= {level.module: level.flags for level in LEVELS}
     for name, flags in modules.items():
         arguments = [*OPTIMIZE, *compile_openmp, *flags]

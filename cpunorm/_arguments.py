@@ -23,11 +23,18 @@ __all__ = [
     "channel_axis",
     "channel_values",
     "channel_vectors",
+    "check_activation",
     "check_array",
     "check_channels",
     "check_counter",
+    "check_dtypes",
     "check_groups",
     "check_positions",
+    "check_residual",
+    "check_sum",
+    "check_target",
+    "computed_dtype",
+    "default_eps",
     "deliver",
     "dimension",
     "empty",
@@ -48,13 +55,25 @@ COMPUTED = (np.dtype(np.float32), np.dtype(np.float64))
 IMAGE_VALUES = tuple(np.dtype(t) for t in (np.uint8, np.uint16, np.float16, np.float32))
 IMAGE_LAYOUTS = ("HWC->CHW", "HWC->HWC", "CHW->CHW")
 HALVES = ("float16", "bfloat16")  # computed in float32; bfloat16 is ml_dtypes' NumPy type, known by its name
+ACTIVATIONS = (  # the order of `_norm.pxd`
+    "relu",
+    "relu6",
+    "leaky_relu",
+    "silu",
+    "gelu",
+    "gelu_tanh",
+    "hardswish",
+    "hardsigmoid",
+    "sigmoid",
+    "tanh",
+)
 
 
 def _native(dtype):
     return dtype if dtype.isnative else dtype.newbyteorder("=")
 
 
-def _computed_dtype(dtype):
+def computed_dtype(dtype):
     """The dtype that the kernels compute `dtype` in, or None if they can't."""
     dtype = _native(dtype)
     if dtype in COMPUTED:
@@ -82,8 +101,10 @@ def check_array(name, value):
         raise TypeError(f"{name} must be a plain numpy.ndarray, got a masked array (masks are not supported)")
 
 
-def as_input(function, array, out):
+def as_input(function, array, out, halves=False):
     """The input as a kernel can walk it, and the dtype of a result to be converted or copied to `out`, or None.
+
+    `halves`: whether kernels take half precision; what is for a float32 `out` is widened all the same.
 
     Raises
     ------
@@ -93,16 +114,20 @@ def as_input(function, array, out):
         A numeric dtype that is not float16, bfloat16, float32 or float64 (torch's type: a RuntimeError).
     """
     check_array(f"{function}: input", array)
-    dtype = _computed_dtype(array.dtype)
+    result, dtype = _native(array.dtype), computed_dtype(array.dtype)
     if dtype is None:
         numeric = array.dtype.kind in "biufc" or (array.dtype.kind == "V" and array.dtype.isbuiltin == 2)
         error = NotImplementedError if numeric else TypeError
         raise error(f"{function}: input must be float32, float64, float16 or bfloat16, got {array.dtype}")
-    x, result = _plain(array, dtype), _native(array.dtype)
+    if result != dtype and isinstance(out, np.ndarray) and out.dtype == dtype:
+        result = dtype
+    elif halves:
+        dtype = result
+    x = _plain(array, dtype)
     return x, None if out is None and result == dtype else result
 
 
-def _check_dtypes(function, input_dtype, vectors):
+def check_dtypes(function, input_dtype, vectors):
     """Check that the vectors that are not None, by their names, have a dtype that goes with the input's.
 
     Raises
@@ -118,14 +143,17 @@ def _check_dtypes(function, input_dtype, vectors):
             check_array(f"{function}: {name}", vector)
             given[name] = _native(vector.dtype)
     for name, dtype in given.items():
-        if dtype not in (input_dtype, _computed_dtype(input_dtype)) or dtype != next(iter(given.values())):
+        if dtype not in (input_dtype, computed_dtype(input_dtype)) or dtype != next(iter(given.values())):
             dtypes = ", ".join(f"{n} {d}" for n, d in given.items())
             raise RuntimeError(f"{function}: mixed dtypes: {name} is {dtype} with input {input_dtype} ({dtypes})")
 
 
-def _as_vector(parameter, dtype):
-    """A checked weight or bias as a contiguous vector in the dtype computed in; None stays None."""
-    return None if parameter is None else np.require(parameter, dtype, ("C", "A")).view(np.ndarray).reshape(-1)
+def _as_vector(parameter, x):
+    """A checked weight or bias as a contiguous vector in what goes with x; None stays None."""
+    if parameter is None:
+        return None
+    dtype = _native(parameter.dtype) if x.dtype not in COMPUTED else x.dtype
+    return np.require(parameter, dtype, ("C", "A")).view(np.ndarray).reshape(-1)
 
 
 def as_parameters(function, x, input_dtype, shape, **named):
@@ -138,11 +166,11 @@ def as_parameters(function, x, input_dtype, shape, **named):
     RuntimeError
         A wrong dtype, or another shape than `shape`.
     """
-    _check_dtypes(function, input_dtype, named)
+    check_dtypes(function, input_dtype, named)
     for name, parameter in named.items():
         if parameter is not None and parameter.shape != shape:
             raise RuntimeError(f"{function}: {name} must have shape {shape}, got {parameter.shape}")
-    return [_as_vector(parameter, x.dtype) for parameter in _running.snapshot(list(named.values()))]
+    return [_as_vector(parameter, x) for parameter in _running.snapshot(list(named.values()))]
 
 
 def channel_vectors(function, x, input_dtype, channels, training, running_mean, running_var, weight, bias):
@@ -158,7 +186,7 @@ def channel_vectors(function, x, input_dtype, channels, training, running_mean, 
         Only one running statistic, or a read-only one, in training.
     """
     named = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
-    _check_dtypes(function, input_dtype, named)
+    check_dtypes(function, input_dtype, named)
     for name, vector in named.items():
         if vector is not None and vector.size != channels:
             raise RuntimeError(f"{function}: {name} must have {channels} elements, one per channel, got {vector.size}")
@@ -174,7 +202,7 @@ def channel_vectors(function, x, input_dtype, channels, training, running_mean, 
             if named[name] is None:
                 raise RuntimeError(f"{function}: {name} must be given in evaluation")
     weight, bias, *given = _running.snapshot([weight, bias, running_mean, running_var])
-    weight, bias = _as_vector(weight, x.dtype), _as_vector(bias, x.dtype)
+    weight, bias = _as_vector(weight, x), _as_vector(bias, x)
     return weight, bias, *((running_mean, running_var) if training else given)
 
 
@@ -222,8 +250,8 @@ def check_positions(x, positions, training):
         raise RuntimeError(f"instance_norm: expected at least 2 dimensions (samples, channels, ...), got {x.shape}")
 
 
-def offset_weight(weight, unit_offset):
-    """1 + weight, if `unit_offset`.
+def offset_weight(function, weight, unit_offset):
+    """1 + weight, if `unit_offset`, in what is computed in.
 
     Raises
     ------
@@ -232,11 +260,82 @@ def offset_weight(weight, unit_offset):
     RuntimeError
         No weight to add to.
     """
-    if not boolean("rms_norm: unit_offset", unit_offset):
+    if not boolean(f"{function}: unit_offset", unit_offset):
         return weight
     if weight is None:
-        raise RuntimeError(f"rms_norm: unit_offset={unit_offset} needs a weight, got None")
-    return weight + weight.dtype.type(1)
+        raise RuntimeError(f"{function}: unit_offset={unit_offset} needs a weight, got None")
+    return weight.astype(computed_dtype(weight.dtype)) + 1
+
+
+def default_eps(dtype):
+    """torch's eps of rms_norm: the machine epsilon of what is computed in."""
+    return float(np.finfo(computed_dtype(dtype)).eps)
+
+
+def check_activation(function, activation, takes_functions=True):
+    """Raise for what is neither the name of an activation nor, if the engine `takes_functions`, callable.
+
+    Raises
+    ------
+    ValueError
+        Another name.
+    TypeError
+        Neither, or a function that this engine can't take.
+    """
+    if isinstance(activation, str):
+        if activation in ACTIVATIONS:
+            return
+        raise ValueError(f"{function}: activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
+    if not callable(activation):
+        raise TypeError(f"{function}: activation must be a str or a function, got {activation!r}")
+    if not takes_functions:
+        raise TypeError(f"{function}: a function as activation needs the engine 'numba', got {activation!r}")
+
+
+def check_residual(function, residual, array, out):
+    """Check that `residual` can be added to the result for `array`, which `out`, if not None, is to take.
+
+    Raises
+    ------
+    TypeError
+        Not an ndarray.
+    RuntimeError
+        Another shape or dtype than the input's, or memory shared with `out` unless it is the very same view.
+    """
+    _check_like(function, "residual", residual, array)
+    if out is not None and not _same_elements(residual, out) and _overlap(residual, out):
+        raise RuntimeError(f"{function}: out partly overlaps residual; give residual itself or separate memory")
+
+
+def _check_like(function, name, other, array):
+    """Raise unless `other` is an ndarray of the input's shape and dtype."""
+    check_array(f"{function}: {name}", other)
+    if other.shape != array.shape:
+        raise RuntimeError(f"{function}: {name} must have the input's shape {array.shape}, got {other.shape}")
+    if _native(other.dtype) != _native(array.dtype):
+        raise RuntimeError(f"{function}: {name} must have the input's dtype {array.dtype}, got {other.dtype}")
+
+
+def check_sum(function, array, residual, out, sum_out, weight, bias):
+    """Check the arrays of a norm of array + residual: each of out and sum_out may be one of these, and not the other.
+
+    Raises
+    ------
+    TypeError, ValueError, RuntimeError
+        As `as_out` and `check_residual`.
+    """
+    _check_like(function, "residual", residual, array)
+    for name, target in (("out", out), ("sum_out", sum_out)):
+        if target is not None:
+            check_target(function, name, target, array, array.dtype)
+            for other_name, other in (("input", array), ("residual", residual)):
+                if not _same_elements(other, target) and _overlap(other, target):
+                    raise RuntimeError(f"{function}: {name} partly overlaps {other_name}; give it or separate memory")
+            for other_name, other in (("weight", weight), ("bias", bias)):
+                if other is not None and _overlap(other, target):
+                    raise RuntimeError(f"{function}: {name} overlaps {other_name}")
+    if out is not None and sum_out is not None and _overlap(out, sum_out):
+        raise RuntimeError(f"{function}: out overlaps sum_out")
 
 
 def as_normalized_shape(normalized_shape):
@@ -301,6 +400,19 @@ def _overlap(a, b):
         return True
 
 
+def check_target(function, name, out, array, dtype):
+    """Raise unless `out` is a writeable array of the shape of `array` and of `dtype`, no element lying on another."""
+    check_array(f"{function}: {name}", out)
+    if not out.flags.writeable:
+        raise ValueError(f"{function}: {name} is read-only")
+    if out.shape != array.shape:
+        raise RuntimeError(f"{function}: {name} must have the input's shape {array.shape}, got {out.shape}")
+    if out.dtype != dtype:
+        raise RuntimeError(f"{function}: {name} must have dtype {dtype}, got {out.dtype}")
+    if _hits_itself(out):
+        raise RuntimeError(f"{function}: {name} overlaps itself: shape {out.shape}, strides {out.strides}")
+
+
 def as_out(function, out, array, dtype, **others):
     """Check that `out` can take the result for the input `array`, which it may be but not partly overlap.
 
@@ -314,20 +426,13 @@ def as_out(function, out, array, dtype, **others):
         Another shape or dtype than the result's, or memory shared with itself, with one of `others`, or with the
         input unless it is the very same view.
     """
-    check_array(f"{function}: out", out)
-    if not out.flags.writeable:
-        raise ValueError(f"{function}: out is read-only")
-    if out.shape != array.shape:
-        raise RuntimeError(f"{function}: out must have the input's shape {array.shape}, got {out.shape}")
-    if out.dtype != dtype:
-        raise RuntimeError(f"{function}: out must have dtype {dtype}, got {out.dtype}")
-    if _hits_itself(out):
-        raise RuntimeError(f"{function}: out overlaps itself: shape {out.shape}, strides {out.strides}")
+    check_target(function, "out", out, array, dtype)
     if not _same_elements(array, out) and _overlap(array, out):
         raise RuntimeError(f"{function}: out partly overlaps the input; give the input itself or separate memory")
     for name, other in others.items():
         if other is not None and _overlap(other, out):
             raise RuntimeError(f"{function}: out overlaps {name}")
+    return out
 
 
 def channel_axis(function, array, data_format):

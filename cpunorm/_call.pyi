@@ -17,16 +17,45 @@ def batch_norm(
     eps: object,
     data_format: object,
     out: object,
+    activation: object,
+    residual: object,
+    moments: object,
     counter: object,
 ) -> NDArray[Any]: ...
 def group_norm(
-    input: object, num_groups: object, weight: object, bias: object, eps: object, data_format: object, out: object
+    input: object,
+    num_groups: object,
+    weight: object,
+    bias: object,
+    eps: object,
+    data_format: object,
+    out: object,
+    activation: object,
+    residual: object,
+    moments: object,
 ) -> NDArray[Any]: ...
 def layer_norm(
-    input: object, normalized_shape: object, weight: object, bias: object, eps: object, out: object
+    input: object,
+    normalized_shape: object,
+    weight: object,
+    bias: object,
+    eps: object,
+    out: object,
+    activation: object,
+    residual: object,
+    moments: object,
 ) -> NDArray[Any]: ...
 def rms_norm(
-    input: object, normalized_shape: object, weight: object, eps: object, unit_offset: object, out: object
+    input: object,
+    normalized_shape: object,
+    weight: object,
+    bias: object,
+    eps: object,
+    unit_offset: object,
+    out: object,
+    activation: object,
+    residual: object,
+    moments: object,
 ) -> NDArray[Any]: ...
 def instance_norm(
     input: object,
@@ -39,4 +68,50 @@ def instance_norm(
     eps: object,
     data_format: object,
     out: object,
+    activation: object,
+    residual: object,
+    moments: object,
 ) -> NDArray[Any]: ...
+def batch_moments(input: object, data_format: object) -> tuple[NDArray[Any], NDArray[Any]]: ...
+def apply_moments(
+    input: object,
+    moments: object,
+    weight: object,
+    bias: object,
+    eps: object,
+    data_format: object,
+    out: object,
+    activation: object,
+    residual: object,
+) -> NDArray[Any]: ...
+def move_statistics(
+    running_mean: object,
+    running_var: object,
+    counter: object,
+    mean: object,
+    var: object,
+    momentum: object,
+    count: object,
+) -> None: ...
+def add_layer_norm(
+    input: object,
+    residual: object,
+    normalized_shape: object,
+    weight: object,
+    bias: object,
+    eps: object,
+    activation: object,
+    out: object,
+    sum_out: object,
+) -> tuple[NDArray[Any], NDArray[Any]]: ...
+def add_rms_norm(
+    input: object,
+    residual: object,
+    normalized_shape: object,
+    weight: object,
+    eps: object,
+    unit_offset: object,
+    activation: object,
+    out: object,
+    sum_out: object,
+) -> tuple[NDArray[Any], NDArray[Any]]: ...

@@ -5,8 +5,8 @@ Each argument has a fast test in C; where that fails, one slow function of `_arg
 is merely unusual costs its own conversion and nothing else.
 
 An array, in whatever layout, is seen along the axes of `_norm.pxd` and not copied: neighbours that lie evenly in memory
-are merged.  What is left over (more uneven axes than a Norm has, misaligned or byte-swapped memory, half precision)
-goes through a copy that keeps the order of the axes.
+are merged.  What is left over (more uneven axes than a Norm has, misaligned or byte-swapped memory, half precision in
+engines that don't take it) goes through a copy that keeps the order of the axes.
 """
 
 from cpython.float cimport PyFloat_CheckExact
@@ -22,7 +22,7 @@ cimport numpy as cnp
 
 from cpunorm._cpu cimport call_ends, threads_for
 from cpunorm._memory cimport new_like, release
-from cpunorm._norm cimport ABOUT_ZERO, CENTRED, GIVEN, KernelSet, Norm, Operand
+from cpunorm._norm cimport ABOUT_ZERO, CENTRED, FUNCTION, GIVEN, KernelSet, Norm, Operand, RELU
 from cpunorm._running cimport count_up, enter, is_counter, leave, read, update
 
 from cpunorm import _arguments, _memory
@@ -60,15 +60,22 @@ cdef extern from *:
 
 cdef enum:
     MOST_AXES = 64  # of an ndarray
+    EXPENSIVE = 4  # an activation with an exponential takes as long as so many readings of x
 
+cdef Norm unset  # all zeros
 cdef KernelSet given_set  # of an engine that tells the address of its function
 cdef KernelSet* kernels = NULL
 cdef object python_forward = None  # of an engine in Python
 
 
+cdef bint takes_halves = False  # whether kernels take float16 and bfloat16
+cdef int bfloat16 = -1  # NumPy's number of ml_dtypes' type, once an array of it has come by
+cdef object address_of = None  # of an engine that takes functions as activations: their address, for an element
+
+
 def use_kernels(module):
     """Send calls to the kernels of a module: its capsule KERNEL_SET, address FORWARD or Python function forward."""
-    global kernels, python_forward
+    global kernels, python_forward, takes_halves, address_of
     cdef KernelSet* chosen = NULL
     if hasattr(module, "KERNEL_SET"):
         chosen = <KernelSet*> PyCapsule_GetPointer(module.KERNEL_SET, "cpunorm.KernelSet")
@@ -76,18 +83,30 @@ def use_kernels(module):
         given_set.forward = <int (*)(const Norm*, int) noexcept nogil> <size_t> module.FORWARD
         chosen = &given_set
     kernels, python_forward = chosen, module.forward if chosen == NULL else None
+    takes_halves, address_of = chosen != NULL and chosen != &given_set, getattr(module, "address_of", None)
 
 
 # Fast tests of arguments.
 
+cdef inline int element_of(object array) noexcept:
+    """What a Norm calls the native type of an ndarray, -1 if the kernels don't take it."""
+    cdef int dtype = type_of(array)
+    if dtype == cnp.NPY_FLOAT32:
+        return 0
+    if dtype == cnp.NPY_FLOAT64:
+        return 1
+    if takes_halves and dtype == cnp.NPY_FLOAT16:
+        return 2
+    return 3 if takes_halves and dtype == bfloat16 else -1
+
+
 cdef inline bint is_plain(object array) noexcept:
-    """Whether it is exactly an ndarray of native float32 or float64 whose memory can be walked."""
-    cdef int axis, dtype
+    """Whether it is exactly an ndarray of a native type of the kernels whose memory can be walked."""
+    cdef int axis
     cdef Py_ssize_t size
     if not cnp.PyArray_CheckExact(array):
         return False
-    dtype = type_of(array)
-    if (dtype != cnp.NPY_FLOAT32 and dtype != cnp.NPY_FLOAT64) or not is_behaved(array):
+    if element_of(array) < 0 or not is_behaved(array):
         return False
     size = itemsize_of(array)
     for axis in range(ndim_of(array)):
@@ -96,12 +115,45 @@ cdef inline bint is_plain(object array) noexcept:
     return True
 
 
+cdef inline bint is_half(object array) noexcept:
+    return element_of(array) > 1
+
+
+cdef tuple as_input(str function, object array, object out):
+    """The input as a kernel can walk it, and the dtype of a result to be converted or copied to `out`, or None."""
+    global bfloat16
+    if bfloat16 < 0 and cnp.PyArray_CheckExact(array) and array.dtype.name == "bfloat16":
+        bfloat16 = type_of(array)
+    if is_plain(array) and not is_wider(out, array):
+        return array, None
+    return _arguments.as_input(function, array, out, takes_halves)
+
+
+cdef inline bint is_wider(object out, object array) noexcept:
+    """Whether `out` is for the unrounded result of a half type."""
+    return out is not None and is_half(array) and cnp.PyArray_Check(out) and type_of(out) == cnp.NPY_FLOAT32
+
+
+cdef inline bint is_simple(object array, object out) noexcept:
+    """Whether an input needs no conversion."""
+    return is_plain(array) and (out is None or not is_wider(out, array))
+
+
+cdef inline bint goes_with(object vector, object x) noexcept:
+    """Whether the type of a parameter is that of x, or what x is computed in."""
+    return type_of(vector) == type_of(x) or is_half(x) and type_of(vector) == cnp.NPY_FLOAT32
+
+
+cdef inline bint alike(object a, object b) noexcept:
+    return a is None or b is None or type_of(a) == type_of(b)
+
+
 cdef inline bint fits(object vector, object x, int ndim) noexcept:
     """Whether `vector` is None, or contiguous in the dtype of x with the lengths of its last `ndim` axes."""
     cdef int axis
     if vector is None:
         return True
-    if not (cnp.PyArray_CheckExact(vector) and type_of(vector) == type_of(x)
+    if not (cnp.PyArray_CheckExact(vector) and goes_with(vector, x)
             and is_carray(vector) and ndim_of(vector) == ndim):
         return False
     for axis in range(ndim):
@@ -113,7 +165,7 @@ cdef inline bint fits(object vector, object x, int ndim) noexcept:
 cdef inline bint is_vector(object vector, object x, Py_ssize_t size) noexcept:
     """Whether `vector` is None, or a contiguous vector of `size` values in the dtype of x."""
     return vector is None or (
-        cnp.PyArray_CheckExact(vector) and type_of(vector) == type_of(x)
+        cnp.PyArray_CheckExact(vector) and goes_with(vector, x)
         and is_carray(vector) and ndim_of(vector) == 1 and length_of(vector, 0) == size)
 
 
@@ -158,6 +210,45 @@ cdef bint is_plain_out(object out, object x) noexcept:
     return data_of(out) == data_of(x) or separate(out, x)
 
 
+cdef dict ACTIVATIONS = {name: number for number, name in enumerate(_arguments.ACTIVATIONS, 1)}
+
+
+cdef int finish_of(
+    str function, Norm* n, object array, object x, object out, object activation, object residual
+) except -1:
+    """Check activation and residual of a call, and note the former."""
+    if activation is not None:
+        number = ACTIVATIONS.get(activation) if isinstance(activation, str) else None
+        if number is not None:
+            n.activation = number
+        else:
+            _arguments.check_activation(function, activation, address_of is not None)
+            n.activation = FUNCTION
+            n.function = <void (*)(void*, Py_ssize_t) noexcept nogil> <size_t> address_of(function, activation, element_of(x))
+    if residual is not None and not (
+            residual is out and array is x or is_plain_out(residual, x) and (out is None or separate(residual, out))):
+        _arguments.check_residual(function, residual, array, out)
+    return 0
+
+
+cdef bint is_laid_out_as(object array, object y) noexcept:
+    """Whether `array` has the type and strides of y."""
+    cdef int axis
+    if not (cnp.PyArray_CheckExact(array) and type_of(array) == type_of(y) and is_behaved(array)):
+        return False
+    for axis in range(ndim_of(y)):
+        if length_of(y, axis) > 1 and stride_of(array, axis) != stride_of(y, axis):
+            return False
+    return True
+
+
+cdef object copy_like(object y, object array):
+    """`array` in the type and strides of a y that is dense."""
+    copy = new_like(y)
+    np.copyto(copy, array, casting="unsafe")
+    return copy
+
+
 # Seeing arrays along the axes of a Norm.
 
 cdef struct Axis:
@@ -166,7 +257,8 @@ cdef struct Axis:
 
 cdef inline int log2_size(object x) noexcept:
     """The logarithm of the size of an element: strides are shifted by it, for a division takes ten times as long."""
-    return 2 if type_of(x) == cnp.NPY_FLOAT32 else 3
+    cdef Py_ssize_t size = itemsize_of(x)
+    return 2 if size == 4 else 3 if size == 8 else 1
 
 
 cdef inline int see(Axis* axes, object x, object y, int start, int stop, int without, bint sort) noexcept:
@@ -293,14 +385,16 @@ cdef inline int kernel(
 
 
 cdef object run(
-    Norm* n, View view, int axis, object x, object out, object dtype, object running_mean=None, object running_var=None
+    Norm* n, View view, int axis, object x, object out, object dtype, object residual, object running_mean=None,
+    object running_var=None
 ):
     """`out`, or a new array for None, = the norm of x; `dtype` is that of the result if it isn't that of x."""
     cdef int threads, reads
     cdef KernelSet* chosen = kernels  # both of the same engine: another thread may change it meanwhile
     forward = python_forward
     cdef object given = x
-    cdef object y = new_like(x) if out is None or dtype is not None or not is_plain(out) else out
+    cdef object y = new_like(x) if out is None or dtype is not None or not is_plain(out) or (
+        residual is not None and not is_laid_out_as(residual, out)) else out
     cdef bint turned = False
     cdef Py_ssize_t size = size_of(x)
     # Rows are walked in logical order, so it may be that they must lie so; what lies across samples isn't walked.
@@ -314,11 +408,17 @@ cdef object run(
     if out is None and dtype is None:
         out = new_like(given) if turned else y
     n.x.data, n.y.data = data_of(x), data_of(y)
-    n.element = 0 if type_of(x) == cnp.NPY_FLOAT32 else 1
+    n.element = element_of(x)
+    if residual is not None:
+        if not is_laid_out_as(residual, y):
+            residual = copy_like(y, residual)
+        n.residual = data_of(residual)
     reads = 1 if n.statistic == GIVEN else 2
+    if n.activation > RELU:
+        reads += EXPENSIVE
     threads = threads_for(size, reads)
     if forward is not None:
-        forward_in_python(forward, n, x, y, running_mean, running_var)
+        forward_in_python(forward, n, x, y, residual, running_mean, running_var)
     elif kernel(chosen, n, running_mean, running_var, threads) and not (
             release() and kernel(chosen, n, running_mean, running_var, threads) == 0):
         raise MemoryError("cpunorm: no memory for the scratch of a kernel")
@@ -339,7 +439,7 @@ cdef object room_for(const void* data, Py_ssize_t count, object dtype):
 
 
 cdef int forward_in_python(
-    object forward, const Norm* n, object x, object y, object running_mean, object running_var
+    object forward, const Norm* n, object x, object y, object residual, object running_mean, object running_var
 ) except -1:
     """An engine in Python; it may be interrupted anywhere, so it gets copies, of one moment."""
     cdef Py_ssize_t weights = n.outer * n.middle * n.inner if n.along else n.channels
@@ -357,8 +457,10 @@ cdef int forward_in_python(
             read(running_var, <double*> data_of(var))
     finally:
         leave()
-    forward(seen(&n.x, n, x), seen(&n.y, n, y), n.groups, n.along, n.statistic == GIVEN, n.statistic == ABOUT_ZERO,
-            mean, var, weight, bias, n.eps)
+    activation = _arguments.ACTIVATIONS[n.activation - 1] if n.activation else None
+    forward(seen(&n.x, n, x), None if n.y.data == NULL else seen(&n.y, n, y), n.groups, n.along, n.statistic == GIVEN,
+            n.statistic == ABOUT_ZERO, mean, var, weight, bias, n.eps,
+            None if residual is None else seen(&n.y, n, residual), activation)
     if n.mean != NULL:
         memcpy(n.mean, data_of(mean), bytes_of(mean))
         memcpy(n.var, data_of(var), bytes_of(var))
@@ -369,29 +471,54 @@ cdef inline void* data(object array) noexcept:
     return NULL if array is None else data_of(array)
 
 
-def batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps, data_format, out, counter):
+cdef inline void put_moments(Norm* n, tuple moments) noexcept:
+    """`moments`, if not None, are float64 arrays for mean and variance."""
+    if moments is not None:
+        n.mean, n.var = <double*> data_of(moments[0]), <double*> data_of(moments[1])
+
+
+cpdef object batch_norm(
+    input, running_mean, running_var, weight, bias, training, momentum, eps, data_format, out, activation, residual,
+    moments, counter
+):
     """`functional.batch_norm`, which also counts the batch, a failed one too; `momentum` may be None with a counter."""
     cdef bint counted = counter is None or not is_counter(counter)
     try:
         return counted_batch_norm(
-            input, running_mean, running_var, weight, bias, training, momentum, eps, data_format, out, counter,
-            &counted)
+            input, running_mean, running_var, weight, bias, training, momentum, eps, data_format, out, activation,
+            residual, moments, counter, &counted)
     except BaseException:
         if not counted:
             count_up(counter)
         raise
 
 
+cdef inline bint are_channel_vectors(
+    object x, Py_ssize_t channels, bint train, object running_mean, object running_var, object weight, object bias
+) noexcept:
+    """Whether the vectors of a norm with running statistics can be used as they are."""
+    return (is_vector(weight, x, channels) and is_vector(bias, x, channels)
+            and is_vector(running_mean, x, channels) and is_vector(running_var, x, channels)
+            and (running_mean is None) == (running_var is None) and (train or running_mean is not None)
+            and (not train or running_mean is None or is_writeable(running_mean) and is_writeable(running_var))
+            and alike(weight, bias) and alike(weight, running_mean) and alike(running_mean, running_var))
+
+
+cdef inline int parameter_element(object weight, object bias) noexcept:
+    return element_of(weight) if weight is not None else element_of(bias) if bias is not None else 0
+
+
 cdef object counted_batch_norm(
     object input, object running_mean, object running_var, object weight, object bias, object training, object momentum,
-    object eps, object data_format, object out, object counter, bint* counted
+    object eps, object data_format, object out, object activation, object residual, tuple moments, object counter,
+    bint* counted
 ):
-    cdef Norm n
+    cdef Norm n = unset
     cdef object x = input, dtype = None, w = weight, b = bias
     cdef object mean = running_mean, var = running_var
     cdef bint usual = True
-    if not is_plain(input):
-        x, dtype = _arguments.as_input("batch_norm", input, out)
+    if not is_simple(input, out):
+        x, dtype = as_input("batch_norm", input, out)
     cdef int axis = channel_axis("batch_norm", x, data_format)
     cdef Py_ssize_t channels = length_of(x, axis), size = size_of(x)
     cdef bint train = training if training is True or training is False else _arguments.boolean(
@@ -404,12 +531,7 @@ cdef object counted_batch_norm(
     if train and size == channels and channels:
         raise ValueError(
             f"batch_norm: expected more than 1 value per channel in training, got shape {np.shape(input)}")
-    if not (is_vector(weight, x, channels) and is_vector(bias, x, channels)
-            and is_vector(running_mean, x, channels) and is_vector(running_var, x, channels)
-            and (running_mean is None) == (running_var is None) and (train or running_mean is not None)
-            and (not train or running_mean is None or is_writeable(running_mean)
-                 and is_writeable(running_var))
-            and dtype is None):
+    if dtype is not None or not are_channel_vectors(x, channels, train, running_mean, running_var, weight, bias):
         usual = False
         w, b, mean, var = _arguments.channel_vectors(
             "batch_norm", x, input.dtype, channels, train, running_mean, running_var, weight, bias)
@@ -417,135 +539,144 @@ cdef object counted_batch_norm(
                                 and separate(out, running_mean) and separate(out, running_var)):
         _arguments.as_out("batch_norm", out, input, x.dtype if dtype is None else dtype, weight=weight, bias=bias,
                           running_mean=running_mean, running_var=running_var)
+    finish_of("batch_norm", &n, input, x, out, activation, residual)
     if size == 0:
         counted[0] = True
         update(None, None, counter, NULL, NULL, momentum, 0)
         return _arguments.empty(input, dtype, out)
 
     n.statistic, n.along = CENTRED if train else GIVEN, False
-    n.weight, n.bias = data(w), data(b)
+    n.weight, n.bias, n.parameter_element = data(w), data(b), parameter_element(w, b)
     n.mean = <double*> malloc(2 * channels * sizeof(double))
     if n.mean == NULL:
         raise MemoryError(f"batch_norm: no memory for the moments of {channels} channels")
     n.var = n.mean + channels
     try:
-        if not train:
-            return run(&n, BATCH, axis, x, out, dtype, mean, var)
-        y = run(&n, BATCH, axis, x, out, dtype)
-        counted[0] = True
-        update(mean, var, counter, n.mean, n.var, momentum, size // channels)
+        if train:
+            y = run(&n, BATCH, axis, x, out, dtype, residual)
+            counted[0] = True
+            update(mean, var, counter, n.mean, n.var, momentum, size // channels)
+        else:
+            y = run(&n, BATCH, axis, x, out, dtype, residual, mean, var)
+        if moments is not None:
+            memcpy(data_of(moments[0]), n.mean, channels * sizeof(double))
+            memcpy(data_of(moments[1]), n.var, channels * sizeof(double))
         return y
     finally:
         free(n.mean)
 
 
-def group_norm(input, num_groups, weight, bias, eps, data_format, out):
+cpdef object group_norm(input, num_groups, weight, bias, eps, data_format, out, activation, residual, moments):
     """`functional.group_norm`."""
-    cdef Norm n
+    cdef Norm n = unset
     cdef object x = input, dtype = None, w = weight, b = bias
     cdef bint usual = True
-    if not is_plain(input):
-        x, dtype = _arguments.as_input("group_norm", input, out)
+    if not is_simple(input, out):
+        x, dtype = as_input("group_norm", input, out)
     cdef int axis = channel_axis("group_norm", x, data_format)
     cdef Py_ssize_t channels = length_of(x, axis), size = size_of(x)
     if not PyLong_CheckExact(num_groups):
         num_groups = _arguments.integer("group_norm: num_groups", num_groups)
-    if not 0 < num_groups <= channels or channels % <Py_ssize_t> num_groups or size == <Py_ssize_t> num_groups:
+    if not 0 < num_groups <= channels or channels % <Py_ssize_t> num_groups or (
+            size == <Py_ssize_t> num_groups and moments is None):  # a sample of several may have one value per group
         _arguments.check_groups(x, channels, num_groups)
     cdef Py_ssize_t groups = num_groups
     n.eps = eps_of("group_norm", eps, True)
-    if not (is_vector(weight, x, channels) and is_vector(bias, x, channels) and dtype is None):
+    if not (is_vector(weight, x, channels) and is_vector(bias, x, channels) and alike(weight, bias) and dtype is None):
         usual = False
         w, b = _arguments.as_parameters("group_norm", x, input.dtype, (channels,), weight=weight, bias=bias)
     if out is not None and not (usual and is_plain_out(out, x) and separate(out, weight) and separate(out, bias)):
         _arguments.as_out("group_norm", out, input, x.dtype if dtype is None else dtype, weight=weight, bias=bias)
+    finish_of("group_norm", &n, input, x, out, activation, residual)
     if size == 0:
         return _arguments.empty(input, dtype, out)
 
     n.statistic, n.along, n.groups = CENTRED, False, groups
-    n.weight, n.bias, n.mean, n.var = data(w), data(b), NULL, NULL
-    return run(&n, SAMPLES, axis, x, out, dtype)
+    n.weight, n.bias, n.parameter_element = data(w), data(b), parameter_element(w, b)
+    put_moments(&n, moments)
+    return run(&n, SAMPLES, axis, x, out, dtype, residual)
 
 
-cdef inline int trailing(object x, object normalized_shape) noexcept:
-    """How many axes `normalized_shape` names, if it is a tuple of the ints in which the shape of x ends; else 0."""
+cdef inline int trailing(str function, object x, object normalized_shape) except -1:
+    """How many axes `normalized_shape` names: quickly, if it is a tuple of the ints in which the shape of x ends."""
     cdef int axis, ndim, leading
-    if not PyTuple_CheckExact(normalized_shape):
-        return 0
-    ndim = <int> PyTuple_GET_SIZE(normalized_shape)
-    leading = ndim_of(x) - ndim
-    if leading < 0:
-        return 0
-    for axis in range(ndim):
-        length = <object> PyTuple_GET_ITEM(normalized_shape, axis)
-        if not PyLong_CheckExact(length) or length != length_of(x, leading + axis):
-            return 0
-    return ndim
+    if PyTuple_CheckExact(normalized_shape):
+        ndim = <int> PyTuple_GET_SIZE(normalized_shape)
+        leading = ndim_of(x) - ndim
+        for axis in range(ndim if leading >= 0 else 0):
+            length = <object> PyTuple_GET_ITEM(normalized_shape, axis)
+            if not PyLong_CheckExact(length) or length != length_of(x, leading + axis):
+                break
+        else:
+            if leading >= 0 and ndim > 0:
+                return ndim
+    return _arguments.trailing_axes(function, x, normalized_shape)
 
 
-def layer_norm(input, normalized_shape, weight, bias, eps, out):
+cpdef object layer_norm(input, normalized_shape, weight, bias, eps, out, activation, residual, moments):
     """`functional.layer_norm`."""
-    cdef Norm n
+    cdef Norm n = unset
     cdef object x = input, dtype = None, w = weight, b = bias
     cdef bint usual = True
-    if not is_plain(input):
-        x, dtype = _arguments.as_input("layer_norm", input, out)
-    cdef int ndim = trailing(x, normalized_shape)
-    if ndim == 0:
-        ndim = _arguments.trailing_axes("layer_norm", x, normalized_shape)
+    if not is_simple(input, out):
+        x, dtype = as_input("layer_norm", input, out)
+    cdef int ndim = trailing("layer_norm", x, normalized_shape)
     n.eps = eps_of("layer_norm", eps, True)
-    if not (fits(weight, x, ndim) and fits(bias, x, ndim) and dtype is None):
+    if not (fits(weight, x, ndim) and fits(bias, x, ndim) and alike(weight, bias) and dtype is None):
         usual = False
         w, b = _arguments.as_parameters(
             "layer_norm", x, input.dtype, x.shape[x.ndim - ndim:], weight=weight, bias=bias)
     if out is not None and not (usual and is_plain_out(out, x) and separate(out, weight) and separate(out, bias)):
         _arguments.as_out("layer_norm", out, input, x.dtype if dtype is None else dtype, weight=weight, bias=bias)
+    finish_of("layer_norm", &n, input, x, out, activation, residual)
     if size_of(x) == 0:
         return _arguments.empty(input, dtype, out)
 
     n.statistic, n.along = CENTRED, True
-    n.weight, n.bias, n.mean, n.var = data(w), data(b), NULL, NULL
-    return run(&n, ROWS, ndim_of(x) - ndim, x, out, dtype)
+    n.weight, n.bias, n.parameter_element = data(w), data(b), parameter_element(w, b)
+    put_moments(&n, moments)
+    return run(&n, ROWS, ndim_of(x) - ndim, x, out, dtype, residual)
 
 
-def rms_norm(input, normalized_shape, weight, eps, unit_offset, out):
+cpdef object rms_norm(input, normalized_shape, weight, bias, eps, unit_offset, out, activation, residual, moments):
     """`functional.rms_norm`."""
-    cdef Norm n
-    cdef object x = input, dtype = None, w = weight
+    cdef Norm n = unset
+    cdef object x = input, dtype = None, w = weight, b = bias
     cdef bint usual = True
-    if not is_plain(input):
-        x, dtype = _arguments.as_input("rms_norm", input, out)
-    cdef int ndim = trailing(x, normalized_shape)
-    if ndim == 0:
-        ndim = _arguments.trailing_axes("rms_norm", x, normalized_shape)
-    n.eps = np.finfo(x.dtype).eps if eps is None else eps_of("rms_norm", eps, True)
-    if not (fits(weight, x, ndim) and dtype is None):
+    if not is_simple(input, out):
+        x, dtype = as_input("rms_norm", input, out)
+    cdef int ndim = trailing("rms_norm", x, normalized_shape)
+    n.eps = _arguments.default_eps(x.dtype) if eps is None else eps_of("rms_norm", eps, True)
+    if not (fits(weight, x, ndim) and fits(bias, x, ndim) and alike(weight, bias) and dtype is None):
         usual = False
-        w, = _arguments.as_parameters("rms_norm", x, input.dtype, x.shape[x.ndim - ndim:], weight=weight)
+        w, b = _arguments.as_parameters("rms_norm", x, input.dtype, x.shape[x.ndim - ndim:], weight=weight, bias=bias)
     if unit_offset is not False:
-        w = _arguments.offset_weight(w, unit_offset)
-    if out is not None and not (usual and is_plain_out(out, x) and separate(out, weight)):
-        _arguments.as_out("rms_norm", out, input, x.dtype if dtype is None else dtype, weight=weight)
+        w = _arguments.offset_weight("rms_norm", w, unit_offset)
+    if out is not None and not (usual and is_plain_out(out, x) and separate(out, weight) and separate(out, bias)):
+        _arguments.as_out("rms_norm", out, input, x.dtype if dtype is None else dtype, weight=weight, bias=bias)
+    finish_of("rms_norm", &n, input, x, out, activation, residual)
     if size_of(x) == 0:
         return _arguments.empty(input, dtype, out)
 
     n.statistic, n.along = ABOUT_ZERO, True
-    n.weight, n.bias, n.mean, n.var = data(w), NULL, NULL, NULL
-    return run(&n, ROWS, ndim_of(x) - ndim, x, out, dtype)
+    n.weight, n.bias, n.parameter_element = data(w), data(b), parameter_element(w, b)
+    put_moments(&n, moments)
+    return run(&n, ROWS, ndim_of(x) - ndim, x, out, dtype, residual)
 
 
-def instance_norm(
-    input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps, data_format, out
+cpdef object instance_norm(
+    input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps, data_format, out, activation,
+    residual, moments
 ):
     """`functional.instance_norm`."""
-    cdef Norm n
+    cdef Norm n = unset
     cdef object x = input, dtype = None, w = weight, b = bias, mean = running_mean, var = running_var
     cdef bint usual = True
-    if not is_plain(input):
-        x, dtype = _arguments.as_input("instance_norm", input, out)
+    if not is_simple(input, out):
+        x, dtype = as_input("instance_norm", input, out)
     cdef bint train = use_input_stats if use_input_stats is True or use_input_stats is False else _arguments.boolean(
         "instance_norm: use_input_stats", use_input_stats)
-    cdef Py_ssize_t size = size_of(x), samples, channels, positions
+    cdef Py_ssize_t size = size_of(x), samples, channels, positions, sample
     if ndim_of(x) < 3:
         _arguments.check_positions(x, 1, train)
     cdef int axis = channel_axis("instance_norm", x, data_format)
@@ -556,11 +687,7 @@ def instance_norm(
     if not (PyFloat_CheckExact(momentum) and momentum == momentum):
         momentum = _arguments.real("instance_norm: momentum", momentum)
     n.eps = eps_of("instance_norm", eps, True)
-    if not (is_vector(weight, x, channels) and is_vector(bias, x, channels)
-            and is_vector(running_mean, x, channels) and is_vector(running_var, x, channels)
-            and (running_mean is None) == (running_var is None) and (train or running_mean is not None)
-            and (not train or running_mean is None or is_writeable(running_mean) and is_writeable(running_var))
-            and dtype is None):
+    if dtype is not None or not are_channel_vectors(x, channels, train, running_mean, running_var, weight, bias):
         usual = False
         w, b, mean, var = _arguments.channel_vectors(
             "instance_norm", x, input.dtype, channels, train, running_mean, running_var, weight, bias)
@@ -568,27 +695,39 @@ def instance_norm(
                                 and separate(out, running_mean) and separate(out, running_var)):
         _arguments.as_out("instance_norm", out, input, x.dtype if dtype is None else dtype, weight=weight, bias=bias,
                           running_mean=running_mean, running_var=running_var)
+    finish_of("instance_norm", &n, input, x, out, activation, residual)
     if size == 0:
         return _arguments.empty(input, dtype, out)
 
     n.statistic, n.along, n.groups = CENTRED if train else GIVEN, False, channels
-    n.weight, n.bias, n.mean, n.var = data(w), data(b), NULL, NULL
+    n.weight, n.bias, n.parameter_element = data(w), data(b), parameter_element(w, b)
     if train and running_mean is None:
-        return run(&n, SAMPLES, axis, x, out, dtype)
+        put_moments(&n, moments)
+        return run(&n, SAMPLES, axis, x, out, dtype, residual)
     n.mean = <double*> malloc(2 * samples * channels * sizeof(double))
     if n.mean == NULL:
         raise MemoryError(f"instance_norm: no memory for the moments of {samples} samples of {channels} channels")
     n.var = n.mean + samples * channels
     try:
         if not train:
-            return run(&n, BATCH, axis, x, out, dtype, mean, var)
-        y = run(&n, SAMPLES, axis, x, out, dtype)
-        average(n.mean, samples, channels)
-        average(n.var, samples, channels)
-        update(mean, var, None, n.mean, n.var, momentum, positions)
+            y = run(&n, BATCH, axis, x, out, dtype, residual, mean, var)
+        else:
+            y = run(&n, SAMPLES, axis, x, out, dtype, residual)
+        if moments is not None:
+            for sample in range(samples):  # given ones are those of every sample
+                copy_row(moments[0], sample, n.mean + (sample * channels if train else 0), channels)
+                copy_row(moments[1], sample, n.var + (sample * channels if train else 0), channels)
+        if train:
+            average(n.mean, samples, channels)
+            average(n.var, samples, channels)
+            update(mean, var, None, n.mean, n.var, momentum, positions)
         return y
     finally:
         free(n.mean)
+
+
+cdef inline void copy_row(object target, Py_ssize_t row, const double* source, Py_ssize_t length) noexcept:
+    memcpy(<double*> data_of(target) + row * length, source, length * sizeof(double))
 
 
 cdef void average(double* moments, Py_ssize_t samples, Py_ssize_t channels) noexcept:
@@ -598,3 +737,122 @@ cdef void average(double* moments, Py_ssize_t samples, Py_ssize_t channels) noex
         for sample in range(1, samples):
             moments[c] += moments[sample * channels + c]
         moments[c] /= samples
+
+
+def batch_moments(input, data_format):
+    """Mean and biased variance of each channel of an input: what batch_norm takes in training."""
+    cdef Norm n = unset
+    x = as_input("batch_norm", input, None)[0]
+    cdef int axis = channel_axis("batch_norm", x, data_format)
+    mean, var = np.empty(length_of(x, axis)), np.empty(length_of(x, axis))
+    put_moments(&n, (mean, var))
+    run_moments(&n, axis, x)
+    return mean, var
+
+
+def apply_moments(input, moments, weight, bias, eps, data_format, out, activation, residual):
+    """The norm of a batch with these mean and variance, float64, of each channel; arguments are known to be right."""
+    cdef Norm n = unset
+    x, dtype = as_input("batch_norm", input, out)
+    cdef int axis = channel_axis("batch_norm", x, data_format)
+    w, b = _arguments.as_parameters("batch_norm", x, input.dtype, (x.shape[axis],), weight=weight, bias=bias)
+    finish_of("batch_norm", &n, input, x, out, activation, residual)
+    n.statistic, n.eps = GIVEN, eps
+    n.weight, n.bias, n.parameter_element = data(w), data(b), parameter_element(w, b)
+    put_moments(&n, moments)
+    return run(&n, BATCH, axis, x, out, dtype, residual)
+
+
+def move_statistics(running_mean, running_var, counter, mean, var, momentum, count):
+    """Running statistics and counter, any of them None, move towards mean and biased variance of `count` values."""
+    update(running_mean, running_var, counter, <double*> data_of(mean), <double*> data_of(var), momentum, count)
+
+
+cdef int run_moments(Norm* n, int axis, object x) except -1:
+    """The moments of BATCH's view alone."""
+    cdef int threads
+    cdef KernelSet* chosen = kernels
+    forward = python_forward
+    if not place(n, BATCH, x, x, axis, False):
+        x = x.copy("C")
+        place(n, BATCH, x, x, axis, True)
+    n.x.data, n.element = data_of(x), element_of(x)
+    threads = threads_for(size_of(x), 1)
+    if forward is not None:
+        forward_in_python(forward, n, x, None, None, None, None)
+    elif kernel(chosen, n, None, None, threads):
+        raise MemoryError("cpunorm: no memory for the scratch of a kernel")
+    call_ends(size_of(x), 1)
+    return 0
+
+
+cpdef object add_layer_norm(input, residual, normalized_shape, weight, bias, eps, activation, out, sum_out):
+    """`functional.add_layer_norm`."""
+    cdef Norm n = unset
+    n.statistic = CENTRED
+    return add_norm("add_layer_norm", &n, input, residual, normalized_shape, weight, bias, eps, False, activation, out,
+                    sum_out)
+
+
+cpdef object add_rms_norm(input, residual, normalized_shape, weight, eps, unit_offset, activation, out, sum_out):
+    """`functional.add_rms_norm`."""
+    cdef Norm n = unset
+    n.statistic = ABOUT_ZERO
+    return add_norm("add_rms_norm", &n, input, residual, normalized_shape, weight, None, eps, unit_offset, activation,
+                    out, sum_out)
+
+
+cdef inline bint is_plain_row_major(object array, object x) noexcept:
+    """Whether it is laid out as x, in one block of C's order."""
+    return is_plain_out(array, array) and type_of(array) == type_of(x)
+
+
+cdef tuple add_norm(
+    str function, Norm* n, object input, object residual, object normalized_shape, object weight, object bias,
+    object eps, object unit_offset, object activation, object out, object sum_out
+):
+    cdef object x = input, addend = residual, w = weight, b = bias, y = out, total = sum_out
+    cdef KernelSet* chosen = kernels
+    cdef bint usual = True
+    cdef int ndim, threads, reads
+    forward = python_forward
+    if not is_plain(input):
+        x = as_input(function, input, None)[0]
+    ndim = trailing(function, x, normalized_shape)
+    n.eps = _arguments.default_eps(x.dtype) if eps is None else eps_of(function, eps, True)
+    if not (fits(weight, x, ndim) and fits(bias, x, ndim) and alike(weight, bias) and x is input):
+        usual = False
+        w, b = _arguments.as_parameters(function, x, input.dtype, x.shape[x.ndim - ndim:], weight=weight, bias=bias)
+    if unit_offset is not False:
+        w = _arguments.offset_weight(function, w, unit_offset)
+    _arguments.check_sum(function, input, residual, out, sum_out, weight, bias)
+    finish_of(function, n, input, x, None, activation, None)
+    if size_of(x) == 0:
+        return _arguments.empty(input, input.dtype, out), _arguments.empty(input, input.dtype, sum_out)
+    # Rows follow each other in all four arrays.
+    x = x if is_contiguous(x) else x.copy("C")
+    addend = np.ascontiguousarray(addend, x.dtype)
+    if out is None or not is_plain_row_major(out, x):
+        y = new_like(x)
+    if sum_out is None or not is_plain_row_major(sum_out, x):
+        total = new_like(x)
+    place(n, ROWS, x, y, ndim_of(x) - ndim, True)
+    n.along = True
+    n.weight, n.bias, n.parameter_element = data(w), data(b), parameter_element(w, b)
+    n.x.data, n.y.data, n.addend, n.total = data_of(x), data_of(y), data_of(addend), data_of(total)
+    n.element = element_of(x)
+    reads = 3 + (EXPENSIVE if n.activation > RELU else 0)
+    threads = threads_for(size_of(x), reads)
+    if forward is not None:
+        np.add(x, addend, out=total)
+        n.addend = NULL
+        forward_in_python(forward, n, total, y, None, None, None)
+    elif kernel(chosen, n, None, None, threads) and not (
+            release() and kernel(chosen, n, None, None, threads) == 0):
+        raise MemoryError("cpunorm: no memory for the scratch of a kernel")
+    call_ends(size_of(x), reads)
+    if y is not out and (out is not None or y.dtype != input.dtype):
+        y = _arguments.deliver(y, out, input.dtype)
+    if total is not sum_out and (sum_out is not None or total.dtype != input.dtype):
+        total = _arguments.deliver(total, sum_out, input.dtype)
+    return y, total

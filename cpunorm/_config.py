@@ -2,6 +2,7 @@
 
 import os
 import sys
+from typing import Any, Literal, overload
 
 from cpunorm import _cpu, _engine, _memory, _threads
 from cpunorm._levels import LEVELS
@@ -47,7 +48,11 @@ def config():
     }
 
 
-def show_config(mode="stdout"):
+@overload
+def show_config(mode: Literal["stdout"] = "stdout") -> None: ...
+@overload
+def show_config(mode: Literal["dicts"]) -> dict[str, Any]: ...
+def show_config(mode: Literal["stdout", "dicts"] = "stdout") -> dict[str, Any] | None:
     """Print what cpunorm is and uses here: version, engine, ISA levels, threads and why, OpenMP runtime.
 
     Parameters

@@ -6,11 +6,14 @@
 import contextlib
 import importlib.util
 import sys
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from cpunorm import _call, _cpu, _image, _reduction
 from cpunorm._levels import LEVELS
+from cpunorm._types import EngineName
 
 __all__ = ["check_one_of", "engine", "force_isa", "get_engine", "isa_levels", "select", "set_engine", "warmup"]
 
@@ -19,7 +22,7 @@ MODULES = {"numba": "_numba.engine", "reference": "_kernels_reference"}
 NORMS = ("batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm")
 
 kernels = None
-_engine = None
+_engine: EngineName  # set when `_config` selects one
 _isa = None
 _forced_isa = None
 
@@ -85,7 +88,7 @@ def select(engine, isa=None):
         _image.use_kernel(importlib.import_module(f"cpunorm.{LEVELS[isa or _forced_isa or levels[-1]].module}"))
 
 
-def set_engine(name):
+def set_engine(name: EngineName) -> None:
     """Run all further calls on the engine `name`: ``"cython"``, ``"numba"`` or ``"reference"``.
 
     ``"cython"`` is what a process starts with unless the environment variable ``CPUNORM_ENGINE`` says otherwise, for
@@ -110,13 +113,13 @@ def set_engine(name):
     select(name)
 
 
-def get_engine():
+def get_engine() -> EngineName:
     """The name of the engine in use."""
     return _engine
 
 
 @contextlib.contextmanager
-def engine(name):
+def engine(name: EngineName) -> Iterator[None]:
     """Context manager: the engine `name` inside the block, for the whole process.
 
     Examples
@@ -134,7 +137,12 @@ def engine(name):
         select(*before)
 
 
-def warmup(norms=NORMS, dtypes=("float32",), *, engine=None):
+def warmup(
+    norms: str | Sequence[str] = NORMS,
+    dtypes: DTypeLike | Sequence[DTypeLike] = ("float32",),
+    *,
+    engine: EngineName | None = None,
+) -> None:
     """Compile ahead what the first calls would have to; returns at once for engines that are compiled already.
 
     On a terminal a progress bar shows it, if rich is installed.

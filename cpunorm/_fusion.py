@@ -4,10 +4,14 @@ Evaluation is ``y = scale * (x - bn_rm) + bn_b`` with ``scale = bn_w / sqrt(bn_r
 takes it in.  All in float64, rounded once.
 """
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from cpunorm import _running
 from cpunorm._arguments import HALVES, boolean, check_array, positive_eps
+from cpunorm._types import Array, Scalar, Shape
 
 __all__ = ["fuse_conv_bn_weights", "fuse_linear_bn_weights"]
 
@@ -46,15 +50,15 @@ def _scaled(weight, scale):
 
 
 def fuse_conv_bn_weights(
-    conv_w: np.ndarray,
-    conv_b: np.ndarray | None,
-    bn_rm: np.ndarray,
-    bn_rv: np.ndarray,
+    conv_w: Array[Shape, Scalar],
+    conv_b: NDArray[Any] | None,
+    bn_rm: NDArray[Any],
+    bn_rv: NDArray[Any],
     bn_eps: float,
-    bn_w: np.ndarray | None,
-    bn_b: np.ndarray | None,
+    bn_w: NDArray[Any] | None,
+    bn_b: NDArray[Any] | None,
     transpose: bool = False,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Array[Shape, Scalar], NDArray[Any]]:
     r"""Fold a BatchNorm in evaluation into the convolution before it: `torch.nn.utils.fusion.fuse_conv_bn_weights`.
 
     .. math:: w'_c = w_c \frac{\gamma_c}{\sqrt{\sigma_c^2 + \epsilon}}, \qquad
@@ -147,14 +151,14 @@ def fuse_conv_bn_weights(
 
 
 def fuse_linear_bn_weights(
-    linear_w: np.ndarray,
-    linear_b: np.ndarray | None,
-    bn_rm: np.ndarray,
-    bn_rv: np.ndarray,
+    linear_w: Array[Shape, Scalar],
+    linear_b: NDArray[Any] | None,
+    bn_rm: NDArray[Any],
+    bn_rv: NDArray[Any],
     bn_eps: float,
-    bn_w: np.ndarray | None,
-    bn_b: np.ndarray | None,
-) -> tuple[np.ndarray, np.ndarray]:
+    bn_w: NDArray[Any] | None,
+    bn_b: NDArray[Any] | None,
+) -> tuple[Array[Shape, Scalar], NDArray[Any]]:
     r"""Fold a BatchNorm in evaluation into the linear layer before it: `torch.nn.utils.fusion.fuse_linear_bn_weights`.
 
     The formula is that of `fuse_conv_bn_weights`.

@@ -67,9 +67,11 @@ cdef extern from "kernels/lines.h":
         bint about_zero
     ctypedef struct Traffic:
         Py_ssize_t ahead
-        bint streamed
+        bint streamed, added
+        int activation
+        Py_ssize_t residual
     ctypedef struct Lines:
-        int size, width, lanes, block
+        int size, computed, width, lanes, block
         Moments (*block_moments)(
             const void* x, Py_ssize_t n, Py_ssize_t rows, Py_ssize_t pitch, bint far, Rule rule, bint estimate,
             double* shift) noexcept nogil
@@ -83,18 +85,22 @@ cdef extern from "kernels/lines.h":
             void* high, void* scale, void* shift) noexcept nogil
         void (*apply_constant)(
             const void* x, void* y, Py_ssize_t n, Py_ssize_t rows, Py_ssize_t x_pitch, Py_ssize_t y_pitch,
-            const void* high, const void* scale, const void* shift, int step, Traffic t) noexcept nogil
+            const void* high, const void* scale, const void* shift, int step, const Traffic* t) noexcept nogil
         void (*apply_along)(
             const void* x, void* y, Py_ssize_t n, Py_ssize_t rows, Py_ssize_t x_pitch, Py_ssize_t y_pitch,
             const void* high, const void* scale, const void* shift, const void* weight, const void* bias,
-            Traffic t) noexcept nogil
+            const Traffic* t) noexcept nogil
         void (*apply_columns)(
             const void* x, void* y, Py_ssize_t n, Py_ssize_t rows, Py_ssize_t x_pitch, Py_ssize_t y_pitch,
-            const void* high, const void* scale, const void* shift, Traffic t) noexcept nogil
+            const void* high, const void* scale, const void* shift, const Traffic* t) noexcept nogil
         void (*apply_columns_along)(
             const void* x, void* y, Py_ssize_t n, Py_ssize_t rows, Py_ssize_t x_pitch, Py_ssize_t y_pitch,
             const void* high, const void* scale, const void* shift, const void* weight, const void* bias,
-            Py_ssize_t matrix, Traffic t) noexcept nogil
+            Py_ssize_t matrix, const Traffic* t) noexcept nogil
+        void (*widen)(const void* x, void* y, Py_ssize_t n) noexcept nogil
+        void (*narrow)(const void* x, void* y, Py_ssize_t n, bint streamed) noexcept nogil
+        void (*add)(
+            const void* x, const void* addend, void* total, void* sum, Py_ssize_t n, bint streamed) noexcept nogil
     const Lines** lines_of
     void merge_columns_of(
         const double* mean, const double* m2, Py_ssize_t n, double lines, double* joint_mean, double* joint_m2
@@ -128,10 +134,15 @@ cdef enum:
 cdef Py_ssize_t STREAM_BYTES = stream_bytes()
 cdef double HIDING = 1e-36  # eps that hides what underflow did to a variance
 cdef double LEAST_VAR = 1e-280, MOST_VAR = 1.7e308  # where squares of float64 keep their digits
-cdef double[2] TINY = [1e-36, 0.0]  # mean squares below this have lost digits to underflow
+cdef double[4] TINY = [1e-36, 0.0, 1e-36, 1e-36]  # mean squares below this have lost digits to underflow
 
 include "kernels/walk.pxi"
 include "kernels/moments.pxi"
+include "kernels/share.pxi"
+include "kernels/rows.pxi"
+include "kernels/columns.pxi"
+include "kernels/lanes.pxi"
+include "kernels/sum.pxi"
 include "kernels/forward.pxi"
 include "kernels/image.pxi"
 include "kernels/statistics.pxi"

@@ -21,7 +21,7 @@ class Level(NamedTuple):
 
 if platform.machine().lower() in ("x86_64", "amd64") and sys.platform != "win32":
     V2 = ("ssse3", "sse4.1", "sse4.2", "popcnt")
-    V3 = (*V2, "avx", "avx2", "fma", "bmi", "bmi2")
+    V3 = (*V2, "avx", "avx2", "fma", "bmi", "bmi2", "f16c")
     V4 = (*V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
     LEVELS = {
         "baseline": Level("_kernels", ("-march=x86-64-v2",), V2),

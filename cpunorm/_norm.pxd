@@ -20,6 +20,10 @@ cdef enum Statistic:
     GIVEN  # `mean` and `var` of each channel
     ABOUT_ZERO  # mean squares of each domain, whose mean is taken to be 0
 
+cdef enum Activation:  # the order of kernels/lines.h
+    NO_ACTIVATION, RELU, RELU6, LEAKY_RELU, SILU, GELU, GELU_TANH, HARDSWISH, HARDSIGMOID, SIGMOID, TANH
+    FUNCTION  # `function`, in kernel sets that take one
+
 cdef struct Operand:
     # An array seen along the five axes: strides in elements.
     void* data
@@ -27,13 +31,21 @@ cdef struct Operand:
 
 cdef struct Norm:
     Py_ssize_t samples, outer, middle, channels, inner  # lengths, all at least 1
-    Operand x, y  # y may be x
-    int element  # 0: float32, 1: float64
+    Operand x, y  # y may be x, or without data: moments alone
+    int element  # of x, y, residual, addend, total. 0: float32, 1: float64; computed in float32, 2: float16, 3: bfloat16
     int statistic
     Py_ssize_t groups  # domains of a sample; divides channels
     bint along  # weight and bias follow the positions, not the channels
-    const void* weight  # contiguous, of x's element, channels or positions of them; or NULL: 1
+    const void* weight  # contiguous, channels or positions of them; or NULL: 1
     const void* bias  # or NULL: 0
+    int parameter_element  # of weight and bias: x's, or what it is computed in
+    const void* residual  # laid out as y, added after weight and bias; it may be y; or NULL: 0
+    int activation  # of what is then y
+    void (*function)(void* values, Py_ssize_t n) noexcept nogil  # of FUNCTION, in place
+    # The norm of x + addend, if not NULL, unrounded; rounded, it is also written to total. x, addend, total (which may be
+    # either) and y are contiguous then, samples, outer and middle 1.
+    const void* addend
+    void* total
     double* mean  # of each (sample, group), or of each channel if GIVEN; written, unless GIVEN, or NULL
     double* var  # biased
     double eps

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cpunorm._arguments import as_input, as_out, channel_axis, deliver, integer, real
+from cpunorm._types import Array, DataFormat, Scalar, Shape
 
 __all__ = ["local_response_norm", "normalize"]
 
@@ -51,12 +52,12 @@ def _lp_norm(x, p, axes):
 
 
 def normalize(
-    input: np.ndarray,
+    input: Array[Shape, Scalar],
     p: float = 2.0,
     dim: int | Sequence[int] = 1,
     eps: float = 1e-12,
-    out: np.ndarray | None = None,
-) -> np.ndarray:
+    out: Array[Shape, Scalar] | None = None,
+) -> Array[Shape, Scalar]:
     r"""Divide by the p-norm along an axis: `torch.nn.functional.normalize`.
 
     .. math:: y = \frac{x}{\max(\lVert x \rVert_p, \epsilon)}, \qquad
@@ -122,15 +123,15 @@ def normalize(
 
 
 def local_response_norm(
-    input: np.ndarray,
+    input: Array[Shape, Scalar],
     size: int,
     alpha: float = 1e-4,
     beta: float = 0.75,
     k: float = 1.0,
     *,
-    data_format: str = "channels_first",
-    out: np.ndarray | None = None,
-) -> np.ndarray:
+    data_format: DataFormat = "channels_first",
+    out: Array[Shape, Scalar] | None = None,
+) -> Array[Shape, Scalar]:
     r"""Divide by a power of the mean square of neighbouring channels: `torch.nn.functional.local_response_norm`.
 
     .. math:: y_c = x_c \Bigl(k + \frac{\alpha}{\mathit{size}}

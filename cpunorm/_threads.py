@@ -3,6 +3,8 @@
 import contextlib
 import operator
 import os
+from collections.abc import Iterator
+from typing import Any
 
 from cpunorm import _cpu
 
@@ -10,7 +12,7 @@ __all__ = ["get_num_threads", "num_threads", "set_num_threads", "start", "why"]
 
 MAX_THREADS = max(256, os.cpu_count() or 1)  # libgomp ends the process when it can't start a thread
 
-_asked = ()  # the arguments of `_use`
+_asked: tuple[Any, ...] = ()  # the arguments of `_use`
 
 
 def _use(threads, why, openmp, cpus):
@@ -31,7 +33,7 @@ def _use_given(number, why):
     _use(threads, why, _cpu.openmp_threads(), _cpu.cpus() or 0)
 
 
-def set_num_threads(number):
+def set_num_threads(number: int) -> None:
     """Let a call use up to `number` threads; the bits of its result don't depend on it.
 
     Where the number is later limited in another way, a call keeps to that, too: OpenMP's own number for the calling
@@ -49,13 +51,13 @@ def set_num_threads(number):
     _use_given(number, "set_num_threads")
 
 
-def get_num_threads():
+def get_num_threads() -> int:
     """How many threads a call from this thread may use now."""
     return _cpu.threads()
 
 
 @contextlib.contextmanager
-def num_threads(number):
+def num_threads(number: int) -> Iterator[None]:
     """Context manager: up to `number` threads inside the block, for the whole process.
 
     Examples

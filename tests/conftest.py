@@ -1,6 +1,8 @@
 """The `engine` fixture: one suite, run over every engine and every ISA level that this machine runs."""
 
 import importlib.util
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -18,18 +20,41 @@ IMPLEMENTATIONS = [("cython", isa) for isa in _engine.isa_levels()] + [
 
 # Kernels are compiled and CI machines are noisy: no deadline. The engine fixture lasts for all examples of a test.
 hypothesis.settings.register_profile(
-    "cpunorm",
+    "full",
     deadline=None,
     max_examples=50,
     derandomize=True,
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture, hypothesis.HealthCheck.too_slow],
 )
-hypothesis.settings.load_profile("cpunorm")
+hypothesis.settings.register_profile("quick", hypothesis.settings.get_profile("full"), max_examples=10)
+
+
+def pytest_configure(config):
+    """Without the slow tests, fewer examples too."""
+    hypothesis.settings.load_profile("quick" if config.option.markexpr == "not slow" else "full")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiling(request):
+    """Numba's kernels, compiled into its cache on disk by a process beside the tests; those of Numba are run last."""
+    if not any("numba" in item.nodeid for item in request.session.items):
+        yield None
+        return
+    code = "import cpunorm; cpunorm.warmup(dtypes=('float32', 'float64'), engine='numba')"
+    with subprocess.Popen([sys.executable, "-P", "-c", code]) as process:
+        yield process
+        process.terminate()
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: "numba" in item.nodeid)
 
 
 @pytest.fixture(params=IMPLEMENTATIONS, ids=["-".join(filter(None, i)) for i in IMPLEMENTATIONS])
-def engine(request):
+def engine(request, compiling):
     """Everything inside the test runs on this (engine, ISA level)."""
+    if request.param[0] == "numba":
+        compiling.wait()
     before = _engine._engine, _engine._isa
     _engine.select(*request.param)
     yield request.param

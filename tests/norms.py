@@ -1,4 +1,4 @@
-"""The norms as the cross-cutting tests call them, with weight and bias, each beside what the oracle expects."""
+"""The norms as the cross-cutting tests call them, each beside what the oracle expects."""
 
 import functools
 from collections.abc import Callable
@@ -10,6 +10,7 @@ import oracle
 from cpunorm import functional
 
 EPS = 1e-5
+GROUPS = 2
 OFFSET, SCALE = 100.0, 3.0  # of `values`
 KAPPA = 1e5  # conditioning of `values`: OFFSET / SCALE is 33, but the two values of a short row may lie close together
 
@@ -52,69 +53,126 @@ def channels(x, data_format="channels_first"):
     return x.shape[1 if data_format == "channels_first" else -1]
 
 
-def batch_norm_training(x, **options):
-    count = channels(x, options.get("data_format", "channels_first"))
-    return functional.batch_norm(x, None, None, *affine(count, parameter_dtype(x)), True, 0.1, EPS, **options)
+def batch_norm_training(x, weight, bias, eps, **options):
+    return functional.batch_norm(x, None, None, weight, bias, True, 0.1, eps, **options)
 
 
-def batch_norm_inference(x, **options):
-    count, dtype = channels(x, options.get("data_format", "channels_first")), parameter_dtype(x)
-    return functional.batch_norm(x, *running(count, dtype), *affine(count, dtype), False, 0.1, EPS, **options)
+def batch_norm_inference(x, weight, bias, eps, **options):
+    statistics = running(channels(x, options.get("data_format", "channels_first")), parameter_dtype(x))
+    return functional.batch_norm(x, *statistics, weight, bias, False, 0.1, eps, **options)
 
 
-def group_norm(x, **options):
-    count = channels(x, options.get("data_format", "channels_first"))
-    return functional.group_norm(x, 2, *affine(count, parameter_dtype(x)), EPS, **options)
+def group_norm(x, weight, bias, eps, **options):
+    return functional.group_norm(x, GROUPS, weight, bias, eps, **options)
 
 
-def rms_norm(x, **options):
-    return functional.rms_norm(x, x.shape[-1:], affine(x.shape[-1:], parameter_dtype(x))[0], EPS, **options)
+def instance_norm(x, weight, bias, eps, **options):
+    return functional.instance_norm(x, None, None, weight, bias, eps=eps, **options)
 
 
-def layer_norm(x, **options):
-    return functional.layer_norm(x, x.shape[-1:], *affine(x.shape[-1:], parameter_dtype(x)), EPS, **options)
+def rms_norm(x, weight, bias, eps, **options):
+    return functional.rms_norm(x, x.shape[-1:], weight, eps, **options)
 
 
-def layer_norm_of_samples(x, **options):
-    return functional.layer_norm(x, x.shape[1:], *affine(x.shape[1:], parameter_dtype(x)), EPS, **options)
+def layer_norm(x, weight, bias, eps, **options):
+    return functional.layer_norm(x, x.shape[-1:], weight, bias, eps, **options)
+
+
+def layer_norm_of_samples(x, weight, bias, eps, **options):
+    return functional.layer_norm(x, x.shape[1:], weight, bias, eps, **options)
+
+
+def each(x):
+    """A number for each element of x."""
+    return np.arange(x.size).reshape(x.shape)
+
+
+def of_axes(x, *axes):
+    """A number for each place along `axes`."""
+    lengths = [length if axis in axes else 1 for axis, length in enumerate(x.shape)]
+    return np.broadcast_to(np.arange(np.prod(lengths)).reshape(lengths), x.shape)
 
 
 class Norm(NamedTuple):
-    """`run(x, **options)` is cpunorm's, `expected(x)` the oracle's; `per_sample` if no sample sees another."""
+    """`call(x, weight, bias, eps, **options)` is cpunorm's, `truth(x, weight, bias, eps)` the oracle's.
 
-    run: Callable
-    expected: Callable
-    per_sample: bool = True
-    has_channels: bool = True
+    `domains(x)` numbers, for each element, the domain whose statistics it is normalised with.
+    """
+
+    call: Callable
+    truth: Callable
+    domains: Callable
+    parameters: slice = slice(1, 2)  # the axes, channels first, that weight and bias have
+    per_sample: bool = True  # no sample sees another
+    has_mean: bool = True  # and a bias
+    least_axes: int = 2
+
+    @property
+    def has_channels(self):
+        return self.parameters == slice(1, 2)
+
+    def shape(self, x, data_format="channels_first"):
+        """The shape of weight and bias."""
+        return (channels(x, data_format),) if self.has_channels else x.shape[self.parameters]
+
+    def affine(self, x, data_format="channels_first"):
+        weight, bias = affine(self.shape(x, data_format), parameter_dtype(x))
+        return weight, bias if self.has_mean else None
+
+    def run(self, x, **options):
+        return self.call(x, *self.affine(x, options.get("data_format", "channels_first")), EPS, **options)
+
+    def expected(self, x):
+        return self.truth(x, *self.affine(x), EPS)
+
+    def of(self, shapes):
+        """Those of the shapes that it takes."""
+        return [shape for shape in shapes if len(shape) >= self.least_axes]
 
 
 NORMS = {
-    "batch_norm training": Norm(
-        batch_norm_training, lambda x: oracle.batch_norm(x, *affine(x.shape[1], parameter_dtype(x)), EPS), False
-    ),
+    "batch_norm training": Norm(batch_norm_training, oracle.batch_norm, lambda x: of_axes(x, 1), per_sample=False),
     "batch_norm inference": Norm(
         batch_norm_inference,
-        lambda x: oracle.batch_norm(
-            x, *affine(x.shape[1], parameter_dtype(x)), EPS, running(x.shape[1], parameter_dtype(x))
-        ),
+        lambda x, *parameters: oracle.batch_norm(x, *parameters, running(x.shape[1], parameter_dtype(x))),
+        each,
     ),
-    "group_norm": Norm(group_norm, lambda x: oracle.group_norm(x, 2, *affine(x.shape[1], parameter_dtype(x)), EPS)),
+    "group_norm": Norm(
+        group_norm,
+        lambda x, *parameters: oracle.group_norm(x, GROUPS, *parameters),
+        lambda x: of_axes(x, 0, 1) // (x.shape[1] // GROUPS),
+    ),
+    "instance_norm": Norm(instance_norm, oracle.instance_norm, lambda x: of_axes(x, 0, 1), least_axes=3),
     "rms_norm": Norm(
         rms_norm,
-        lambda x: oracle.rms_norm(x, x.shape[-1:], affine(x.shape[-1:], parameter_dtype(x))[0], EPS),
-        has_channels=False,
+        lambda x, weight, bias, eps: oracle.rms_norm(x, x.shape[-1:], weight, eps),
+        lambda x: of_axes(x, *range(x.ndim - 1)),
+        parameters=slice(-1, None),
+        has_mean=False,
     ),
     "layer_norm": Norm(
         layer_norm,
-        lambda x: oracle.layer_norm(x, x.shape[-1:], *affine(x.shape[-1:], parameter_dtype(x)), EPS),
-        has_channels=False,
+        lambda x, *parameters: oracle.layer_norm(x, x.shape[-1:], *parameters),
+        lambda x: of_axes(x, *range(x.ndim - 1)),
+        parameters=slice(-1, None),
     ),
     "layer_norm of samples": Norm(
         layer_norm_of_samples,
-        lambda x: oracle.layer_norm(x, x.shape[1:], *affine(x.shape[1:], parameter_dtype(x)), EPS),
-        has_channels=False,
+        lambda x, *parameters: oracle.layer_norm(x, x.shape[1:], *parameters),
+        lambda x: of_axes(x, 0),
+        parameters=slice(1, None),
     ),
 }
+
+
+def last(x):
+    """x, whose channels are first, in new memory with its channels last."""
+    return np.ascontiguousarray(np.moveaxis(x, 1, -1))
+
+
+def first(y):
+    """y, whose channels are last, seen with its channels first."""
+    return np.moveaxis(y, -1, 1)
 
 
 def assert_close(y, norm, x):

@@ -3,8 +3,8 @@
     python tests/planted_faults.py                 # all, some minutes
     python tests/planted_faults.py --only gate     # those whose name says so
 
-Of the kernels only one ISA level is built. Ends with an error if a fault is not caught; those that no test can see are
-named with the reason.
+First the tests are run without a fault, and must pass. Of the kernels only one ISA level is built. Ends with an error
+if a fault is not caught; those that no test can see are named with the reason.
 """
 
 import argparse
@@ -80,21 +80,21 @@ FAULTS = [
         MOMENTS,
         "merge(&parts[i], &parts[i + step])",
         "parts[i].count += parts[i + step].count",
-        f"tests/test_accuracy.py tests/test_layer_norm.py -k {LEVEL}",
+        f"tests/test_accuracy.py tests/test_norms.py -k {LEVEL}",
     ),
     Fault(
         "a merge of blocks is left out",
         MOMENTS,
         "                merge(&all, &block)",
         "                all.count += block.count",
-        f"tests/test_accuracy.py tests/test_layer_norm.py -k {LEVEL}",
+        f"tests/test_accuracy.py tests/test_norms.py -k {LEVEL}",
     ),
     Fault(
         "a merge of columns forgets the distance of means",
         MOMENTS,
         "a2[c] += b2[c] + delta * delta * between",
         "a2[c] += b2[c]",
-        f"tests/test_accuracy.py tests/test_batch_norm.py -k {LEVEL}",
+        f"tests/test_accuracy.py tests/test_norms.py -k {LEVEL}",
     ),
     Fault(
         "the low part of the mean is dropped",
@@ -115,7 +115,7 @@ FAULTS = [
         FORWARD,
         "+ thread * strip_bytes(job))",
         "+ 0 * thread * strip_bytes(job))",
-        f"tests/test_determinism.py tests/test_batch_norm.py tests/test_layouts.py -k {LEVEL}",
+        f"tests/test_determinism.py tests/test_norms.py tests/test_layouts.py -k {LEVEL}",
     ),
     Fault(
         "scratch of columns is allocated while others write",
@@ -279,6 +279,10 @@ def run(command, folder):
     return subprocess.run(command, shell=True, cwd=folder, env=environment, capture_output=True, text=True)
 
 
+def test(arguments, folder):
+    return run(f"timeout 900 {sys.executable} -P -m pytest -q -x -p no:cacheprovider -m '' {arguments}", folder)
+
+
 def verdict(fault, folder):
     """What became of a fault, in a tree that is as it was before and after."""
     path = folder / fault.file
@@ -291,7 +295,7 @@ def verdict(fault, folder):
             built = run(f"{sys.executable} setup.py -q build_ext --inplace", folder)
             if built.returncode:
                 return f"NOT BUILT: {built.stderr.strip().splitlines()[-1]}"
-        tested = run(f"timeout 200 {sys.executable} -P -m pytest -q -x -p no:cacheprovider -m '' {fault.tests}", folder)
+        tested = test(fault.tests, folder)
     finally:
         path.write_text(before)
     failed = [line for line in tested.stdout.splitlines() if line.startswith("FAILED")]
@@ -315,6 +319,12 @@ def main():
         good = run(f"{sys.executable} setup.py -q build_ext --inplace", folder)
         if good.returncode:
             raise SystemExit(good.stderr)
+        for arguments in dict.fromkeys(fault.tests for fault in chosen):
+            start = time.monotonic()
+            tested = test(arguments, folder)
+            if tested.returncode:
+                raise SystemExit(f"without a fault, {arguments}:\n{tested.stdout}")
+            print(f"{arguments:60} {time.monotonic() - start:4.0f} s  passes without a fault", flush=True)
         for fault in chosen:
             start = time.monotonic()
             result = verdict(fault, folder)

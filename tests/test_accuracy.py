@@ -354,6 +354,7 @@ SEARCHES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SEARCHES)
 def test_float32_made_to_make_roundings_add_up(engine, name):
     lines, vectors, columns, error_of = SEARCHES[name]

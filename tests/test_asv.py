@@ -167,6 +167,7 @@ def test_short_calls_are_not_timed_one_by_one(benchmarks):
     assert benchmark.do_run()["number"] > 100
 
 
+@pytest.mark.slow
 def test_the_suite_does_not_need_asv():
     """asv imports every module in an environment of its own, where there is only asv_runner."""
     code = f"""
@@ -291,6 +292,7 @@ def asv(tmp_path):
     return start
 
 
+@pytest.mark.slow
 def test_asv_finds_nothing_wrong(asv):
     with asv("check") as process:
         shown = process.communicate()[0]
@@ -298,6 +300,7 @@ def test_asv_finds_nothing_wrong(asv):
     assert "No problems found" in shown
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_leaves_earlier_results_whole(asv, tmp_path):
     run = ("run", "--machine", "here", "--quick", "--set-commit-hash", "HEAD", "--bench")
     with asv(*run, "accuracy.*numpy.*'layer_norm', '100'") as process:

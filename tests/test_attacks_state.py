@@ -77,15 +77,17 @@ CHILDREN = {
 
 
 @forks
-@pytest.mark.parametrize("others", ["train", "load", "train, load"])
 @pytest.mark.parametrize("child", CHILDREN)
-def test_fork_while_other_threads_train_and_load(child, others):
+def test_fork_while_other_threads_train_and_load(child):
     code = f"""{TRAINED}
 def work():
     {CHILDREN[child]}
-threads = start({others})
-codes = [in_child(work) for _ in range(20)]
-end(threads)
+codes = []
+for others in ([train], [load], [train, load]):
+    stop.clear()
+    threads = start(*others)
+    codes += [in_child(work) for _ in range(20)]
+    end(threads)
 print(set(codes))
 """
     assert fresh.output(code) == "{7}"
@@ -201,12 +203,19 @@ for _ in range(100):
 }
 
 
-@pytest.mark.parametrize("threads", ["", "load", "train"])
 @pytest.mark.parametrize("case", INTERRUPTED)
-def test_the_module_is_called_by_what_interrupts_it(case, threads):
+def test_the_module_is_called_by_what_interrupts_it(case):
     if "signal" in case and not hasattr(signal, "setitimer"):
         pytest.skip("this system has no timer signals")
-    code = f"{TRAINED}\nthreads = start({threads})\n{INTERRUPTED[case]}\nend(threads)\nworks()\nprint('alive')"
+    code = f"""{TRAINED}
+for others in ([], [load], [train]):
+    stop.clear()
+    threads = start(*others)
+    exec({INTERRUPTED[case]!r})
+    end(threads)
+    works()
+print('alive')
+"""
     assert fresh.output(code) == "alive"
 
 
@@ -274,6 +283,7 @@ time.sleep(0.05)
     assert fresh.output(code) == "done"
 
 
+@pytest.mark.slow
 @forks
 def test_a_short_storm():
     """See storm.py; it takes a seed and a number of seconds."""

@@ -61,6 +61,7 @@ def test_both_are_there_and_neither_sees_the_other(path):
     np.testing.assert_allclose(y, cpunorm.functional.layer_norm(x, (64,)), rtol=0, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_an_engine_that_it_imports_later_is_its_own(folder):
     pytest.importorskip("numba")
     build = Build(str(folder))

@@ -48,7 +48,8 @@ ONNX = {"NHWC", "train"}  # what ONNX lacks
 @pytest.mark.parametrize(
     ("name", "lacks"),
     [
-        ("torch.compile", {"eval", "NCHW", "GroupNorm-2", "float64"}),  # it has them, but takes seconds for each
+        # it has them, but takes seconds for each
+        pytest.param("torch.compile", {"eval", "NCHW", "GroupNorm-2", "float64"}, marks=pytest.mark.slow),
         ("onnxruntime", ONNX),
         ("onnxruntime-bound", ONNX),
         ("openvino", {*ONNX, "float64"}),

@@ -1,4 +1,4 @@
-"""What the documentation shows, run: the examples in docstrings and the README."""
+"""What the documentation shows, run: the examples in docstrings, the README and the pages under docs/."""
 
 import contextlib
 import doctest
@@ -15,8 +15,10 @@ import cpunorm
 from cpunorm import _engine
 from cpunorm.bench import markdown
 
-README = Path(__file__).parent.parent / "README.md"
-PERFORMANCE = README.parent / "docs" / "performance.md"
+ROOT = Path(__file__).parent.parent
+PERFORMANCE = ROOT / "docs" / "performance.md"
+PAGES = {str(path.relative_to(ROOT)): path for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")))}
+RUN = {"README.md", "docs/index.md", "docs/coming_from.md", "docs/embedding.md", "docs/numerics.md"}
 MODULES = [
     module.name
     for module in pkgutil.walk_packages(cpunorm.__path__, "cpunorm.")
@@ -35,7 +37,7 @@ def _as_in_a_new_session():
 
 def run(test):
     output = []
-    result = doctest.DocTestRunner(optionflags=doctest.FAIL_FAST).run(test, out=output.append)
+    result = doctest.DocTestRunner(optionflags=doctest.FAIL_FAST).run(test, out=output.append, clear_globs=False)
     assert not result.failed, "".join(output)
     return result.attempted
 
@@ -55,24 +57,37 @@ def test_there_are_examples():
     assert {"batch_norm", "layer_norm", "group_norm", "BatchNorm2d", "LayerNorm", "GroupNorm", "num_threads"} <= shown
 
 
-def blocks():
-    """(line, code) of every Python block of the README."""
-    text = README.read_text(encoding="utf-8")
+def blocks(page):
+    """(line, code) of every Python block of a page."""
+    text = page.read_text(encoding="utf-8")
     found = re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     return [(text[: match.start(1)].count("\n") + 1, match[1]) for match in found]
 
 
-def test_readme(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", [name for name, page in PAGES.items() if blocks(page)])
+def test_page(name, tmp_path, monkeypatch):
     """Its Python blocks, one after the other as a reader would type them."""
     monkeypatch.chdir(tmp_path)
-    assert blocks()
-    names = {"__name__": "__main__"}
-    for line, code in blocks():
+    page, names = PAGES[name], {"__name__": "__main__"}
+    for line, code in blocks(page):
+        for package in re.findall(r"^(?:import|from) (\w+)", code, re.MULTILINE):
+            pytest.importorskip(package)
         if ">>>" in code:
-            run(doctest.DocTestParser().get_doctest(code, names, "README.md", str(README), line - 1))
+            test = doctest.DocTestParser().get_doctest(code, names, name, str(page), line - 1)
+            run(test)
+            names = test.globs
         else:
             with contextlib.redirect_stdout(None):
-                exec(compile("\n" * (line - 1) + code, str(README), "exec"), names)
+                exec(compile("\n" * (line - 1) + code, str(page), "exec"), names)
+
+
+def test_pages_have_examples():
+    """Else the test above could be finding none; a block in any other language is no Python."""
+    assert {name for name, page in PAGES.items() if blocks(page)} >= RUN | {n for n in PAGES if "guide" in n}
+    languages = {
+        fence for page in PAGES.values() for fence in re.findall(r"^```(\w+)$", page.read_text(), re.MULTILINE)
+    }
+    assert languages <= {"python", "console", "text"}
 
 
 def test_performance_says_what_the_record_says():
@@ -82,8 +97,9 @@ def test_performance_says_what_the_record_says():
     assert re.findall("<!-- begin: (.*) -->", text) == ["environment", "glance", "cases"]
 
 
-def test_readme_links():
+@pytest.mark.parametrize("name", PAGES)
+def test_links(name):
     """Files that it links to are there."""
-    text = README.read_text(encoding="utf-8")
-    links = re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", text)
-    assert not [link for link in links if not (README.parent / link).exists()]
+    text = PAGES[name].read_text(encoding="utf-8")
+    links = re.findall(r"(?:\]\(|src=\")(?!https?:|#|mailto:)([^)#\s\"]+)", text)
+    assert not [link for link in links if not (PAGES[name].parent / link).exists()]

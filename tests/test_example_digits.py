@@ -74,6 +74,7 @@ def test_scores_are_those_of_torch(engine, example):
     np.testing.assert_allclose(folded, expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_prints_what_is_true(example):
     warnings = ["-W", "error:::__main__", "-W", "error::RuntimeWarning"]
     done = subprocess.run([sys.executable, *warnings, str(EXAMPLE)], capture_output=True, text=True, timeout=300)

@@ -149,6 +149,7 @@ def photo_run(tmp_path_factory):
     return run("photo_normalization.py", folder), folder
 
 
+@pytest.mark.slow
 def test_photo_normalization_prints_true_statistics(photo_run):
     printed, _ = photo_run
     load_sample_image = pytest.importorskip("sklearn.datasets").load_sample_image
@@ -169,6 +170,7 @@ def test_photo_normalization_prints_true_statistics(photo_run):
             assert difference <= tolerance == 2e-6
 
 
+@pytest.mark.slow
 def test_photo_normalization_draws_a_full_picture(photo_run):
     printed, folder = photo_run
     (picture,) = folder.iterdir()
@@ -181,6 +183,7 @@ def test_photo_normalization_draws_a_full_picture(photo_run):
             assert (panel < 1).any(axis=-1).mean() > 0.15, f"panel {row}, {column} is blank"
 
 
+@pytest.mark.slow
 def test_photo_normalization_writes_where_told(tmp_path):
     need("matplotlib", "sklearn")
     run("photo_normalization.py", tmp_path, "--output", "elsewhere.png")

@@ -213,7 +213,7 @@ def check_call(name, given, error_state):
 
 @pytest.mark.usefixtures("engine")
 @hypothesis.given(calls(), st.sampled_from(["warn", "raise", "ignore"]))
-@hypothesis.settings(max_examples=400)
+@hypothesis.settings(max_examples=8 * hypothesis.settings.default.max_examples)
 def test_any_arguments(call, error_state):
     check_call(*call, error_state)
 
@@ -331,7 +331,7 @@ def check_state(state, strict):
     ),
     st.booleans(),
 )
-@hypothesis.settings(max_examples=400)
+@hypothesis.settings(max_examples=8 * hypothesis.settings.default.max_examples)
 def test_any_state_dict(state, strict):
     check_state(state, strict)
 
@@ -380,7 +380,7 @@ def files(draw):
 
 
 @hypothesis.given(files())
-@hypothesis.settings(max_examples=300)
+@hypothesis.settings(max_examples=6 * hypothesis.settings.default.max_examples)
 @pytest.mark.filterwarnings("ignore")  # of the readers, about what is wrong with the file
 def test_any_bytes(data):
     load_bytes(data)

@@ -1,4 +1,4 @@
-"""layer_norm and LayerNorm: the numbers, normalized_shape in all its forms, the small and empty cases."""
+"""LayerNorm's numbers, normalized_shape in all its forms; what all norms share: test_norms.py."""
 
 import numpy as np
 import oracle
@@ -38,7 +38,7 @@ def test_two_axes_of_arange_48():
 
 
 @pytest.mark.parametrize("mean", [0.0, 1.0, -1000.0, 2.0**20])
-@pytest.mark.parametrize("width", [2, 6, 16, 34, 62, 128, 1022, 1026, 2050, 5000])
+@pytest.mark.parametrize("width", [6, 34, 62, 1022, 1026, 5000])  # powers of two: test_norms.py
 def test_exact(mean, width):
     """In each pair one value half above the mean, one half below: variance 1/4, plus eps 3/4 is 1."""
     first = np.random.default_rng(width).choice([-0.5, 0.5], (3, width // 2, 1))
@@ -48,20 +48,6 @@ def test_exact(mean, width):
     x = z + np.float32(mean) + arange(3, 1)
     for layout in (x, np.asfortranarray(x)):
         np.testing.assert_array_equal(layer_norm(layout, width, weight, bias, 0.75), z * weight + bias)
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("width", [1, 2, 7, 500, 3000])
-def test_a_constant_row_gives_the_bias(dtype, width):
-    x = np.broadcast_to(np.array([0, 3, -1e4, 0.5], dtype)[:, None], (4, width))
-    bias = np.linspace(-1, 1e5, width).astype(dtype)
-    y = layer_norm(x, width, np.full(width, 1e3, dtype), bias)
-    np.testing.assert_array_equal(y, np.broadcast_to(bias, x.shape))
-
-
-def test_zero_eps():
-    y = layer_norm(np.float32([[3, 1], [5, 5]]), 2, eps=0.0)
-    np.testing.assert_array_equal(y, [[1, -1], [np.nan, np.nan]])
 
 
 # normalized_shape.
@@ -75,16 +61,13 @@ def test_every_form_of_normalized_shape(given):
 
 
 @pytest.mark.parametrize("shape", [(6,), (3, 50), (2, 3, 40), (2, 3, 4, 5), (2, 1, 3, 2, 7), (1, 1, 1), (5, 1)])
-@pytest.mark.parametrize("parameters", ["none", "weight", "bias", "both"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_any_number_of_trailing_axes(shape, parameters, dtype):
+def test_any_number_of_trailing_axes(shape, dtype):
     rng = np.random.default_rng(len(shape))
     x = (rng.standard_normal(shape) * 3 - 2).astype(dtype)
     for ndim in range(1, len(shape) + 1):
         normalized_shape = shape[-ndim:]
         weight, bias = rng.standard_normal((2, *normalized_shape)).astype(dtype) * 4
-        weight = weight if parameters in ("weight", "both") else None
-        bias = bias if parameters in ("bias", "both") else None
         y = layer_norm(x, normalized_shape, weight, bias)
         assert_bound(y, oracle.layer_norm(x, normalized_shape, weight, bias), weight, bias)
 
@@ -107,55 +90,14 @@ def test_widths(width, rows):
     assert_bound(norm(x), oracle.layer_norm(x, (width,), weight, bias), weight, bias)
 
 
-# Writing into `out`.
-
-
-@pytest.mark.parametrize(("shape", "ndim"), [((7,), 1), ((9, 4), 1), ((3, 2, 33), 1), ((3, 4, 5), 2), ((2, 3, 70), 3)])
-def test_out_and_in_place(shape, ndim):
-    x = np.random.default_rng(8).standard_normal(shape).astype(np.float32)
-    fresh = layer_norm(x, shape[-ndim:])
-    out = np.full_like(x, np.nan)
-    assert layer_norm(x, shape[-ndim:], out=out) is out
-    np.testing.assert_array_equal(out, fresh)
-    assert layer_norm(x, shape[-ndim:], out=x) is x
-    np.testing.assert_array_equal(x, fresh)
-
-
 # No rows, no values.
 
 
 @pytest.mark.parametrize(
     ("shape", "normalized_shape"),
-    [((0, 4), (4,)), ((4, 0), (0,)), ((0, 0), (0,)), ((2, 3, 0), (3, 0)), ((2, 0, 4), (4,)), ((2, 0, 4), (0, 4))],
+    [((4, 0), (0,)), ((2, 3, 0), (3, 0)), ((2, 0, 4), (4,)), ((2, 0, 4), (0, 4))],
 )
 def test_empty(shape, normalized_shape):
     x = np.empty(shape, np.float32)
     weight = np.ones(normalized_shape, np.float32)
-    y = layer_norm(x, normalized_shape, weight, weight)
-    assert y.shape == shape
-    assert y.dtype == np.float32
-    assert y is not x
-    assert layer_norm(x, normalized_shape, weight, weight, out=y) is y
-
-
-def test_no_rows_with_a_wrong_weight_is_an_error():
-    with pytest.raises(RuntimeError, match="weight"):
-        layer_norm(np.empty((0, 4), np.float32), 4, np.ones(3, np.float32))
-
-
-# Half precision: computed in float32, with float32 or half-precision parameters.
-
-
-@pytest.mark.parametrize("name", ["float16", "bfloat16"])
-@pytest.mark.parametrize("parameters", ["half", "float32"])
-def test_half_precision(name, parameters):
-    dtype = np.dtype(np.float16) if name == "float16" else np.dtype(pytest.importorskip("ml_dtypes").bfloat16)
-    inner = dtype if parameters == "half" else np.dtype(np.float32)
-    rng = np.random.default_rng(9)
-    x = (rng.standard_normal((6, 120)) * 2 + 5).astype(dtype)
-    weight, bias = rng.standard_normal((2, 120)).astype(inner)
-    y = layer_norm(x, 120, weight, bias)
-    expected = oracle.layer_norm(x.astype(np.float64), (120,), weight.astype(float), bias.astype(float))
-    half_ulp = {"float16": 2.0**-11, "bfloat16": 2.0**-8}[name]
-    assert y.dtype == dtype
-    assert (np.abs(y.astype(float) - expected) <= half_ulp * np.abs(expected) + 1e-5).all()
+    assert layer_norm(x, normalized_shape, weight, weight).shape == shape

@@ -3,11 +3,12 @@
 import itertools
 
 import hypothesis
+import ml_dtypes
 import numpy as np
 import oracle
 import pytest
 from hypothesis import strategies as st
-from norms import EPS, NORMS, affine, assert_close, values
+from norms import EPS, NORMS, affine, assert_close, first, last, values
 from strided import LAYOUTS, channels_last, embed, packed, surroundings, unaligned
 
 from cpunorm.functional import batch_norm, group_norm, layer_norm
@@ -16,6 +17,7 @@ pytestmark = pytest.mark.usefixtures("engine")
 
 # Rank 2 to 5; lines shorter and longer than a vector in both layouts.
 SHAPES = [(9, 6), (3, 4, 70), (2, 34, 5), (2, 6, 5, 7), (2, 4, 3, 40), (2, 4, 3, 2, 5), (2, 2, 3, 5, 18)]
+WITH_CHANNELS = [name for name, norm in NORMS.items() if norm.has_channels]
 
 
 @pytest.fixture(params=NORMS)
@@ -25,7 +27,7 @@ def norm(request):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_input_of_any_layout(norm, layout):
-    for shape, dtype in zip(SHAPES + SHAPES[:3], itertools.cycle([np.float32, np.float32, np.float64])):
+    for shape, dtype in zip(norm.of(SHAPES + SHAPES[:3]), itertools.cycle([np.float32, np.float32, np.float64])):
         plain = values(shape, dtype)
         x = LAYOUTS[layout](plain)
         around = surroundings(x)
@@ -38,9 +40,8 @@ def test_input_of_any_layout(norm, layout):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("source", [embed, channels_last], ids=["first", "last"])
-def test_out_of_any_layout(norm, layout, source):
-    for shape in SHAPES:
+def test_out_of_any_layout(norm, layout):
+    for shape, source in itertools.product(norm.of(SHAPES), (embed, channels_last)):
         x = source(values(shape))
         out = LAYOUTS[layout](np.full(shape, np.nan, np.float32))
         around = surroundings(out)
@@ -52,7 +53,7 @@ def test_out_of_any_layout(norm, layout, source):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_in_place_in_any_layout(norm, layout):
-    for shape in SHAPES:
+    for shape in norm.of(SHAPES):
         x = LAYOUTS[layout](values(shape))
         around = surroundings(x)
         assert norm.run(x, out=x) is x
@@ -60,45 +61,43 @@ def test_in_place_in_any_layout(norm, layout):
         assert surroundings(x) == around
 
 
-@pytest.mark.parametrize("name", ["batch_norm training", "batch_norm inference", "group_norm"])
-@pytest.mark.parametrize("shape", SHAPES[1:])
-def test_data_format_channels_last_is_the_transposed_computation(name, shape):
-    run = NORMS[name].run
-    x = channels_last(values(shape))
-    y = run(np.moveaxis(x, 1, -1), data_format="channels_last")
-    np.testing.assert_array_equal(np.moveaxis(y, -1, 1), run(x))
-    assert y.flags.c_contiguous
-    assert_close(np.moveaxis(y, -1, 1), NORMS[name], values(shape))
+@pytest.mark.parametrize("name", WITH_CHANNELS)
+def test_data_format_channels_last_is_the_transposed_computation(name):
+    for shape in SHAPES[1:]:
+        x = channels_last(values(shape))
+        y = NORMS[name].run(np.moveaxis(x, 1, -1), data_format="channels_last")
+        np.testing.assert_array_equal(first(y), NORMS[name].run(x))
+        assert y.flags.c_contiguous
+        assert_close(first(y), NORMS[name], values(shape))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("name", ["batch_norm training", "batch_norm inference", "group_norm"])
+@pytest.mark.parametrize("name", WITH_CHANNELS)
 def test_data_format_channels_last_in_any_layout(name, layout):
-    for shape in SHAPES:
-        x = LAYOUTS[layout](np.ascontiguousarray(np.moveaxis(values(shape), 1, -1)))
+    norm = NORMS[name]
+    for shape in norm.of(SHAPES):
+        x = LAYOUTS[layout](last(values(shape)))
         out = LAYOUTS[layout](np.empty(x.shape, np.float32))
-        norm = NORMS[name]
         for y in (norm.run(x, data_format="channels_last"), norm.run(x, data_format="channels_last", out=out)):
-            assert_close(np.moveaxis(y, -1, 1), norm, values(shape))
+            assert_close(first(y), norm, values(shape))
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_output_has_the_strides_of_a_dense_input(norm, shape):
-    for order in (range(len(shape)), reversed(range(len(shape))), (0, *range(2, len(shape)), 1)):
-        x = embed(values(shape), order)
-        assert norm.run(x).strides == x.strides
+def test_output_has_the_strides_of_a_dense_input(norm):
+    for shape in norm.of(SHAPES):
+        for order in (range(len(shape)), reversed(range(len(shape))), (0, *range(2, len(shape)), 1)):
+            x = embed(values(shape), order)
+            assert norm.run(x).strides == x.strides
 
 
 # Inputs that no output could have: repeated elements, byte order, read-only memory.
 
 
 @pytest.mark.parametrize("axis", [0, 1, -1])
-@pytest.mark.parametrize("shape", SHAPES)
-def test_broadcast_input(norm, axis, shape):
-    x = np.broadcast_to(values(shape).take([0], axis), shape)
-    assert_close(norm.run(x), norm, x)
-    out = np.empty(shape, np.float32)
-    assert_close(norm.run(x, out=out), norm, x)
+def test_broadcast_input(norm, axis):
+    for shape in norm.of(SHAPES):
+        x = np.broadcast_to(values(shape).take([0], axis), shape)
+        assert_close(norm.run(x), norm, x)
+        assert_close(norm.run(x, out=np.empty(shape, np.float32)), norm, x)
 
 
 def test_sliding_windows(norm):
@@ -106,32 +105,29 @@ def test_sliding_windows(norm):
     assert_close(norm.run(x), norm, np.ascontiguousarray(x))
 
 
-@pytest.mark.parametrize(
-    "layout", ["contiguous", "channels_last strides", "cropped", "backwards", "unaligned", "packed"]
-)
-def test_read_only_input(norm, layout):
-    x = LAYOUTS[layout](values((2, 4, 5, 7)))
-    x.flags.writeable = False
-    assert_close(norm.run(x), norm, values((2, 4, 5, 7)))
+KINDS = ["contiguous", "channels_last strides", "cropped", "backwards", "unaligned", "packed"]  # of LAYOUTS
 
 
-@pytest.mark.parametrize(
-    "layout", ["contiguous", "channels_last strides", "cropped", "backwards", "unaligned", "packed"]
-)
+def test_read_only_input(norm):
+    for layout in KINDS:
+        x = LAYOUTS[layout](values((2, 4, 5, 7)))
+        x.flags.writeable = False
+        assert_close(norm.run(x), norm, values((2, 4, 5, 7)))
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
-def test_swapped_bytes(norm, layout, dtype):
+def test_swapped_bytes(norm, dtype):
     plain = values((2, 4, 5, 7), dtype)
-    x = LAYOUTS[layout](plain.astype(np.dtype(dtype).newbyteorder()))
-    y = norm.run(x)
-    assert y.dtype == dtype
-    assert_close(y, norm, plain)
+    for layout in KINDS:
+        x = LAYOUTS[layout](plain.astype(np.dtype(dtype).newbyteorder()))
+        y = norm.run(x)
+        assert y.dtype == dtype
+        assert_close(y, norm, plain)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("name", ["float16", "bfloat16"])
-def test_half_precision(norm, layout, name):
-    dtype = np.dtype(np.float16) if name == "float16" else np.dtype(pytest.importorskip("ml_dtypes").bfloat16)
-    for shape in SHAPES[1:4]:
+def test_half_precision(norm, layout):
+    for shape, dtype in itertools.product(SHAPES[1:4], (np.float16, ml_dtypes.bfloat16)):
         plain = values(shape).astype(dtype)
         x, out = LAYOUTS[layout](plain), LAYOUTS[layout](plain)
         around = surroundings(out)
@@ -197,12 +193,12 @@ def layouts(draw, ndim):
 
 
 @hypothesis.given(st.data())
-@hypothesis.settings(max_examples=150)
+@hypothesis.settings(max_examples=3 * hypothesis.settings.default.max_examples)
 def test_any_strides_at_all(data):
     norm = NORMS[data.draw(st.sampled_from(sorted(NORMS)))]
     shape = data.draw(st.lists(st.sampled_from([1, 2, 3, 4, 5, 17]), min_size=3, max_size=6))
     shape[1] *= 2  # even: two groups
-    hypothesis.assume(shape[0] * np.prod(shape[2:]) > 2 and np.prod(shape) < 20000)
+    hypothesis.assume(np.prod(shape[2:]) > 1 and np.prod(shape) < 20000)
     plain = values(shape, data.draw(st.sampled_from([np.float32, np.float64])))
     x = data.draw(layouts(len(shape)))(plain)
     out = data.draw(st.just(x) | layouts(len(shape)).map(lambda lay: lay(np.zeros_like(plain))))

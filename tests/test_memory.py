@@ -116,6 +116,7 @@ def test_memory_that_a_view_sees_is_not_handed_out(view):
     assert _memory.statistics()["bytes"] >= 5 * 4 * MIB
 
 
+@pytest.mark.slow
 def test_outputs_and_views_at_random():
     """Thousands of outputs, views and deaths: what is alive keeps the value that was written to it."""
     random = np.random.default_rng(0)
@@ -211,6 +212,7 @@ def test_stride_order_is_kept():
     assert cpunorm.functional.group_norm(x, 4).strides == x.strides
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("engine")
 def test_many_threads_and_sizes():
     def work(seed):
@@ -290,7 +292,7 @@ def resident():
 
 
 @linux
-@pytest.mark.parametrize("limit", [0, 8, 64])
+@pytest.mark.parametrize("limit", [8, *(pytest.param(limit, marks=pytest.mark.slow) for limit in (0, 64))])
 def test_the_limit_is_on_what_the_process_holds(limit):
     """Outputs of random sizes, five held at a time: whatever the allocator keeps, rounds and splits counts."""
     code = (
@@ -355,7 +357,7 @@ print(cpunorm._memory.statistics()["blocks"])
 
 
 @linux
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float16", marks=pytest.mark.slow)])
 def test_no_memory_leaves_no_trace(dtype):
     """A call fails with MemoryError until there is enough; till then it changes nothing and keeps nothing."""
     code = (
@@ -481,7 +483,14 @@ def closed():
 
 @linux
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
-@pytest.mark.parametrize("number", [1, 2, 10**6], ids=["one fails", "two fail", "all fail from there on"])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(1, id="one fails"),
+        pytest.param(2, marks=pytest.mark.slow, id="two fail"),
+        pytest.param(10**6, marks=pytest.mark.slow, id="all fail from there on"),
+    ],
+)
 def test_any_allocation_in_c_may_fail(tmp_path, number):
     """MemoryError or the right result; `out=x` is that result or as it was; the gate is left."""
     library = tmp_path / "failing.so"

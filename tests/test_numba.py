@@ -63,8 +63,8 @@ def test_numba_is_not_installed():
 
 
 COMPILED = """
-from cpunorm._numba import engine, loops
-print(sorted(set(engine.compiled) - {loops.FORWARD}))
+from cpunorm._numba import engine, forward
+print(sorted(set(engine.compiled) - {forward.FORWARD, *range(forward.ACTIVATE, forward.STATE_WORDS)}))
 """
 
 
@@ -213,17 +213,20 @@ def storm(calls, more="", **environment):
     return fresh.output(code, **environment)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["cython", "numba"])
 def test_a_storm_of_ten_thousand_calls(engine):
     assert storm(10_000, CPUNORM_ENGINE=engine) == "10000"
 
 
+@pytest.mark.slow
 def test_a_storm_on_the_threading_layer_that_runs_one_region_at_a_time():
     """Numba's workqueue ends the process when two parallel regions meet."""
     more = "import numba; print(numba.threading_layer())"
     assert storm(1000, more, CPUNORM_ENGINE="numba", NUMBA_THREADING_LAYER="workqueue") == "1000\nworkqueue"
 
 
+@pytest.mark.slow
 @forks
 @pytest.mark.parametrize("layer", ["default", "workqueue"])
 def test_a_storm_of_forks(layer):
@@ -281,7 +284,7 @@ def test_the_running_statistics_of_a_channel_of_each_kind(numba_engine):
 
 @pytest.mark.slow
 def test_nothing_is_reordered(tmp_path):
-    """The order of sums is written down in `loops`: LLVM may move no addition, and no subtraction of a shift."""
+    """The order of sums is written down in `moments`: LLVM may move no addition, and no subtraction of a shift."""
     code = (
         CALL
         + """

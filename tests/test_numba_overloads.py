@@ -130,6 +130,7 @@ def test_group_norm_refuses():
     refused(numba.TypingError, "data_format must be one of", elsewhere, x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(40, 768), (2, 100_000), (3, 5)])
 def test_layer_norm(shape):
     x, parameters = values(shape), affine(shape[1:])
@@ -162,6 +163,63 @@ def test_out_and_strides():
     refused(RuntimeError, "out must have the shape", layer_norm_into, x, out[:3])
     refused(numba.TypingError, "out must be", layer_norm_into, x, out.astype(np.float64))
     refused(numba.TypingError, "out is read-only", layer_norm_into, x, x)
+
+
+@pytest.mark.slow
+def test_residual_and_activation():
+    @numba.njit
+    def fused(x, w, residual):
+        y = functional.layer_norm(x, 5, activation="silu", residual=residual)
+        z = functional.group_norm(x, 3, w, w, activation="gelu", residual=residual)
+        return y, z, functional.batch_norm(x, w, w, w, w, activation="relu", residual=residual)
+
+    x, (w, _) = values((2, 6, 5)), affine(6)
+    expected = (
+        functional.layer_norm(x, 5, activation="silu", residual=x),
+        functional.group_norm(x, 3, w, w, activation="gelu", residual=x),
+        functional.batch_norm(x, w, w, w, w, activation="relu", residual=x),
+    )
+    for y, same in zip(fused(x, w, np.asfortranarray(x)), expected, strict=True):
+        np.testing.assert_array_equal(y, same)
+    refused(RuntimeError, "residual", fused, x, w, x[:1])
+    refused(numba.TypingError, "residual must be", fused, x, w, x.astype(np.float64))
+
+
+def test_rms_norm_instance_norm_and_sums():
+    @numba.njit
+    def several(x, residual, total, w):
+        y, _ = functional.add_layer_norm(x, residual, 5, activation="relu", sum_out=total)
+        z, _ = functional.add_rms_norm(x, residual, (6, 5), None, 1e-3)
+        return y, total, z, functional.rms_norm(x, 5), functional.instance_norm(x, weight=w, bias=w)
+
+    x, (w, _) = values((2, 6, 5)), affine(6)
+    expected = (
+        *functional.add_layer_norm(x, x[::-1], 5, activation="relu"),
+        functional.add_rms_norm(x, x[::-1], (6, 5), None, 1e-3)[0],
+        functional.rms_norm(x, 5),
+        functional.instance_norm(x, weight=w, bias=w),
+    )
+    for y, same in zip(several(x, x[::-1], np.empty_like(x), w), expected, strict=True):
+        np.testing.assert_array_equal(y, same)
+    refused(ValueError, "more than 1 position", numba.njit(lambda x: functional.instance_norm(x)), x[:, :, :1])
+
+
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        ("layer_norm(x, 5, activation='swish')", "activation must be one of relu, "),
+        ("layer_norm(x, 5, return_stats=True)", "return_stats can't be given"),
+        ("rms_norm(x, 5, scale=x)", "scale can't be given"),
+        ("rms_norm(x, 5, x[0, 0], unit_offset=True)", "unit_offset can't be given"),
+        ("instance_norm(x, x[0, 0], x[0, 0])", "running_mean can't be given"),
+        ("layer_norm(x, 5, eps=None)", "eps must be a float"),
+        ("add_rms_norm(x, None, 5)", "residual must be an array"),
+    ],
+)
+def test_what_cannot_be_given(call, named):
+    scope = {"functional": functional}
+    exec(f"def caller(x):\n    return functional.{call}", scope)
+    refused(numba.TypingError, named, numba.njit(scope["caller"]), values((2, 6, 5)))
 
 
 def test_numba_finds_it_by_itself(entry_point, tmp_path):

@@ -65,6 +65,7 @@ def enlarged(shape, axis, large):
     return np.resize(large, shape)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("engine", [("cython", isa) for isa in _engine.isa_levels()], indirect=True, ids="-".join)
 @pytest.mark.parametrize("name", CASES)

@@ -388,8 +388,17 @@ def test_a_copy_is_one_moment(eager_switching, way, dtype):
     in_threads(train, take)
 
 
-@pytest.mark.parametrize("kind", [*BATCH_NORMS, "LayerNorm", "GroupNorm"])
-@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [
+        ("BatchNorm2d", np.float32),
+        ("LayerNorm", np.float16),
+        *(
+            pytest.param(kind, dtype, marks=pytest.mark.slow)
+            for kind, dtype in [("BatchNorm1d", np.float16), ("BatchNorm3d", np.float32), ("GroupNorm", np.float32)]
+        ),
+    ],
+)
 def test_a_call_sees_one_checkpoint(engine, eager_switching, kind, dtype):
     """Parameters and statistics alike, while others load, reset and load again."""
     shape = BATCH_NORMS.get(kind, (4, 3))

@@ -81,10 +81,11 @@ def test_environment(environment, threads, why):
     assert fresh.output(SHOW, **environment) == f"{threads};{why}"
 
 
-@pytest.mark.parametrize("given", ["0", "-1", "many", "", "2.5", "²"])
-def test_a_malformed_omp_num_threads_is_ignored(given):
+def test_a_malformed_omp_num_threads_is_ignored():
     """As OpenMP itself does; another program's variable is no reason to fail at import."""
-    assert fresh.output(SHOW, OMP_NUM_THREADS=given) == fresh.output(SHOW)
+    unset = fresh.output(SHOW)
+    for given in ("0", "-1", "many", "", "2.5", "²"):
+        assert fresh.output(SHOW, OMP_NUM_THREADS=given) == unset, given
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no CPU affinity")

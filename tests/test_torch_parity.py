@@ -131,7 +131,6 @@ def assert_close(ours, theirs, expected, kappa, weight, bias):
 
 
 @hypothesis.given(st.data())
-@hypothesis.settings(max_examples=75)
 def test_batch_norm(data):
     shape = data.draw(shapes([2, 2, 3, 4, 5]).filter(lambda shape: shape[1] > 0))
     dtype, inner = data.draw(dtypes())
@@ -174,7 +173,6 @@ def test_batch_norm(data):
 
 
 @hypothesis.given(st.data())
-@hypothesis.settings(max_examples=50)
 def test_layer_norm(data):
     shape = data.draw(shapes([1, 2, 3, 4]))
     dtype, inner = data.draw(dtypes())
@@ -197,7 +195,6 @@ def test_layer_norm(data):
 
 
 @hypothesis.given(st.data())
-@hypothesis.settings(max_examples=50)
 def test_group_norm(data):
     shape = data.draw(shapes([1, 2, 3, 4, 5]))
     dtype, inner = data.draw(dtypes())
@@ -219,7 +216,6 @@ def test_group_norm(data):
 
 
 @hypothesis.given(st.data())
-@hypothesis.settings(max_examples=50)
 def test_batch_norm_modules_through_a_life(data):
     """Training and evaluation in any order, with everything that moves compared after each call."""
     name, ranks = data.draw(

@@ -1,4 +1,4 @@
-"""The engine "numba": what `loops` says, compiled for this very CPU, and called as C functions without the GIL.
+"""The engine "numba": `forward` and `steps`, compiled for this very CPU, and called as C functions without the GIL.
 
 `FORWARD` is the address of `KernelSet.forward`.  What that calls is compiled when it is first called, or loaded from
 Numba's cache on disk: one function for each element and kind of plan, which takes any strides.
@@ -10,6 +10,7 @@ import pickle
 import warnings
 import zlib
 from pathlib import Path
+from types import FunctionType
 
 import llvmlite.binding
 import numpy as np
@@ -21,20 +22,26 @@ except ModuleNotFoundError:
     raise ModuleNotFoundError(message, name="numba") from None
 from numba import types
 from numba.core.compiler_lock import global_compiler_lock
+from numba.core.errors import NumbaError
 
-from cpunorm._numba import lanes, loops
+from cpunorm._numba import activations, forward
+from cpunorm._numba.lanes import STATE
+from cpunorm._numba.plan import KINDS
 from cpunorm._numba.statistics import moments, slide, standardize
+from cpunorm._numba.steps import STEPS
 
-__all__ = ["FORWARD", "compile_for", "moments", "slide", "standardize"]  # noqa: F822, see __getattr__
+__all__ = ["FORWARD", "address_of", "compile_for", "moments", "slide", "standardize"]  # noqa: F822, see __getattr__
 
 CACHE_ERRORS = OSError, RuntimeError, EOFError, pickle.UnpicklingError  # no place, no room, a damaged file
 ZEROS = np.float32(0), np.float64(0)  # of each element
-SIGNATURES = {loops.FORWARD: types.intc(types.intp, types.intc), loops.SHARE: types.intc(*[types.intp] * 5)}
+SIGNATURES = {forward.FORWARD: types.intc(types.intp, types.intc), forward.SHARE: types.intc(*[types.intp] * 5)}
 STEP = types.intc(*[types.intp] * 4)
-VERSION = zlib.crc32(b"".join(Path(module.__file__).read_bytes() for module in (lanes, loops)))
+ACTIVATION = types.void(types.intp, types.intp)
+VERSION = zlib.crc32(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))
 
-state = np.zeros(loops.STATE_WORDS, np.intp)
+state = np.zeros(forward.STATE_WORDS, np.intp)
 compiled = {}  # the C functions, by their place in `state`
+activated = {}  # functions of the user's, and the C functions for them, by id and element
 _cached_on_disk = True
 
 
@@ -44,15 +51,18 @@ def _compile(index):
     with global_compiler_lock:  # Numba's own, so that none waits for the other
         if state[index]:
             return
-        if index == loops.FORWARD:
-            function = loops.forward_of(VERSION)
-        elif index == loops.SHARE:
+        if index == forward.FORWARD:
+            function = forward.forward_of(VERSION)
+        elif index == forward.SHARE:
             numba.set_num_threads(numba.get_num_threads())  # now there are the functions that it calls
-            function = loops.share_of(VERSION)
+            function = forward.share_of(VERSION)
+        elif index >= forward.ACTIVATE:
+            number = index - forward.ACTIVATE
+            function = activations.activation_of(number, ZEROS[number // activations.ACTIVATIONS], VERSION)
         else:
-            element, kind = divmod(index, loops.KINDS)
-            function = loops.STEPS[kind](ZEROS[element], VERSION)
-        signature = SIGNATURES.get(index, STEP)
+            element, kind = divmod(index, KINDS)
+            function = STEPS[kind](ZEROS[element], VERSION)
+        signature = ACTIVATION if index >= forward.ACTIVATE else SIGNATURES.get(index, STEP)
         if _cached_on_disk:
             try:
                 compiled[index] = numba.cfunc(signature, cache=True, error_model="numpy")(function)
@@ -62,21 +72,48 @@ def _compile(index):
                 _cached_on_disk = False
         if index not in compiled:
             compiled[index] = numba.cfunc(signature, error_model="numpy")(function)
-        if index == loops.SHARE and state[loops.REGIONS] != loops.TAKEN and numba.threading_layer() == "workqueue":
-            state[loops.REGIONS] = loops.FREE
+        if (
+            index == forward.SHARE
+            and state[forward.REGIONS] != forward.TAKEN
+            and numba.threading_layer() == "workqueue"
+        ):
+            state[forward.REGIONS] = forward.FREE
         state[index] = compiled[index].address
+
+
+def address_of(name, function, element):
+    """The address of the C function that does `function`, of one number, to values of an element in place.
+
+    Raises
+    ------
+    TypeError
+        Numba can't compile it: the message begins with `name`.
+    """
+    key = id(function), element  # which stay theirs, for what is compiled is kept, and keeps the function
+    with global_compiler_lock:
+        if key not in activated:
+            scalar = numba.njit(function) if isinstance(function, FunctionType) else function
+            try:
+                code = activations.own_activation_of(scalar, ZEROS[element])
+                activated[key] = function, numba.cfunc(ACTIVATION, error_model="numpy")(code)
+            except NumbaError as error:
+                message = f"{name}: Numba can't compile the activation {function!r} for {ZEROS[element].dtype}"
+                raise TypeError(message) from error
+    return activated[key][1].address
 
 
 def compile_for(dtype):
     """Compile ahead all that calls for "float32" or "float64" need."""
-    first = loops.KINDS * ("float32", "float64").index(dtype)
-    for index in (*range(first, first + loops.KINDS), loops.SHARE):
+    element, count = ("float32", "float64").index(dtype), activations.ACTIVATIONS
+    steps = range(element * KINDS, (element + 1) * KINDS)
+    named = range(forward.ACTIVATE + element * count + 1, forward.ACTIVATE + (element + 1) * count)
+    for index in (*steps, forward.SHARE, *named):
         _compile(index)
 
 
 def _after_fork_in_child():
     """A child stays serial: the threads did not come along, and Numba ends a child that asks OpenMP for them."""
-    state[loops.REGIONS] = loops.TAKEN
+    state[forward.REGIONS] = forward.TAKEN
     global_compiler_lock.release()
 
 
@@ -88,14 +125,14 @@ if hasattr(os, "register_at_fork"):
     )
 
 _callback = ctypes.CFUNCTYPE(None, ctypes.c_ssize_t)(_compile)
-state[loops.COMPILE] = ctypes.cast(_callback, ctypes.c_void_p).value
-state[loops.MOST_THREADS] = numba.config.NUMBA_NUM_THREADS
-llvmlite.binding.add_symbol(lanes.STATE, state.ctypes.data)
+state[forward.COMPILE] = ctypes.cast(_callback, ctypes.c_void_p).value
+state[forward.MOST_THREADS] = numba.config.NUMBA_NUM_THREADS
+llvmlite.binding.add_symbol(STATE, state.ctypes.data)
 
 
 def __getattr__(name):
     """`FORWARD`, compiled when it is asked for: not by users of Numba who import this for `overloads` alone."""
     if name != "FORWARD":
         raise AttributeError(name)
-    _compile(loops.FORWARD)
-    return int(state[loops.FORWARD])
+    _compile(forward.FORWARD)
+    return int(state[forward.FORWARD])

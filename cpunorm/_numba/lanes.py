@@ -7,10 +7,12 @@ reordered (the subtraction of a shift must not be), and y may be x.
 Pointers are `types.CPointer`: an index costs nothing, a slice of an array does.
 """
 
+import functools
 import inspect
 from types import SimpleNamespace
 
 import llvmlite.binding
+import numba
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -22,6 +24,10 @@ __all__ = ["REGISTERS", "STATE"]  # and the functions below, which only compiled
 STATE = "cpunorm_numba_state"  # a symbol, for what is cached on disk can know no address
 REGISTERS = 256 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 128  # bytes of a vector
 INT32 = ir.IntType(32)
+
+# Not called by Python.  What is not `inlined` says so, for Numba passes that on from a function to those that it calls.
+OPTIONS = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+jit, inlined = (functools.partial(numba.njit, **OPTIONS, forceinline=forced) for forced in (False, True))
 
 
 class Lanes(types.Type):
@@ -279,6 +285,13 @@ def first(llvm, value, number):
     return llvm.builder.select(_mask(llvm, llvm.to.count, number), value, ir.Constant(llvm.to, None))
 
 
+@emitted(lambda value: value)
+def power_of_2(llvm, value):
+    """2^n of the float64 1.5 * 2^52 + n."""
+    bits = llvm.builder.shl(llvm.builder.bitcast(value, ir.IntType(64)), ir.IntType(64)(52))
+    return llvm.builder.bitcast(llvm.builder.add(bits, ir.IntType(64)(1023 << 52)), llvm.to)
+
+
 @emitted(lambda a, b: a)
 def add(llvm, a, b):
     """a + b."""
@@ -314,3 +327,15 @@ def sum_of(llvm, value):
         halves = (llvm.builder.shuffle_vector(value, value, _indices(range(at, at + count))) for at in (0, count))
         value = llvm.builder.fadd(*halves)
     return llvm.builder.extract_element(value, INT32(0))
+
+
+@inlined
+def load_some(p, i, n, like):
+    """The first n lanes of a vector, which may be all."""
+    return load(p, i, like) if n >= lanes(p) else load_first(p, i, n, like)
+
+
+@inlined
+def store_some(p, i, n, value):
+    """Write the first n lanes, which may be all."""
+    store(p, i, value) if n >= lanes(p) else store_first(p, i, n, value)

@@ -1,4 +1,5 @@
-/* One register of values of the type R: loads, stores, tails, its sum.  Included by lines.h once per type.
+/* One register of values of the type R: loads, stores, tails, its sum; `take` and `put` are those of values as they lie in
+   memory, of the type X, which is R or a half.  Included by lines.h once per type.
 
    Explicit vector types: gcc sends arrays of lanes through the stack instead.  What has no operator is said with the
    intrinsics of each level; what has neither is said value by value. */
@@ -56,6 +57,50 @@ ALWAYS void NAME(stream)(R *p, VEC v) { MM(stream)(p, v); }
 #else
 ALWAYS void NAME(stream)(R *p, VEC v) { NAME(store)(p, v); }
 #endif
+#endif
+
+/* Values in memory. */
+#ifdef HALF
+typedef uint16_t NAME(Halves) __attribute__((vector_size(WIDTH * 2)));
+typedef uint16_t NAME(LooseHalves) __attribute__((vector_size(WIDTH * 2), aligned(2), may_alias));
+
+ALWAYS NAME(Halves) NAME(halves)(const X *p) { return *(const NAME(LooseHalves) *) p; }
+ALWAYS VEC NAME(take)(const X *p) { return HALF(widened)(NAME(halves)(p)); }
+ALWAYS void NAME(put)(X *p, VEC v, const int streamed) {
+    const NAME(Halves) h = HALF(narrowed)(v);
+    if (streamed)
+        STREAM_HALVES(p, h);
+    else
+        *(NAME(LooseHalves) *) p = h;
+}
+#if VECTOR_BYTES == 64
+ALWAYS VEC NAME(take_part)(const X *p, int n) {
+    return HALF(widened)((NAME(Halves)) _mm256_maskz_loadu_epi16((1u << n) - 1, p));
+}
+ALWAYS void NAME(put_part)(X *p, VEC v, int n) {
+    _mm256_mask_storeu_epi16(p, (1u << n) - 1, (__m256i) HALF(narrowed)(v));
+}
+#else
+ALWAYS VEC NAME(take_part)(const X *p, int n) {
+    NAME(Halves) h = {0};
+    memcpy(&h, p, n * sizeof(X));
+    return HALF(widened)(h);
+}
+ALWAYS void NAME(put_part)(X *p, VEC v, int n) {
+    const NAME(Halves) h = HALF(narrowed)(v);
+    memcpy(p, &h, n * sizeof(X));
+}
+#endif
+#else
+ALWAYS VEC NAME(take)(const X *p) { return NAME(load)(p); }
+ALWAYS VEC NAME(take_part)(const X *p, int n) { return NAME(load_part)(p, n); }
+ALWAYS void NAME(put)(X *p, VEC v, const int streamed) {
+    if (streamed)
+        NAME(stream)(p, v);
+    else
+        NAME(store)(p, v);
+}
+ALWAYS void NAME(put_part)(X *p, VEC v, int n) { NAME(store_part)(p, v, n); }
 #endif
 
 /* The sum of all values: halves are added until four are left (two, of doubles); those in double. */

@@ -2,6 +2,7 @@
 # Included by _kernels.pyx, whose header says how and why.
 
 cdef enum:
+    BESIDE = 4096  # values from a packed line to what is added to it
     SHORT = 32  # positions below which the channels of a group are seen as positions
     SHEET = 16384  # values of a sample up to which that is so in channels_last, too, if it is one group
 
@@ -15,10 +16,12 @@ cdef struct Job:
     Norm n
     const Lines* lines
     Traffic traffic
+    Traffic packed  # of lines that are packed, BESIDE which lies what is added to them
     bint far  # past the caches
     Rule rule
     Py_ssize_t positions, member  # of a channel; channels of a domain
     Py_ssize_t along_step  # from the weights of one channel to the next, if they run along positions
+    char* widened  # weight and bias of a half type, to be freed
     void* expanded  # weight and bias made longer, to be freed
     bint scattered  # domains lie scattered in short samples
     bint columns  # channels lie inside positions: vectors run across them
@@ -41,6 +44,9 @@ cdef struct Job:
     char* scale
     char* shift
     Py_ssize_t pieces  # of a long line
+    const void* summand  # of a sum: what the addend is added to; x is the sum
+    Py_ssize_t tile  # rows whose sums are taken together ...
+    char* tiles  # ... and room for them, of each thread, or NULL
     bint failed  # no memory
 
 
@@ -52,40 +58,54 @@ cdef inline const char* x_at(const Job* job, Py_ssize_t offset) noexcept nogil:
     return <const char*> job.n.x.data + offset * job.lines.size
 
 
+cdef inline bint is_half(int element) noexcept nogil:
+    return element > 1
+
+
+cdef inline char* beside(char* packed) noexcept nogil:
+    return packed + BESIDE * sizeof(double)
+
+
 cdef inline char* y_at(const Job* job, Py_ssize_t offset) noexcept nogil:
     return <char*> job.n.y.data + offset * job.lines.size
+
+
+ctypedef fused unit:  # a value of each size, as bits
+    uint16_t
+    uint32_t
+    uint64_t
+
+
+cdef inline void copy_of(
+    unit* target, Py_ssize_t to_stride, const unit* source, Py_ssize_t stride, Py_ssize_t n
+) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(n):
+        target[i * to_stride] = source[i * stride]
 
 
 cdef inline void copy(
     char* target, Py_ssize_t to_stride, const char* source, Py_ssize_t stride, Py_ssize_t n, int size
 ) noexcept nogil:
     """target = source, n values of `size` bytes."""
-    cdef Py_ssize_t i
     if to_stride == 1 and stride == 1 and n >= 16:
         memcpy(target, source, n * size)
     elif size == 4:
-        for i in range(n):
-            (<uint32_t*> target)[i * to_stride] = (<const uint32_t*> source)[i * stride]
+        copy_of(<uint32_t*> target, to_stride, <const uint32_t*> source, stride, n)
+    elif size == 2:
+        copy_of(<uint16_t*> target, to_stride, <const uint16_t*> source, stride, n)
     else:
-        for i in range(n):
-            (<uint64_t*> target)[i * to_stride] = (<const uint64_t*> source)[i * stride]
+        copy_of(<uint64_t*> target, to_stride, <const uint64_t*> source, stride, n)
 
 
 cdef void widen(char* target, const char* source, Py_ssize_t count, Py_ssize_t width, int size) noexcept nogil:
     """target (count, width) = source (count, 1); from the end on, for they may begin at the same place."""
-    cdef Py_ssize_t i = count, j
-    cdef uint32_t single
-    cdef uint64_t double_
+    cdef Py_ssize_t i = count
+    cdef uint64_t value
     while i > 0:
         i -= 1
-        if size == 4:
-            single = (<const uint32_t*> source)[i]
-            for j in range(width):
-                (<uint32_t*> target)[i * width + j] = single
-        else:
-            double_ = (<const uint64_t*> source)[i]
-            for j in range(width):
-                (<uint64_t*> target)[i * width + j] = double_
+        memcpy(&value, source + i * size, size)
+        copy(target + i * width * size, 1, <const char*> &value, 0, width, size)
 
 
 cdef inline bint inside(Py_ssize_t length, Py_ssize_t stride, const Norm* n) noexcept nogil:
@@ -125,12 +145,10 @@ cdef inline Py_ssize_t offset_in(const Axis* axes, int number, Py_ssize_t index,
 
 
 cdef void walk_short(
-    char* target, const char* source, const Axis* axes, Py_ssize_t i, Py_ssize_t j, Py_ssize_t k, Py_ssize_t n,
+    unit* target, const unit* source, const Axis* axes, Py_ssize_t i, Py_ssize_t j, Py_ssize_t k, Py_ssize_t n,
     bint back,
 ) noexcept nogil:
     """`walk` of runs too short to pay for their setting up: pixels of a cropped image."""
-    cdef uint32_t* to = <uint32_t*> target
-    cdef const uint32_t* of = <const uint32_t*> source
     cdef Py_ssize_t length = axes[2].length, q, line
     if back:
         line = i * axes[0].y + j * axes[1].y
@@ -141,13 +159,13 @@ cdef void walk_short(
         n -= length - k
         if back:
             for q in range(k, length):
-                to[line + q] = of[0]
-                of += 1
+                target[line + q] = source[0]
+                source += 1
             line += axes[1].y
         else:
             for q in range(k, length):
-                to[0] = of[line + q]
-                to += 1
+                target[0] = source[line + q]
+                target += 1
             line += axes[1].x
         k = 0
         j += 1
@@ -163,8 +181,11 @@ cdef void walk(
     """target = the n values from `start` on, in logical order, of three axes as one; `back`: those of y = source."""
     cdef Py_ssize_t k = start % axes[2].length, line = start // axes[2].length, many, offset
     cdef Py_ssize_t j = line % axes[1].length, i = line // axes[1].length
-    if axes[2].length < 16 and axes[2].x == 1 and axes[2].y == 1 and size == 4:
-        walk_short(target, source, axes, i, j, k, n, back)
+    if axes[2].length < 16 and axes[2].x == 1 and axes[2].y == 1 and size < 8:
+        if size == 4:
+            walk_short(<uint32_t*> target, <const uint32_t*> source, axes, i, j, k, n, back)
+        else:
+            walk_short(<uint16_t*> target, <const uint16_t*> source, axes, i, j, k, n, back)
         return
     while n > 0:
         many = min(axes[2].length - k, n)
@@ -196,6 +217,17 @@ cdef inline void scatter(
 ) noexcept nogil:
     """The n values from `start` on, in logical order, of three axes of y seen as one = source."""
     walk(target, source, axes, start, n, size, True)
+
+
+cdef inline void gather_beside(
+    const Job* job, char* packed, const char* y, const Axis* axes, Py_ssize_t start, Py_ssize_t n
+) noexcept nogil:
+    """What is added to the n values of y from `start` on, in logical order, of three axes seen as one."""
+    cdef Axis[3] of_y
+    cdef int i
+    for i in range(3):
+        of_y[i] = Axis(axes[i].length, axes[i].y, 0)
+    gather(beside(packed), y + job.traffic.residual, of_y, start, n, job.lines.size)
 
 
 cdef void see(Job* job) noexcept nogil:
@@ -232,6 +264,10 @@ cdef void see(Job* job) noexcept nogil:
     job.far = bytes > FAR_BYTES
     job.traffic.ahead = AHEAD if job.far else 0
     job.traffic.streamed = STREAM_BYTES > 0 and bytes >= STREAM_BYTES and n.x.data != n.y.data
+    job.traffic.added, job.traffic.activation = n.residual != NULL, n.activation
+    if n.residual != NULL:
+        job.traffic.residual = <const char*> n.residual - <const char*> n.y.data
+    job.packed = Traffic(0, False, job.traffic.added, n.activation, BESIDE * sizeof(double))
 
 
 cdef void see_channels_as_positions(Job* job, bint innermost) noexcept nogil:
@@ -241,7 +277,7 @@ cdef void see_channels_as_positions(Job* job, bint innermost) noexcept nogil:
     """
     cdef Norm* n = &job.n
     cdef Py_ssize_t count = n.channels * job.positions
-    cdef int size = job.lines.size
+    cdef int size = job.lines.computed
     cdef char* longer
     if job.positions > 1 and (n.weight != NULL or n.bias != NULL):
         longer = job.expanded = <char*> malloc(2 * count * size)
@@ -274,13 +310,13 @@ cdef void see_channels_as_positions(Job* job, bint innermost) noexcept nogil:
 
 cdef void expand(const Job* job, char* target, const char* source, bint innermost) noexcept nogil:
     """target = the weights of all channels for each position: (groups, positions, member) or (channels, positions)."""
-    cdef Py_ssize_t group, position, bytes = job.member * job.lines.size
+    cdef Py_ssize_t group, position, bytes = job.member * job.lines.computed
     if not innermost:
-        widen(target, source, job.n.channels, job.positions, job.lines.size)
+        widen(target, source, job.n.channels, job.positions, job.lines.computed)
         return
     for group in range(job.n.groups):
         for position in range(job.positions):
-            copy(target, 1, source, 1, job.member, job.lines.size)
+            copy(target, 1, source, 1, job.member, job.lines.computed)
             target += bytes
         source += bytes
 

@@ -2,12 +2,15 @@
 
 import copy
 import math
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Self
 
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 from cpunorm import _running
-from cpunorm._arguments import HALVES, check_array
+from cpunorm._arguments import HALVES, check_activation, check_array
+from cpunorm._types import Activation, Array, Scalar, Shape
 
 __all__ = ["Module"]
 
@@ -102,15 +105,40 @@ class Module:
     _state: tuple[str, ...] = ("weight", "bias")
     _ranks: tuple[int, ...] = ()  # of its input, for classes named after them
 
-    def __init__(self, shape, eps, affine, bias, dtype):
-        self.training = True
-        self.eps = eps
-        self.weight = np.ones(shape, dtype) if affine else None
-        self.bias = np.zeros(shape, dtype) if affine and bias else None
+    activation: Activation | None = None  # of what was pickled before there were any
 
-    def __call__(self, input, *, out=None):
+    def __init__(
+        self,
+        shape: int | tuple[int, ...],
+        affine: bool,
+        bias: bool,
+        dtype: DTypeLike,
+        activation: Activation | None = None,
+    ) -> None:
+        if activation is not None:
+            check_activation(type(self).__name__, activation)
+        self.activation = activation
+        self.training: bool = True
+        self.weight: NDArray[Any] | None = np.ones(shape, dtype) if affine else None
+        self.bias: NDArray[Any] | None = np.zeros(shape, dtype) if affine and bias else None
+
+    def __init_subclass__(cls) -> None:
+        """Calling a module is calling its `forward`, without a step between."""
+        super().__init_subclass__()
+        if "forward" in vars(cls):
+            cls.__call__ = cls.forward  # type: ignore[method-assign]
+
+    def __call__(
+        self, input: Array[Shape, Scalar], *, out: Array[Shape, Any] | None = None, **options: Any
+    ) -> Array[Shape, Scalar]:
         """The same as `forward`."""
-        return self.forward(input, out=out)
+        return self.forward(input, out=out, **options)
+
+    def forward(
+        self, input: Array[Shape, Scalar], *, out: Array[Shape, Any] | None = None, **options: Any
+    ) -> Array[Shape, Scalar]:
+        """Normalise `input`, of the shape that each module says, with the keyword arguments of its function."""
+        raise NotImplementedError
 
     def _check_rank(self, input):
         """Raise TypeError unless the input is an ndarray, ValueError unless it has one of `_ranks`."""
@@ -120,7 +148,7 @@ class Module:
             ranks = " or ".join(f"{rank}-D" for rank in self._ranks)
             raise ValueError(f"{type(self).__name__} expects {ranks} input, got shape {input.shape}")
 
-    def train(self, mode=True):
+    def train(self, mode: bool = True) -> Self:
         """Switch to training (or, with False, to evaluation); returns self.
 
         Raises
@@ -133,7 +161,7 @@ class Module:
         self.training = mode
         return self
 
-    def eval(self):
+    def eval(self) -> Self:
         """Switch to evaluation; returns self."""
         return self.train(False)
 
@@ -149,11 +177,11 @@ class Module:
         arrays = {name: array for name, array in self._arrays().items() if name in values}
         _running.write(list(arrays.values()), [np.full_like(array, values[name]) for name, array in arrays.items()])
 
-    def reset_parameters(self):
+    def reset_parameters(self) -> None:
         """Set weight to 1 and bias to 0, in place."""
         self._fill(weight=1, bias=0)
 
-    def state_dict(self, prefix=""):
+    def state_dict(self, prefix: str = "") -> dict[str, NDArray[Any]]:
         """The parameters and buffers that exist, by torch's names, each behind `prefix`.
 
         They are copies, all of one moment, whatever other threads train or load meanwhile. (In torch they are the
@@ -162,7 +190,9 @@ class Module:
         arrays = self._arrays()
         return dict(zip([prefix + name for name in arrays], _running.snapshot(list(arrays.values())), strict=True))
 
-    def load_state_dict(self, state_dict, strict=True, *, prefix=""):
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, *, prefix: str = ""
+    ) -> IncompatibleKeys:
         """Copy a checkpoint into the parameters and buffers, in place: all of it or, on an error, nothing.
 
         Calls in other threads see the module as it was or as it will be, nothing in between.
@@ -222,26 +252,27 @@ class Module:
         _running.write([own[name] for name in values], list(values.values()))
         return keys
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         return vars(self) | self.state_dict()
 
-    def __copy__(self):
+    def __copy__(self) -> Self:
         twin = object.__new__(type(self))  # it shares the arrays, so their moments too
         vars(twin).update(vars(self))
         return twin
 
-    def __deepcopy__(self, memo):
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         arrays = self._arrays()
-        for array, twin in zip(arrays.values(), _running.snapshot(list(arrays.values())), strict=True):
-            memo.setdefault(id(array), twin)
+        for array, copied in zip(arrays.values(), _running.snapshot(list(arrays.values())), strict=True):
+            memo.setdefault(id(array), copied)
         memo[id(arrays)] = arrays  # an id stands for an array while that lives
         twin = memo[id(self)] = object.__new__(type(self))
         vars(twin).update(copy.deepcopy(vars(self), memo))
         return twin
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         """What stands between the brackets of the repr."""
         return ""
 
-    def __repr__(self):
-        return f"{type(self).__name__}({self.extra_repr()})"
+    def __repr__(self) -> str:
+        activation = "" if self.activation is None else f", activation={self.activation!r}"
+        return f"{type(self).__name__}({self.extra_repr()}{activation})"

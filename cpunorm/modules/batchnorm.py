@@ -1,10 +1,14 @@
 """BatchNorm1d, BatchNorm2d, BatchNorm3d: one class, three ranks."""
 
-import numpy as np
+from typing import Any, Literal
 
-from cpunorm import _call, _running
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from cpunorm import _call, _per_sample, _running
 from cpunorm._arguments import dimension
 from cpunorm._moments import Moments
+from cpunorm._types import Activation, Array, DataFormat, Scalar, Shape
 from cpunorm.modules._module import Module, parameter_dtype
 
 __all__ = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d"]
@@ -34,6 +38,8 @@ class _BatchNorm(Module):
         Whether there is a bias too (0 at first).
     data_format : {"channels_first", "channels_last"}
         Where the channels of the input are.
+    activation : str, optional
+        What is done to the result: see `cpunorm.functional`.
 
     Raises
     ------
@@ -52,38 +58,40 @@ class _BatchNorm(Module):
 
     def __init__(
         self,
-        num_features,
-        eps=1e-5,
-        momentum=0.1,
-        affine=True,
-        track_running_stats=True,
-        device=None,
-        dtype=None,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: Literal["cpu"] | None = None,
+        dtype: DTypeLike | None = None,
         *,
-        bias=True,
-        data_format="channels_first",
-    ):
+        bias: bool = True,
+        data_format: DataFormat = "channels_first",
+        activation: Activation | None = None,
+    ) -> None:
         dtype = parameter_dtype(device, dtype)
-        self.num_features = dimension("num_features", num_features)
+        self.num_features: int = dimension("num_features", num_features)
+        self.eps = eps
         self.momentum = momentum
         self.affine = affine
         self.track_running_stats = track_running_stats
         self.data_format = data_format
-        super().__init__(self.num_features, eps, affine, bias, dtype)
-        self.running_mean = np.zeros(num_features, dtype) if track_running_stats else None
-        self.running_var = np.ones(num_features, dtype) if track_running_stats else None
-        self.num_batches_tracked = np.zeros((), np.int64) if track_running_stats else None
+        super().__init__(self.num_features, affine, bias, dtype, activation)
+        self.running_mean: NDArray[Any] | None = np.zeros(num_features, dtype) if track_running_stats else None
+        self.running_var: NDArray[Any] | None = np.ones(num_features, dtype) if track_running_stats else None
+        self.num_batches_tracked: NDArray[np.int64] | None = np.zeros((), np.int64) if track_running_stats else None
 
-    def reset_running_stats(self):
+    def reset_running_stats(self) -> None:
         """Set running_mean to 0, running_var to 1 and num_batches_tracked to 0, in place."""
         if self.track_running_stats:
             self._fill(**NO_BATCHES)
 
-    def reset_parameters(self):
+    def reset_parameters(self) -> None:
         """Set weight to 1 and bias to 0 and reset the running statistics, in place."""
         self._fill(weight=1, bias=0, **(NO_BATCHES if self.track_running_stats else {}))
 
-    def set_statistics(self, moments):
+    def set_statistics(self, moments: Moments) -> None:
         """Set running_mean and running_var, in place, to those of `moments`, and num_batches_tracked to 1.
 
         So a network is recalibrated: with the moments of all of its data instead of the average of the last batches.
@@ -118,7 +126,9 @@ class _BatchNorm(Module):
         new = [np.asarray(values[key]).astype(array.dtype) for key, array in arrays.items()]
         _running.write(list(arrays.values()), new)
 
-    def forward(self, input, *, out=None):
+    def forward(
+        self, input: Array[Shape, Scalar], *, out: Array[Shape, Any] | None = None, **options: Any
+    ) -> Array[Shape, Scalar]:
         """Normalise `input`, of shape (N, C, ...) or (N, ..., C); see `functional.batch_norm`.
 
         Raises
@@ -130,28 +140,39 @@ class _BatchNorm(Module):
         """
         self._check_rank(input)
         training, running_mean, running_var = self.training, self.running_mean, self.running_var
-        counter, momentum = None, 0.0
+        counter: NDArray[np.int64] | None = None
+        momentum: float | None = 0.0
         if training and self.track_running_stats:
             counter, momentum = self.num_batches_tracked, self.momentum
             if counter is None and momentum is None:
                 momentum = 0.0
         elif training:
             running_mean = running_var = None
+        weight, bias, eps, data_format = self.weight, self.bias, self.eps, self.data_format
+        training = training or (running_mean is None and running_var is None)
+        if options:
+            extras = _per_sample.Extras(out, self.activation, **options)
+            return _per_sample.batch_norm(
+                input, running_mean, running_var, weight, bias, training, momentum, eps, data_format, extras, counter
+            )
         return _call.batch_norm(
             input,
             running_mean,
             running_var,
-            self.weight,
-            self.bias,
-            training or (running_mean is None and running_var is None),
+            weight,
+            bias,
+            training,
             momentum,
-            self.eps,
-            self.data_format,
+            eps,
+            data_format,
             out,
+            self.activation,
+            None,
+            None,
             counter,
         )
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         """What stands between the brackets of the repr."""
         shown = f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}"
         return f"{shown}, bias={self.bias is not None}, track_running_stats={self.track_running_stats}"

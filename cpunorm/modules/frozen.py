@@ -1,11 +1,14 @@
 """FrozenBatchNorm2d: what `torchvision.ops` has for trained networks whose statistics never move again."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cpunorm import functional
 from cpunorm._arguments import dimension
+from cpunorm._types import Activation, Array, DataFormat, Scalar, Shape
 from cpunorm.modules._module import IncompatibleKeys, Module
 
 __all__ = ["FrozenBatchNorm2d"]
@@ -25,6 +28,8 @@ class FrozenBatchNorm2d(Module):
         Not negative.
     data_format : {"channels_first", "channels_last"}
         Where the channels of the input are.
+    activation : str, optional
+        What is done to the result: see `cpunorm.functional`.
 
     Raises
     ------
@@ -51,17 +56,30 @@ class FrozenBatchNorm2d(Module):
     _state = ("weight", "bias", "running_mean", "running_var")
     _ranks = (4,)
 
-    def __init__(self, num_features: int, eps: float = 1e-5, *, data_format: str = "channels_first") -> None:
-        super().__init__(dimension("num_features", num_features), eps, affine=True, bias=True, dtype=np.float32)
-        self.running_mean = np.zeros_like(self.weight)
-        self.running_var = np.ones_like(self.weight)
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32]
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        *,
+        data_format: DataFormat = "channels_first",
+        activation: Activation | None = None,
+    ) -> None:
+        super().__init__(dimension("num_features", num_features), True, True, np.float32, activation)
+        self.eps = eps
+        self.running_mean: NDArray[np.float32] = np.zeros_like(self.weight)
+        self.running_var: NDArray[np.float32] = np.ones_like(self.weight)
         self.data_format = data_format
 
     def reset_parameters(self) -> None:
         """Set weight and running_var to 1, bias and running_mean to 0, in place."""
         self._fill(weight=1, bias=0, running_mean=0, running_var=1)
 
-    def load_state_dict(self, state_dict: Mapping, strict: bool = True, *, prefix: str = "") -> IncompatibleKeys:
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, *, prefix: str = ""
+    ) -> IncompatibleKeys:
         """As all modules do, but a BatchNorm2d's ``num_batches_tracked`` is passed over."""
         counter = f"{prefix}num_batches_tracked"
         if hasattr(state_dict, "keys") and counter in state_dict.keys():  # noqa: SIM118
@@ -69,7 +87,9 @@ class FrozenBatchNorm2d(Module):
             state_dict = {key: state_dict[key] for key in keys}
         return super().load_state_dict(state_dict, strict, prefix=prefix)
 
-    def forward(self, input: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
+    def forward(
+        self, input: Array[Shape, Scalar], *, out: Array[Shape, Any] | None = None, **options: Any
+    ) -> Array[Shape, Scalar]:
         """Normalise `input`, of shape (N, C, H, W) or (N, H, W, C); see `functional.batch_norm`.
 
         Raises
@@ -89,6 +109,8 @@ class FrozenBatchNorm2d(Module):
             eps=self.eps,
             data_format=self.data_format,
             out=out,
+            activation=self.activation,
+            **options,
         )
 
     def extra_repr(self) -> str:

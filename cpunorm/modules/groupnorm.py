@@ -1,7 +1,12 @@
 """GroupNorm."""
 
-from cpunorm import functional
+from typing import Any, Literal
+
+from numpy.typing import DTypeLike
+
+from cpunorm import _call, functional
 from cpunorm._arguments import dimension, integer
+from cpunorm._types import Activation, Array, DataFormat, Scalar, Shape
 from cpunorm.modules._module import Module, parameter_dtype
 
 __all__ = ["GroupNorm"]
@@ -25,6 +30,8 @@ class GroupNorm(Module):
         Whether there is a bias too (0 at first).
     data_format : {"channels_first", "channels_last"}
         Where the channels of the input are.
+    activation : str, optional
+        What is done to the result: see `cpunorm.functional`.
 
     Raises
     ------
@@ -46,31 +53,37 @@ class GroupNorm(Module):
 
     def __init__(
         self,
-        num_groups,
-        num_channels,
-        eps=1e-5,
-        affine=True,
-        device=None,
-        dtype=None,
+        num_groups: int,
+        num_channels: int,
+        eps: float = 1e-5,
+        affine: bool = True,
+        device: Literal["cpu"] | None = None,
+        dtype: DTypeLike | None = None,
         *,
-        bias=True,
-        data_format="channels_first",
-    ):
-        self.num_channels = dimension("num_channels", num_channels)
-        self.num_groups = integer("num_groups", num_groups)
+        bias: bool = True,
+        data_format: DataFormat = "channels_first",
+        activation: Activation | None = None,
+    ) -> None:
+        self.num_channels: int = dimension("num_channels", num_channels)
+        self.num_groups: int = integer("num_groups", num_groups)
         if self.num_groups < 1 or self.num_channels % self.num_groups:
             raise ValueError(f"num_channels ({num_channels}) must be divisible by num_groups ({num_groups})")
+        self.eps = eps
         self.affine = affine
         self.data_format = data_format
-        super().__init__(self.num_channels, eps, affine, bias, parameter_dtype(device, dtype))
+        super().__init__(self.num_channels, affine, bias, parameter_dtype(device, dtype), activation)
 
-    def forward(self, input, *, out=None):
+    def forward(
+        self, input: Array[Shape, Scalar], *, out: Array[Shape, Any] | None = None, **options: Any
+    ) -> Array[Shape, Scalar]:
         """Normalise `input`, of shape (N, C, ...) or (N, ..., C); see `functional.group_norm`."""
-        return functional.group_norm(
-            input, self.num_groups, self.weight, self.bias, self.eps, data_format=self.data_format, out=out
-        )
+        groups, weight, bias, eps, data_format = self.num_groups, self.weight, self.bias, self.eps, self.data_format
+        if options:
+            options |= {"out": out, "activation": self.activation}
+            return functional.group_norm(input, groups, weight, bias, eps, data_format=data_format, **options)
+        return _call.group_norm(input, groups, weight, bias, eps, data_format, out, self.activation, None, None)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         """What stands between the brackets of the repr."""
         shown = f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}"
         return f"{shown}, bias={self.bias is not None}"

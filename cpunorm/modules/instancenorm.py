@@ -1,8 +1,12 @@
 """InstanceNorm1d, InstanceNorm2d, InstanceNorm3d: one class, three ranks."""
 
 import warnings
+from typing import Any, Literal
+
+from numpy.typing import DTypeLike
 
 from cpunorm import functional
+from cpunorm._types import Activation, Array, DataFormat, Scalar, Shape
 from cpunorm.modules.batchnorm import _BatchNorm
 
 __all__ = ["InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d"]
@@ -29,6 +33,8 @@ class _InstanceNorm(_BatchNorm):
         Whether there is a bias too (0 at first).
     data_format : {"channels_first", "channels_last"}
         Where the channels of the input are.
+    activation : str, optional
+        What is done to the result: see `cpunorm.functional`.
 
     Raises
     ------
@@ -44,17 +50,18 @@ class _InstanceNorm(_BatchNorm):
 
     def __init__(
         self,
-        num_features,
-        eps=1e-5,
-        momentum=0.1,
-        affine=False,
-        track_running_stats=False,
-        device=None,
-        dtype=None,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = False,
+        track_running_stats: bool = False,
+        device: Literal["cpu"] | None = None,
+        dtype: DTypeLike | None = None,
         *,
-        bias=True,
-        data_format="channels_first",
-    ):
+        bias: bool = True,
+        data_format: DataFormat = "channels_first",
+        activation: Activation | None = None,
+    ) -> None:
         super().__init__(
             num_features,
             eps,
@@ -65,9 +72,12 @@ class _InstanceNorm(_BatchNorm):
             dtype,
             bias=bias,
             data_format=data_format,
+            activation=activation,
         )
 
-    def forward(self, input, *, out=None):
+    def forward(
+        self, input: Array[Shape, Scalar], *, out: Array[Shape, Any] | None = None, **options: Any
+    ) -> Array[Shape, Scalar]:
         """Normalise `input`, of shape (N, C, ...) or (N, ..., C), or one such sample; see `functional.instance_norm`.
 
         Raises
@@ -90,7 +100,7 @@ class _InstanceNorm(_BatchNorm):
             if self.affine:
                 raise ValueError(message)
             warnings.warn(message, UserWarning, stacklevel=3)
-        y = functional.instance_norm(
+        y: Any = functional.instance_norm(
             input[None] if single else input,
             self.running_mean,
             self.running_var,
@@ -101,8 +111,12 @@ class _InstanceNorm(_BatchNorm):
             self.eps,
             data_format=self.data_format,
             out=out[None] if single and out is not None else out,
+            activation=self.activation,
+            **({name: value[None] if single and name == "residual" else value for name, value in options.items()}),
         )
-        return out if out is not None else y[0] if single else y
+        if single and isinstance(y, tuple):
+            return tuple(array[0] for array in y)
+        return out if single and out is not None else y[0] if single else y
 
 
 class InstanceNorm1d(_InstanceNorm):  # noqa: D101 (its __doc__ is made of two parts)

@@ -1,7 +1,13 @@
 """LayerNorm."""
 
-from cpunorm import functional
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from numpy.typing import DTypeLike
+
+from cpunorm import _call, functional
 from cpunorm._arguments import as_normalized_shape
+from cpunorm._types import Activation, Array, Scalar, Shape
 from cpunorm.modules._module import Module, parameter_dtype
 
 __all__ = ["LayerNorm"]
@@ -22,6 +28,8 @@ class LayerNorm(Module):
     device : None or "cpu"
     dtype : dtype-like
         Of the parameters; float32 by default.
+    activation : str, optional
+        What is done to the result: see `cpunorm.functional`.
 
     Raises
     ------
@@ -38,16 +46,34 @@ class LayerNorm(Module):
     array([-1.3416, -0.4472,  0.4472,  1.3416], dtype=float32)
     """
 
-    def __init__(self, normalized_shape, eps=1e-5, elementwise_affine=True, bias=True, device=None, dtype=None):
-        self.normalized_shape = as_normalized_shape(normalized_shape)
+    def __init__(
+        self,
+        normalized_shape: int | Sequence[int],
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+        bias: bool = True,
+        device: Literal["cpu"] | None = None,
+        dtype: DTypeLike | None = None,
+        *,
+        activation: Activation | None = None,
+    ) -> None:
+        self.normalized_shape: tuple[int, ...] = as_normalized_shape(normalized_shape)
+        self.eps = eps
         self.elementwise_affine = elementwise_affine
-        super().__init__(self.normalized_shape, eps, elementwise_affine, bias, parameter_dtype(device, dtype))
+        super().__init__(self.normalized_shape, elementwise_affine, bias, parameter_dtype(device, dtype), activation)
 
-    def forward(self, input, *, out=None):
-        """Normalise `input`, of shape (..., *normalized_shape); see `functional.layer_norm`."""
-        return functional.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps, out=out)
+    def forward(
+        self, input: Array[Shape, Scalar], *, out: Array[Shape, Any] | None = None, **options: Any
+    ) -> Array[Shape, Scalar]:
+        """Normalise `input`, of shape ``(..., *normalized_shape)``; see `functional.layer_norm`."""
+        shape, weight, bias, eps = self.normalized_shape, self.weight, self.bias, self.eps
+        if options:
+            return functional.layer_norm(
+                input, shape, weight, bias, eps, out=out, activation=self.activation, **options
+            )
+        return _call.layer_norm(input, shape, weight, bias, eps, out, self.activation, None, None)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         """What stands between the brackets of the repr."""
         bias = self.bias is not None
         return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}, bias={bias}"

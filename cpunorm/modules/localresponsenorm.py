@@ -1,8 +1,7 @@
 """LocalResponseNorm."""
 
-import numpy as np
-
 from cpunorm import functional
+from cpunorm._types import Array, DataFormat, Scalar, Shape
 from cpunorm.modules._module import Module
 
 __all__ = ["LocalResponseNorm"]
@@ -45,7 +44,7 @@ class LocalResponseNorm(Module):
         beta: float = 0.75,
         k: float = 1.0,
         *,
-        data_format: str = "channels_first",
+        data_format: DataFormat = "channels_first",
     ) -> None:
         self.training = True
         self.size = size
@@ -54,7 +53,7 @@ class LocalResponseNorm(Module):
         self.k = k
         self.data_format = data_format
 
-    def forward(self, input: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
+    def forward(self, input: Array[Shape, Scalar], *, out: Array[Shape, Scalar] | None = None) -> Array[Shape, Scalar]:
         """Normalise `input`, of shape (N, C, ...) or (N, ..., C); see `functional.local_response_norm`."""
         return functional.local_response_norm(
             input, self.size, self.alpha, self.beta, self.k, data_format=self.data_format, out=out

@@ -1,7 +1,13 @@
 """RMSNorm."""
 
-from cpunorm import functional
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from numpy.typing import DTypeLike
+
+from cpunorm import _call, functional
 from cpunorm._arguments import as_normalized_shape
+from cpunorm._types import Activation, Array, Scalar, Shape
 from cpunorm.modules._module import Module, parameter_dtype
 
 __all__ = ["RMSNorm"]
@@ -23,6 +29,8 @@ class RMSNorm(Module):
         Of the parameters; float32 by default.
     unit_offset : bool
         Whether to multiply by 1 + weight (Gemma); the weight is 0 at first then.
+    activation : str, optional
+        What is done to the result: see `cpunorm.functional`.
 
     Raises
     ------
@@ -42,24 +50,37 @@ class RMSNorm(Module):
     _state = ("weight",)
 
     def __init__(
-        self, normalized_shape, eps=None, elementwise_affine=True, device=None, dtype=None, *, unit_offset=False
-    ):
-        self.normalized_shape = as_normalized_shape(normalized_shape)
+        self,
+        normalized_shape: int | Sequence[int],
+        eps: float | None = None,
+        elementwise_affine: bool = True,
+        device: Literal["cpu"] | None = None,
+        dtype: DTypeLike | None = None,
+        *,
+        unit_offset: bool = False,
+        activation: Activation | None = None,
+    ) -> None:
+        self.normalized_shape: tuple[int, ...] = as_normalized_shape(normalized_shape)
+        self.eps = eps
         self.elementwise_affine = elementwise_affine
         self.unit_offset = unit_offset
-        super().__init__(self.normalized_shape, eps, elementwise_affine, False, parameter_dtype(device, dtype))
+        super().__init__(self.normalized_shape, elementwise_affine, False, parameter_dtype(device, dtype), activation)
         self.reset_parameters()
 
-    def reset_parameters(self):
+    def reset_parameters(self) -> None:
         """Set weight to what leaves values as they are, in place."""
         self._fill(weight=0 if self.unit_offset else 1)
 
-    def forward(self, input, *, out=None):
-        """Normalise `input`, of shape (..., *normalized_shape); see `functional.rms_norm`."""
-        return functional.rms_norm(
-            input, self.normalized_shape, self.weight, self.eps, unit_offset=self.unit_offset, out=out
-        )
+    def forward(
+        self, input: Array[Shape, Scalar], *, out: Array[Shape, Any] | None = None, **options: Any
+    ) -> Array[Shape, Scalar]:
+        """Normalise `input`, of shape ``(..., *normalized_shape)``; see `functional.rms_norm`."""
+        shape, weight, eps, offset = self.normalized_shape, self.weight, self.eps, self.unit_offset
+        if options:
+            options |= {"out": out, "activation": self.activation}
+            return functional.rms_norm(input, shape, weight, eps, unit_offset=offset, **options)
+        return _call.rms_norm(input, shape, weight, None, eps, offset, out, self.activation, None, None)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         """What stands between the brackets of the repr."""
         return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"

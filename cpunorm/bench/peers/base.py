@@ -36,7 +36,7 @@ class Peer:
     """
 
     name = version = ""
-    packages = ()
+    packages: tuple[str, ...] = ()
     takes_out = compiles = False
     settle = 0.0
     memory = "fresh"

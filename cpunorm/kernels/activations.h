@@ -1,0 +1,144 @@
+/* Activations of a register of values.  Included by lines.h for float and for double.
+
+   Of float, those with an exponential are computed in double and rounded once; what their polynomials leave out is a part
+   of that rounding, so they are within 1 ulp, subnormal results too.  Of double, lane by lane, by the C library.
+   What the formulas of real numbers make of Inf and NaN is what comes out. */
+
+#define CHOOSE(mask, a, b) ((VEC) (((MASK) (mask) & (MASK) (a)) | (~(MASK) (mask) & (MASK) (b))))
+#define ALL(value) ((R) (value) - (VEC){0})
+
+ALWAYS VEC NAME(relu)(VEC v) {
+#ifdef __SSE2__
+    return MM(max)((VEC){0}, v);  /* of the second operand, if one is NaN */
+#else
+    return CHOOSE(v < 0, (VEC){0}, v);
+#endif
+}
+ALWAYS VEC NAME(between)(VEC v, R low, R high) {
+    v = CHOOSE(v < low, ALL(low), v);
+    return CHOOSE(v > high, ALL(high), v);
+}
+ALWAYS VEC NAME(relu6)(VEC v) { return NAME(between)(v, 0, 6); }
+ALWAYS VEC NAME(leaky_relu)(VEC v) { return CHOOSE(v < 0, v * (R) 0.01, v); }
+ALWAYS VEC NAME(hardsigmoid)(VEC v) { return NAME(between)(v + 3, 0, 6) / 6; }
+ALWAYS VEC NAME(hardswish)(VEC v) { return v * NAME(hardsigmoid)(v); }
+
+#if R_BYTES == 4
+
+typedef double Wide __attribute__((vector_size(VECTOR_BYTES)));
+typedef int64_t WideBits __attribute__((vector_size(VECTOR_BYTES)));
+#define WIDE(value) ((double) (value) - (Wide){0})
+#define CHOOSE_WIDE(mask, a, b) ((Wide) (((mask) & (WideBits) (a)) | (~(mask) & (WideBits) (b))))
+
+/* f of a register, half by half, in double. */
+#if VECTOR_BYTES == 64
+#define LOW(v) ((Wide) _mm512_cvtps_pd(_mm512_castps512_ps256((__m512) (v))))
+#define HIGH(v) ((Wide) _mm512_cvtps_pd(_mm512_extractf32x8_ps((__m512) (v), 1)))
+#define BOTH(a, b)                                                                                                    \
+    ((VEC) _mm512_insertf32x8(_mm512_castps256_ps512(_mm512_cvtpd_ps((__m512d) (a))), _mm512_cvtpd_ps((__m512d) (b)), 1))
+#elif VECTOR_BYTES == 32
+#define LOW(v) ((Wide) _mm256_cvtps_pd(_mm256_castps256_ps128((__m256) (v))))
+#define HIGH(v) ((Wide) _mm256_cvtps_pd(_mm256_extractf128_ps((__m256) (v), 1)))
+#define BOTH(a, b) ((VEC) _mm256_set_m128(_mm256_cvtpd_ps((__m256d) (b)), _mm256_cvtpd_ps((__m256d) (a))))
+#else
+typedef float Pair __attribute__((vector_size(8)));
+#define LOW(v) __builtin_convertvector(__builtin_shufflevector(v, v, 0, 1), Wide)
+#define HIGH(v) __builtin_convertvector(__builtin_shufflevector(v, v, 2, 3), Wide)
+#define BOTH(a, b)                                                                                                    \
+    __builtin_shufflevector(__builtin_convertvector(a, Pair), __builtin_convertvector(b, Pair), 0, 1, 2, 3)
+#endif
+
+/* Neither changes NaN. */
+ALWAYS Wide wide_at_least(Wide v, double low) {
+#if VECTOR_BYTES == 64
+    return (Wide) _mm512_max_pd((__m512d) WIDE(low), (__m512d) v);
+#elif VECTOR_BYTES == 32
+    return (Wide) _mm256_max_pd((__m256d) WIDE(low), (__m256d) v);
+#else
+    return CHOOSE_WIDE(v < low, WIDE(low), v);
+#endif
+}
+ALWAYS Wide wide_at_most(Wide v, double high) { return -wide_at_least(-v, -high); }
+
+/* 1 / v, 2^-140 <= v, to 2^-27 of it. */
+ALWAYS Wide reciprocal(Wide v) {
+#if VECTOR_BYTES == 64
+    const Wide r = (Wide) _mm512_rcp14_pd((__m512d) v);
+    return r + r * (1 - v * r);
+#else
+    return 1 / v;
+#endif
+}
+
+/* exp(x) - 1, |x| <= 700, to 2^-26 of it: x = n log(2) + r, with a polynomial for exp(r) - 1. */
+ALWAYS Wide exponential_minus_1(Wide x, Wide *power) {
+    const double rounding = 6755399441055744.0;  /* 1.5 * 2^52: what is added to it is rounded, and its low bits */
+    const Wide shifted = x * 1.4426950408889634 + rounding, r = x - (shifted - rounding) * 0.6931471805599453;
+    const Wide p = (((WIDE(0.0013882507582336611) * r + 0.008366580475650575) * r + 0.0416672018164052) * r
+                    + 0.16666543176576337) * r + 0.49999998143968133;
+    *power = (Wide) (((WideBits) shifted << 52) + (WideBits) WIDE(1));  /* 2^n */
+    return r + r * r * p;
+}
+ALWAYS Wide exponential(Wide x) {
+    Wide power;
+    const Wide e = exponential_minus_1(x, &power);
+    return power + power * e;
+}
+
+ALWAYS Wide wide_sigmoid(Wide x) { return reciprocal(1 + exponential(wide_at_most(wide_at_least(-x, -150), 150))); }
+ALWAYS Wide wide_silu(Wide x) {
+    x = wide_at_least(x, -150);
+    return x * reciprocal(1 + exponential(wide_at_least(-x, -150)));
+}
+ALWAYS Wide wide_gelu_tanh(Wide x) {  /* z = sqrt(2/pi) (x + 0.044715 x^3): x (1 + tanh(z)) / 2 = x / (1 + exp(-2 z)) */
+    x = wide_at_least(x, -16);
+    const Wide z = x * (-1.5957691216057308 - 0.07135481627159587 * (x * x));
+    return x * reciprocal(1 + exponential(wide_at_least(z, -150)));
+}
+ALWAYS Wide wide_gelu(Wide x) {  /* x P(x) of the normal distribution; P(-t) = exp(-t^2 / 2) q(t), q to 2^-26 of it */
+    x = wide_at_least(x, -16);
+    const Wide t = wide_at_most((Wide) ((WideBits) x & INT64_MAX), 16), s = (t - 3) * reciprocal(t + 3);
+    const Wide q = ((((((((WIDE(5.306273232429855e-05) * s + 0.00011491019609718026) * s - 0.00033891881878102097) * s
+                        - 0.0009831946782645885) * s + 0.002904352932757193) * s + 0.006131916283374962) * s
+                     - 0.04621325792743722) * s + 0.12322504339132011) * s - 0.20640262069962723) * s
+                   + 0.12151394748981093;
+    const Wide tail = t * q * exponential(t * t * -0.5);
+    return wide_at_least(x, 0) - tail;
+}
+ALWAYS Wide wide_tanh(Wide x) {  /* (exp(2 x) - 1) / (exp(2 x) + 1), without cancellation near 0 */
+    Wide power;
+    const Wide e = exponential_minus_1(wide_at_most(wide_at_least(x + x, -50), 50), &power), w = power - 1 + power * e;
+    return w * reciprocal(w + 2);
+}
+
+#define IN_DOUBLE(name, where, value)                                                                                 \
+    ALWAYS VEC name##_float(VEC v) {                                                                                  \
+        const VEC y = BOTH(wide_##name(LOW(v)), wide_##name(HIGH(v)));                                                \
+        return CHOOSE(where, ALL(value), y);                                                                          \
+    }
+IN_DOUBLE(sigmoid, v != v, NAN)
+IN_DOUBLE(tanh, v != v, NAN)
+IN_DOUBLE(silu, v == -INFINITY, NAN)
+IN_DOUBLE(gelu, v == -INFINITY, NAN)
+IN_DOUBLE(gelu_tanh, v == -INFINITY, NAN)
+
+#else
+
+#define LANE_BY_LANE(name, formula)                                                                                   \
+    static VEC NAME(name)(VEC v) {                                                                                    \
+        for (int i = 0; i < WIDTH; i++) {                                                                             \
+            const double x = v[i];                                                                                    \
+            v[i] = formula;                                                                                           \
+        }                                                                                                             \
+        return v;                                                                                                     \
+    }
+LANE_BY_LANE(sigmoid, 1 / (1 + exp(-x)))
+LANE_BY_LANE(silu, x / (1 + exp(-x)))
+LANE_BY_LANE(tanh, tanh(x))
+LANE_BY_LANE(gelu, x * (0.5 * erfc(x * -0.7071067811865476)))
+LANE_BY_LANE(gelu_tanh, x / (1 + exp(-1.5957691216057308 * (x + 0.044715 * x * x * x))))
+
+#endif
+
+#undef CHOOSE
+#undef ALL

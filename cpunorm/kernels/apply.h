@@ -1,0 +1,364 @@
+/* y from x along lines of values: coefficients, the formula, and what y goes through before it is written.  Included by
+   lines.h once per type. */
+
+#ifndef HALF
+static void NAME(channel_coefficients)(ptrdiff_t n, const double *mean, const double *var, double eps,
+                                       const void *weight, const void *bias, void *highs, void *scales,
+                                       void *shifts) {
+    const R *restrict w = weight, *restrict b = bias;
+    R *restrict high = highs, *restrict scale = scales, *restrict shift = shifts;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        const R h = (R) mean[i];
+        const double rstd = 1 / sqrt(var[i] + eps), s = w ? rstd * w[i] : rstd, low = mean[i] - h;
+        high[i] = h;
+        scale[i] = (R) s;
+        /* Inf has no low part, and none at all is not to meet an infinite scale. */
+        shift[i] = (R) ((b ? (double) b[i] : 0.0) - (low == low && low != 0 ? low * s : 0.0));
+    }
+}
+#endif
+
+/* The formula. */
+#define CENTRED_AND_SCALED(x, h, s, c) (((x) - (h)) * (s) + (c))
+#define ALONG(x, h, s, c, w, b) (CENTRED_AND_SCALED(x, h, s, c) * (w) + (b))
+
+ALWAYS VEC NAME(finished)(VEC v, const X *y, int part, const int finish, ptrdiff_t residual) {
+    if (finish & ADDED) {
+        const X *p = (const X *) ((const char *) y + residual);
+        v += part ? NAME(take_part)(p, part) : NAME(take)(p);
+    }
+    return finish & CUT ? ACTIVATION(relu)(v) : v;
+}
+
+/* Writes the vector v, or the first `part` values of it if not 0, to y. */
+ALWAYS void NAME(finish)(X *y, VEC v, int part, const int streamed, const int finish, ptrdiff_t residual) {
+    v = NAME(finished)(v, y, part, finish, residual);
+    if (part)
+        NAME(put_part)(y, v, part);
+    else
+        NAME(put)(y, v, streamed);
+}
+
+ALWAYS void NAME(fetch)(const X *x, const X *y, const int vectors, ptrdiff_t ahead, const int streamed,
+                        const int finish, ptrdiff_t residual) {
+    for (ptrdiff_t byte = ahead; byte < ahead + vectors * WIDTH * (int) sizeof(X); byte += 64) {
+        __builtin_prefetch((const char *) x + byte, 0);
+        if (finish & ADDED)
+            __builtin_prefetch((const char *) y + residual + byte, 0);
+        if (!streamed)
+            __builtin_prefetch((const char *) y + byte, 1);
+    }
+}
+
+/* Calls `f` with constants in the place of a line's traffic. */
+#define WITH_FINISH(f, streams, t, finish, ...)                                                                       \
+    if (streams)                                                                                                      \
+        f(__VA_ARGS__, (t)->ahead, 1, finish, (t)->residual);                                                           \
+    else                                                                                                              \
+        f(__VA_ARGS__, (t)->ahead, 0, finish, (t)->residual)
+
+#define WITH_TRAFFIC(f, y, pitch, t, ...)                                                                             \
+    const int streams =                                                                                               \
+        (t)->streamed && ((size_t) (y) | (size_t) (pitch) * sizeof(X)) % (WIDTH * sizeof(X)) == 0;                     \
+    if ((t)->added && (t)->activation) {                                                                                \
+        WITH_FINISH(f, streams, t, ADDED | CUT, __VA_ARGS__);                                                         \
+    } else if ((t)->added) {                                                                                           \
+        WITH_FINISH(f, streams, t, ADDED, __VA_ARGS__);                                                               \
+    } else if ((t)->activation) {                                                                                      \
+        WITH_FINISH(f, streams, t, CUT, __VA_ARGS__);                                                                 \
+    } else if (streams || (t)->ahead) {                                                                                \
+        WITH_FINISH(f, streams, t, PLAIN, __VA_ARGS__);                                                               \
+    } else                                                                                                            \
+        f(__VA_ARGS__, 0, 0, PLAIN, 0)
+
+ALWAYS VEC NAME(coefficient)(const R *p, ptrdiff_t i, ptrdiff_t step, int part) {
+    if (!step)
+        return *p - (VEC){0};
+    return part ? NAME(load_part)(p + i, part) : NAME(load)(p + i);
+}
+
+/* One line, with an activation of tens of operations; coefficients `step` apart (0 or 1), weight and bias `along`, or
+   NULL. */
+static void NAME(apply_activated)(const X *x, X *y, ptrdiff_t n, const R *high, const R *scale, const R *shift,
+                                  ptrdiff_t step, const R *weight, const R *bias, ptrdiff_t along, const Traffic *t) {
+    const int streams = t->streamed && (size_t) y % (WIDTH * sizeof(X)) == 0;
+#define EACH(kind, f)                                                                                                 \
+    case kind:                                                                                                        \
+        for (ptrdiff_t i = 0; i < n; i += WIDTH) {                                                                    \
+            const int part = n - i < WIDTH ? (int) (n - i) : 0;                                                       \
+            const VEC v = part ? NAME(take_part)(x + i, part) : NAME(take)(x + i);                                    \
+            VEC z = CENTRED_AND_SCALED(v, NAME(coefficient)(high, i, step, part),                                     \
+                                       NAME(coefficient)(scale, i, step, part),                                       \
+                                       NAME(coefficient)(shift, i, step, part));                                      \
+            if (weight)                                                                                               \
+                z = z * NAME(coefficient)(weight, i, along, part) + NAME(coefficient)(bias, i, along, part);          \
+            if (t->ahead)                                                                                              \
+                NAME(fetch)(x + i, y + i, 1, t->ahead, streams, t->added, t->residual);                                  \
+            z = ACTIVATION(f)(NAME(finished)(z, y + i, part, t->added, t->residual));                                   \
+            if (part)                                                                                                 \
+                NAME(put_part)(y + i, z, part);                                                                       \
+            else if (streams)                                                                                         \
+                NAME(put)(y + i, z, 1);                                                                               \
+            else                                                                                                      \
+                NAME(put)(y + i, z, 0);                                                                               \
+        }                                                                                                             \
+        break;
+    switch (t->activation) {
+        EACH(RELU6, relu6)
+        EACH(LEAKY_RELU, leaky_relu)
+        EACH(SILU, silu)
+        EACH(GELU, gelu)
+        EACH(GELU_TANH, gelu_tanh)
+        EACH(HARDSWISH, hardswish)
+        EACH(HARDSIGMOID, hardsigmoid)
+        EACH(SIGMOID, sigmoid)
+        EACH(TANH, tanh)
+    }
+#undef EACH
+}
+
+ALWAYS void NAME(constant_lines)(const X *x, X *y, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t x_pitch, ptrdiff_t y_pitch,
+                                 const R *high, const R *scale, const R *shift, int step, const ptrdiff_t ahead,
+                                 const int streamed, const int finish, const ptrdiff_t residual) {
+    for (ptrdiff_t row = 0; row < rows; row++, x += x_pitch, y += y_pitch, high += step, scale += step, shift += step) {
+        const R h = *high, s = *scale, b = *shift;
+        ptrdiff_t i = 0;
+        for (; i + LANES <= n; i += LANES) {
+            if (ahead)
+                NAME(fetch)(x + i, y + i, UNROLLED, ahead, streamed, finish, residual);
+#pragma GCC unroll 4
+            for (int v = 0; v < UNROLLED; v++)
+                NAME(finish)(y + i + v * WIDTH, CENTRED_AND_SCALED(NAME(take)(x + i + v * WIDTH), h, s, b), 0,
+                             streamed, finish, residual);
+        }
+        if (ahead && i < n)
+            NAME(fetch)(x + i, y + i, UNROLLED, ahead, streamed, finish, residual);
+        for (; i + WIDTH <= n; i += WIDTH)
+            NAME(finish)(y + i, CENTRED_AND_SCALED(NAME(take)(x + i), h, s, b), 0, streamed, finish, residual);
+        if (i < n)
+            NAME(finish)(y + i, CENTRED_AND_SCALED(NAME(take_part)(x + i, (int) (n - i)), h, s, b), (int) (n - i),
+                         streamed, finish, residual);
+    }
+}
+
+static void NAME(apply_constant)(const void *source, void *target, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t x_pitch,
+                                 ptrdiff_t y_pitch, const void *high, const void *scale, const void *shift, int step,
+                                 const Traffic *t) {
+    const X *x = source;
+    X *y = target;
+    const R *h = high, *s = scale, *c = shift;
+    if (t->activation > RELU) {
+        for (ptrdiff_t row = 0; row < rows; row++)
+            NAME(apply_activated)(x + row * x_pitch, y + row * y_pitch, n, h + row * step, s + row * step,
+                                  c + row * step, 0, NULL, NULL, 0, t);
+        return;
+    }
+    WITH_TRAFFIC(NAME(constant_lines), y, rows > 1 ? y_pitch : 0, t, x, y, n, rows, x_pitch, y_pitch, h, s, c, step);
+}
+
+/* `lines` lines, a constant: they share what is loaded of weight and bias. */
+ALWAYS void NAME(lines_along)(const X *x, X *y, ptrdiff_t n, const int lines, ptrdiff_t x_pitch, ptrdiff_t y_pitch,
+                              const R *h, const R *s, const R *c, const R *weight, const R *bias, const ptrdiff_t ahead,
+                              const int streamed, const int finish, const ptrdiff_t residual) {
+    ptrdiff_t i = 0;
+    for (; i + WIDTH <= n; i += WIDTH) {
+        const VEC w = NAME(load)(weight + i), b = NAME(load)(bias + i);
+#pragma GCC unroll 4
+        for (int r = 0; r < lines; r++) {
+            const X *p = x + r * x_pitch + i;
+            X *o = y + r * y_pitch + i;
+            if (ahead)
+                NAME(fetch)(p, o, 1, ahead, streamed, finish, residual);
+            NAME(finish)(o, ALONG(NAME(take)(p), h[r], s[r], c[r], w, b), 0, streamed, finish, residual);
+        }
+    }
+    if (i < n) {
+        const int rest = (int) (n - i);
+        const VEC w = NAME(load_part)(weight + i, rest), b = NAME(load_part)(bias + i, rest);
+        for (int r = 0; r < lines; r++)
+            NAME(finish)(y + r * y_pitch + i,
+                         ALONG(NAME(take_part)(x + r * x_pitch + i, rest), h[r], s[r], c[r], w, b), rest, streamed,
+                         finish, residual);
+    }
+}
+
+ALWAYS void NAME(rows_along)(const X *x, X *y, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t x_pitch, ptrdiff_t y_pitch,
+                             const R *high, const R *scale, const R *shift, const R *weight, const R *bias,
+                             const ptrdiff_t ahead, const int streamed, const int finish, const ptrdiff_t residual) {
+    ptrdiff_t row = 0;
+    for (; !ahead && row + 4 <= rows; row += 4)
+        NAME(lines_along)(x + row * x_pitch, y + row * y_pitch, n, 4, x_pitch, y_pitch, high + row, scale + row,
+                          shift + row, weight, bias, ahead, streamed, finish, residual);
+    for (; row < rows; row++)
+        NAME(lines_along)(x + row * x_pitch, y + row * y_pitch, n, 1, x_pitch, y_pitch, high + row, scale + row,
+                          shift + row, weight, bias, ahead, streamed, finish, residual);
+}
+
+static void NAME(apply_along)(const void *source, void *target, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t x_pitch,
+                              ptrdiff_t y_pitch, const void *high, const void *scale, const void *shift,
+                              const void *weight, const void *bias, const Traffic *t) {
+    const X *x = source;
+    X *y = target;
+    const R *h = high, *s = scale, *c = shift, *w = weight, *b = bias;
+    if (t->activation > RELU) {
+        for (ptrdiff_t row = 0; row < rows; row++)
+            NAME(apply_activated)(x + row * x_pitch, y + row * y_pitch, n, h + row, s + row, c + row, 0, w, b, 1, t);
+        return;
+    }
+    WITH_TRAFFIC(NAME(rows_along), y, rows > 1 ? y_pitch : 0, t, x, y, n, rows, x_pitch, y_pitch, h, s, c, w, b);
+}
+
+/* A tile of `vectors` vectors (a constant; the one is of `part` values if not 0) down the lines: its coefficients stay
+   in registers. */
+ALWAYS void NAME(tile_columns)(const X *x, X *y, ptrdiff_t rows, ptrdiff_t x_pitch, ptrdiff_t y_pitch,
+                               const int vectors, int part, const R *high, const R *scale, const R *shift,
+                               const ptrdiff_t ahead, const int streamed, const int finish, const ptrdiff_t residual) {
+    VEC h[UNROLLED], s[UNROLLED], b[UNROLLED];
+    for (int v = 0; v < vectors; v++) {
+        h[v] = part ? NAME(load_part)(high, part) : NAME(load)(high + v * WIDTH);
+        s[v] = part ? NAME(load_part)(scale, part) : NAME(load)(scale + v * WIDTH);
+        b[v] = part ? NAME(load_part)(shift, part) : NAME(load)(shift + v * WIDTH);
+    }
+    for (ptrdiff_t row = 0; row < rows; row++, x += x_pitch, y += y_pitch) {
+        if (ahead)
+            NAME(fetch)(x, y, vectors, ahead, streamed, finish, residual);
+        for (int v = 0; v < vectors; v++) {
+            const VEC z = part ? NAME(take_part)(x, part) : NAME(take)(x + v * WIDTH);
+            NAME(finish)(y + v * WIDTH, CENTRED_AND_SCALED(z, h[v], s[v], b[v]), part, streamed, finish, residual);
+        }
+    }
+}
+
+ALWAYS void NAME(rows_columns)(const X *x, X *y, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t x_pitch, ptrdiff_t y_pitch,
+                               const R *high, const R *scale, const R *shift, const ptrdiff_t ahead,
+                               const int streamed, const int finish, const ptrdiff_t residual) {
+    const ptrdiff_t chunk = n <= LANES ? rows : ahead ? 1 : TILE_ROWS;
+#define TILE(vectors, part, streamed)                                                                                 \
+    NAME(tile_columns)(x + i, y + i, tall, x_pitch, y_pitch, vectors, part, high + i, scale + i, shift + i, ahead,    \
+                       streamed, finish, residual)
+    for (ptrdiff_t row = 0; row < rows; row += chunk, x += chunk * x_pitch, y += chunk * y_pitch) {
+        const ptrdiff_t tall = rows - row < chunk ? rows - row : chunk;
+        ptrdiff_t i = 0;
+        for (; i + LANES <= n; i += LANES)
+            TILE(UNROLLED, 0, streamed);
+        for (; i + WIDTH <= n; i += WIDTH)
+            TILE(1, 0, streamed);
+        if (i < n)
+            TILE(1, (int) (n - i), 0);
+    }
+#undef TILE
+}
+
+static void NAME(apply_columns)(const void *source, void *target, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t x_pitch,
+                                ptrdiff_t y_pitch, const void *high, const void *scale, const void *shift,
+                                const Traffic *t) {
+    const X *x = source;
+    X *y = target;
+    const R *h = high, *s = scale, *c = shift;
+    if (t->activation > RELU) {
+        for (ptrdiff_t row = 0; row < rows; row++)
+            NAME(apply_activated)(x + row * x_pitch, y + row * y_pitch, n, h, s, c, 1, NULL, NULL, 0, t);
+        return;
+    }
+    WITH_TRAFFIC(NAME(rows_columns), y, rows > 1 ? y_pitch : 0, t, x, y, n, rows, x_pitch, y_pitch, h, s, c);
+}
+
+/* One vector down the lines; `matrix` as in Lines. */
+ALWAYS void NAME(vector_along)(const X *x, X *y, ptrdiff_t rows, ptrdiff_t x_pitch, ptrdiff_t y_pitch, int part,
+                               const R *high, const R *scale, const R *shift, const R *weight, const R *bias,
+                               ptrdiff_t matrix, const int finish, const ptrdiff_t residual) {
+    const VEC h = part ? NAME(load_part)(high, part) : NAME(load)(high);
+    const VEC s = part ? NAME(load_part)(scale, part) : NAME(load)(scale);
+    const VEC c = part ? NAME(load_part)(shift, part) : NAME(load)(shift);
+    for (ptrdiff_t row = 0; row < rows; row++, x += x_pitch, y += y_pitch) {
+        const VEC v = part ? NAME(take_part)(x, part) : NAME(take)(x);
+        VEC z;
+        if (!matrix)
+            z = ALONG(v, h, s, c, weight[row], bias[row]);
+        else if (part)
+            z = ALONG(v, h, s, c, NAME(load_part)(weight + row * matrix, part),
+                      NAME(load_part)(bias + row * matrix, part));
+        else
+            z = ALONG(v, h, s, c, NAME(load)(weight + row * matrix), NAME(load)(bias + row * matrix));
+        NAME(finish)(y, z, part, 0, finish, residual);
+    }
+}
+
+static void NAME(apply_columns_along)(const void *source, void *target, ptrdiff_t n, ptrdiff_t rows,
+                                      ptrdiff_t x_pitch, ptrdiff_t y_pitch, const void *high, const void *scale,
+                                      const void *shift, const void *weight, const void *bias, ptrdiff_t matrix,
+                                      const Traffic *t) {
+    const X *x = source;
+    const R *h = high, *s = scale, *c = shift, *w = weight, *b = bias;
+    X *y = target;
+    if (t->activation > RELU) {
+        for (ptrdiff_t row = 0; row < rows; row++)
+            NAME(apply_activated)(x + row * x_pitch, y + row * y_pitch, n, h, s, c, 1,
+                                  w + row * (matrix ? matrix : 1), b + row * (matrix ? matrix : 1), matrix != 0, t);
+        return;
+    }
+    for (ptrdiff_t i = 0; i < n; i += WIDTH) {
+        const R *wi = matrix ? w + i : w, *bi = matrix ? b + i : b;
+        const int part = n - i < WIDTH ? (int) (n - i) : 0;
+#define VECTOR(part, finish)                                                                                          \
+    NAME(vector_along)(x + i, y + i, rows, x_pitch, y_pitch, part, h + i, s + i, c + i, wi, bi, matrix, finish,       \
+                       t->residual)
+        if (t->added || t->activation)
+            VECTOR(part, (t->added ? ADDED : PLAIN) | (t->activation ? CUT : PLAIN));
+        else if (part)
+            VECTOR(part, PLAIN);
+        else
+            VECTOR(0, PLAIN);
+#undef VECTOR
+    }
+}
+
+/* Values as they are in memory to what is computed in, and back. */
+static void NAME(widen)(const void *source, void *target, ptrdiff_t n) {
+    const X *x = source;
+    R *y = target;
+    ptrdiff_t i = 0;
+    for (; i + WIDTH <= n; i += WIDTH)
+        NAME(store)(y + i, NAME(take)(x + i));
+    if (i < n)
+        NAME(store_part)(y + i, NAME(take_part)(x + i, (int) (n - i)), (int) (n - i));
+}
+
+static void NAME(narrow)(const void *source, void *target, ptrdiff_t n, int streamed) {
+    const R *x = source;
+    X *y = target;
+    ptrdiff_t i = 0;
+    streamed = streamed && (size_t) y % (WIDTH * sizeof(X)) == 0;
+    for (; streamed && i + WIDTH <= n; i += WIDTH)
+        NAME(put)(y + i, NAME(load)(x + i), 1);
+    for (; i + WIDTH <= n; i += WIDTH)
+        NAME(put)(y + i, NAME(load)(x + i), 0);
+    if (i < n)
+        NAME(put_part)(y + i, NAME(load_part)(x + i, (int) (n - i)), (int) (n - i));
+}
+
+static void NAME(add)(const void *source, const void *addends, void *totals, void *sums, ptrdiff_t n, int streamed) {
+    const X *x = source, *addend = addends;
+    X *total = totals;
+    R *sum = sums;
+    ptrdiff_t i = 0;
+    streamed = streamed && (size_t) total % (WIDTH * sizeof(X)) == 0;
+#define ADD(streamed)                                                                                                 \
+    for (; i + WIDTH <= n; i += WIDTH) {                                                                              \
+        const VEC v = NAME(take)(x + i) + NAME(take)(addend + i);                                                     \
+        NAME(put)(total + i, v, streamed);                                                                            \
+        if (sums != totals)                                                                                           \
+            NAME(store)(sum + i, v);                                                                                  \
+    }
+    if (streamed)
+        ADD(1)
+    else
+        ADD(0)
+    if (i < n) {
+        const int part = (int) (n - i);
+        const VEC v = NAME(take_part)(x + i, part) + NAME(take_part)(addend + i, part);
+        NAME(put_part)(total + i, v, part);
+        NAME(store_part)(sum + i, v, part);
+    }
+#undef ADD
+}

@@ -1,0 +1,327 @@
+# Forward by columns: a line runs across the channels.
+# Included by _kernels.pyx, whose header says how and why.
+
+cdef struct Strip:
+    # Moments of the columns of a strip, then mean and variance of its channels, and their coefficients.
+    double* means
+    double* m2s
+    char* high
+    char* scale
+    char* shift
+
+
+cdef inline size_t strip_bytes(const Job* job) noexcept nogil:
+    cdef Py_ssize_t columns = job.strip * job.fold
+    return <size_t> ceil_div(
+        columns * (2 * job.parts * sizeof(double) + 3 * job.lines.computed), 64) * 64
+
+
+cdef void allocate_strips(Job* job, Py_ssize_t threads) noexcept nogil:
+    """Room for a strip of each thread, before the first one writes: y may be x, which is to stay whole on failure."""
+    job.means = <double*> malloc(threads * strip_bytes(job))
+    job.failed |= job.means == NULL
+
+
+cdef inline Strip strip_of(const Job* job, int thread) noexcept nogil:
+    cdef Py_ssize_t columns = job.strip * job.fold, bytes = columns * job.lines.computed
+    cdef Strip strip
+    strip.means = <double*> (<char*> job.means + thread * strip_bytes(job))
+    strip.m2s = strip.means + job.parts * columns
+    strip.high = <char*> (strip.m2s + job.parts * columns)
+    strip.scale, strip.shift = strip.high + bytes, strip.high + 2 * bytes
+    return strip
+
+
+cdef void finish_strip(
+    const Job* job, Strip* strip, Py_ssize_t sample, Py_ssize_t column, Py_ssize_t columns
+) noexcept nogil:
+    """From the moments of all parts to the coefficients of the columns."""
+    cdef const Norm* n = &job.n
+    cdef Py_ssize_t lines = job.tall // job.fold, left = job.tall % job.fold * job.wide
+    cdef Py_ssize_t channel = column // job.width, channels = columns // job.width, c, g
+    cdef const char* x = x_at(job, sample * n.x.sample)
+    cdef double packed[MOST_LANES]
+    merge_columns(strip.means, strip.m2s, columns * job.fold, job.parts, job.part_lines, lines)
+    if left:  # lines that no fold takes: one more in the first columns
+        pack_rest(job, <char*> packed, x, left)
+        job.lines.column_moments(packed, left, 1, left, 0, job.rule, <double> lines, strip.means, strip.m2s)
+    channels_of(job, columns, strip.means, strip.m2s, left)
+    coefficients_of(job, sample, channel, channels, strip.means, strip.m2s, strip.high, strip.scale, strip.shift)
+    if n.mean != NULL:
+        for g in range(channels // job.member):
+            c = sample * n.groups + channel // job.member + g
+            n.mean[c], n.var[c] = strip.means[g * job.member], strip.m2s[g * job.member]
+    spread(strip, channels, job.width, job.lines.computed)
+
+
+cdef inline void spread(Strip* strip, Py_ssize_t channels, Py_ssize_t width, int size) noexcept nogil:
+    """Coefficients of channels become those of their `width` columns each."""
+    if width > 1:
+        widen(strip.high, strip.high, channels, width, size)
+        widen(strip.scale, strip.scale, channels, width, size)
+        widen(strip.shift, strip.shift, channels, width, size)
+
+
+cdef void pack_rest(const Job* job, char* target, const char* x, Py_ssize_t left) noexcept nogil:
+    """target = the first `left` values of the lines that no fold takes."""
+    cdef Py_ssize_t i, c, at
+    for i in range(left):
+        c = i % job.wide
+        at = (offset_in(job.line_axes, 3, job.tall // job.fold * job.fold + i // job.wide, False)
+              + c // job.width * job.n.x.channel)
+        if job.width > 1:
+            at += offset_in(job.run, 3, c % job.width, False)
+        copy(target + i * job.lines.size, 1, x + at * job.lines.size, 1, 1, job.lines.size)
+
+
+cdef void apply_columns(
+    const Job* job, Py_ssize_t sample, Py_ssize_t line, Py_ssize_t stop, Py_ssize_t column, Py_ssize_t columns,
+    const char* high, const char* scale, const char* shift,
+) noexcept nogil:
+    """The lines line..stop of one sample in `columns` columns, whose coefficients are given."""
+    cdef double packed_values[BESIDE + MOST_BLOCK]
+    cdef double repeated[3 * FOLDED]
+    cdef char* packed = <char*> packed_values
+    cdef const Norm* n = &job.n
+    cdef const Axis* inner = &job.line_axes[2]
+    cdef int size = job.lines.size, computed = job.lines.computed
+    cdef Py_ssize_t x_line, y_line, at, many, i, some, fold = 1, x_column, y_column, x_pitch, y_pitch
+    cdef const char* x = x_at(job, sample * n.x.sample)
+    cdef char* y = y_at(job, sample * n.y.sample)
+    cdef const char* w
+    cdef const char* b
+    cdef bint unit = columns == 1
+    if job.width > 1:
+        unit = even_pitch(job.run, 3, False) == 1 and even_pitch(job.run, 3, True) == 1 and (
+            n.channels == 1 or n.x.channel == job.width and n.y.channel == job.width)
+        x_column = y_column = 1
+    else:
+        x_column, y_column = n.x.channel, n.y.channel
+        unit = unit or x_column == 1 and y_column == 1
+    if job.width > 1 and not unit:
+        apply_uneven(job, sample, line, stop, column, columns, high, scale, shift)
+        return
+    if not n.along and job.width == 1 and columns == job.wide and columns < job.lines.lanes and not (
+            unit and even_pitch(job.line_axes, 3, False) == columns and even_pitch(job.line_axes, 3, True) == columns):
+        apply_packed(job, sample, line, stop, high, scale, shift)
+        return
+    x_pitch, y_pitch = even_pitch(job.line_axes, 3, False), even_pitch(job.line_axes, 3, True)
+    if unit and not n.along and column == 0 and columns == job.wide and x_pitch == columns and y_pitch == columns:
+        while columns * fold % job.lines.lanes and 2 * fold * columns <= FOLDED and 4 * fold <= stop - line:
+            fold *= 2
+        if fold > 1:  # short lines follow each other: many are walked as one
+            for i in range(fold):
+                at = columns * computed
+                memcpy(<char*> repeated + i * at, high, at)
+                memcpy(<char*> &repeated[FOLDED] + i * at, scale, at)
+                memcpy(<char*> &repeated[2 * FOLDED] + i * at, shift, at)
+            many = (stop - line) // fold
+            job.lines.apply_columns(
+                x + line * columns * size, y + line * columns * size, columns * fold, many, columns * fold,
+                columns * fold, repeated, &repeated[FOLDED], &repeated[2 * FOLDED], &job.traffic)
+            line += many * fold
+    while line < stop:
+        at = line % inner.length
+        many = min(inner.length - at, stop - line)
+        x_line = offset_in(job.line_axes, 2, line // inner.length, False) + at * inner.x + column * x_column
+        y_line = offset_in(job.line_axes, 2, line // inner.length, True) + at * inner.y + column * y_column
+        x_pitch, y_pitch = inner.x, inner.y
+        if many == 1 and inner.length == 1 and unit:  # (outer, middle) may lie evenly all the same
+            many = min(job.line_axes[1].length - line % job.line_axes[1].length, stop - line)
+            x_pitch, y_pitch = job.line_axes[1].x, job.line_axes[1].y
+            if job.line_axes[1].length == 1:
+                many = stop - line
+                x_pitch, y_pitch = job.line_axes[0].x, job.line_axes[0].y
+        w = <const char*> n.weight + line * computed
+        b = <const char*> n.bias + line * computed
+        if unit and n.along:
+            job.lines.apply_columns_along(
+                x + x_line * size, y + y_line * size, columns, many, x_pitch, y_pitch, high, scale, shift, w, b, 0,
+                &job.traffic)
+        elif unit:
+            job.lines.apply_columns(
+                x + x_line * size, y + y_line * size, columns, many, x_pitch, y_pitch, high, scale, shift,
+                &job.traffic)
+        else:
+            many = 1
+            i = 0
+            while i < columns:
+                some = min(<Py_ssize_t> job.lines.block, columns - i)
+                at = (y_line + i * y_column) * size
+                copy(packed, 1, x + (x_line + i * x_column) * size, x_column, some, size)
+                if job.packed.added:
+                    copy(beside(packed), 1, y + at + job.traffic.residual, y_column, some, size)
+                if n.along:
+                    job.lines.apply_columns_along(
+                        packed, packed, some, 1, 0, 0, high + i * computed, scale + i * computed, shift + i * computed,
+                        w, b, 0, &job.packed)
+                else:
+                    job.lines.apply_columns(
+                        packed, packed, some, 1, 0, 0, high + i * computed, scale + i * computed, shift + i * computed,
+                        &job.packed)
+                copy(y + at, y_column, packed, 1, some, size)
+                i += some
+        line += many
+
+
+cdef void apply_packed(
+    const Job* job, Py_ssize_t sample, Py_ssize_t line, Py_ssize_t stop, const char* high, const char* scale,
+    const char* shift,
+) noexcept nogil:
+    """`apply_columns` of short lines that don't follow each other: many become one."""
+    cdef double packed_values[BESIDE + MOST_BLOCK]
+    cdef double repeated[3 * FOLDED]
+    cdef char* packed = <char*> packed_values
+    cdef char* rest
+    cdef Axis axes[3]
+    cdef Axis columns = Axis(job.wide, job.n.x.channel, job.n.y.channel)
+    cdef int size = job.lines.size
+    cdef Py_ssize_t fold = FOLDED // job.wide, most = MOST_BLOCK // (fold * job.wide) * fold, lines, i, bytes, whole
+    cdef const char* x = x_at(job, sample * job.n.x.sample)
+    cdef char* y = y_at(job, sample * job.n.y.sample)
+    bytes = job.wide * job.lines.computed
+    for i in range(fold):
+        memcpy(<char*> repeated + i * bytes, high, bytes)
+        memcpy(<char*> &repeated[FOLDED] + i * bytes, scale, bytes)
+        memcpy(<char*> &repeated[2 * FOLDED] + i * bytes, shift, bytes)
+    axes[0], axes[1], axes[2] = job.line_axes[1], job.line_axes[2], columns
+    while line < stop:  # not beyond one index of the outermost axis: gather takes three
+        lines = job.line_axes[1].length * job.line_axes[2].length
+        i = line // lines
+        lines = min(most, stop - line, (i + 1) * lines - line)
+        line -= i * job.line_axes[1].length * job.line_axes[2].length
+        gather(packed, x + i * job.line_axes[0].x * size, axes, line * job.wide, lines * job.wide, size)
+        if job.packed.added:
+            gather_beside(job, packed, y + i * job.line_axes[0].y * size, axes, line * job.wide, lines * job.wide)
+        whole = lines // fold
+        job.lines.apply_columns(packed, packed, fold * job.wide, whole, fold * job.wide, fold * job.wide, repeated,
+                                &repeated[FOLDED], &repeated[2 * FOLDED], &job.packed)
+        if lines % fold:
+            rest = packed + whole * fold * job.wide * size
+            job.lines.apply_columns(rest, rest, lines % fold * job.wide, 1, 0, 0, repeated, &repeated[FOLDED],
+                                    &repeated[2 * FOLDED], &job.packed)
+        scatter(y + i * job.line_axes[0].y * size, packed, axes, line * job.wide, lines * job.wide, size)
+        line += i * job.line_axes[1].length * job.line_axes[2].length + lines
+
+
+cdef void apply_uneven(
+    const Job* job, Py_ssize_t sample, Py_ssize_t line, Py_ssize_t stop, Py_ssize_t column, Py_ssize_t columns,
+    const char* high, const char* scale, const char* shift,
+) noexcept nogil:
+    """`apply_columns` of runs that don't follow each other: run by run."""
+    cdef double packed_values[BESIDE + MOST_LANES]
+    cdef char* packed = <char*> packed_values
+    cdef const Norm* n = &job.n
+    cdef int size = job.lines.size, computed = job.lines.computed
+    cdef Py_ssize_t c, i, channel
+    cdef char* y
+    for i in range(line, stop):
+        c = 0
+        while c < columns:
+            channel = (column + c) // job.width
+            y = y_at(job, sample * n.y.sample + channel * n.y.channel + offset_in(job.line_axes, 3, i, True))
+            gather(packed, x_at(job, sample * n.x.sample + channel * n.x.channel
+                                + offset_in(job.line_axes, 3, i, False)), job.run, 0, job.width, size)
+            if job.packed.added:
+                gather_beside(job, packed, y, job.run, 0, job.width)
+            job.lines.apply_constant(packed, packed, job.width, 1, 0, 0, high + c * computed, scale + c * computed,
+                                     shift + c * computed, 0, &job.packed)
+            scatter(y, packed, job.run, 0, job.width, size)
+            c += job.width
+
+
+cdef void work_columns(void* context, int thread, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+    """Moments and apply of the strips start..stop, of all (sample, strip)."""
+    cdef Job* job = <Job*> context
+    cdef Strip strip = strip_of(job, thread)
+    cdef Py_ssize_t unit, sample, column, columns, part, lines = job.tall // job.fold, at
+    for unit in range(start, stop):
+        sample, column = unit // job.strips, unit % job.strips * job.strip
+        columns = min(job.strip, job.wide - column)
+        for part in range(job.parts):
+            at = part * columns * job.fold
+            columns_moments(job, x_at(job, sample * job.n.x.sample), part * job.part_lines,
+                            min((part + 1) * job.part_lines, lines), column, columns * job.fold, strip.means + at,
+                            strip.m2s + at)
+        finish_strip(job, &strip, sample, column, columns)
+        if job.n.y.data != NULL:
+            apply_backwards(job, sample, 0, job.tall, column, columns, strip.high, strip.scale, strip.shift)
+    end_stream()
+
+
+cdef void apply_backwards(
+    const Job* job, Py_ssize_t sample, Py_ssize_t line, Py_ssize_t stop, Py_ssize_t column, Py_ssize_t columns,
+    const char* high, const char* scale, const char* shift,
+) noexcept nogil:
+    """`apply_columns` from the last lines on: those were read last and are still in cache."""
+    cdef Py_ssize_t chunk = max(<Py_ssize_t> 1, PART // columns), first
+    while line < stop:
+        first = max(line, stop - chunk)
+        apply_columns(job, sample, first, stop, column, columns, high, scale, shift)
+        stop = first
+
+
+cdef struct Shared:
+    # One sample whose lines all threads share.
+    Job* job
+    Strip* strip
+    Py_ssize_t sample
+
+
+cdef void work_column_parts(void* context, int thread, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+    cdef Shared* shared = <Shared*> context
+    cdef Job* job = shared.job
+    cdef Py_ssize_t part, at, lines = job.tall // job.fold
+    for part in range(start, stop):
+        at = part * job.wide * job.fold
+        columns_moments(job, x_at(job, shared.sample * job.n.x.sample), part * job.part_lines,
+                        min((part + 1) * job.part_lines, lines), 0, job.wide * job.fold, shared.strip.means + at,
+                        shared.strip.m2s + at)
+
+
+cdef void work_apply_columns(void* context, int thread, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+    """The lines start..stop of all samples (of one, if `sample` is not negative)."""
+    cdef Shared* shared = <Shared*> context
+    cdef Job* job = shared.job
+    cdef Py_ssize_t sample, first
+    if shared.sample >= 0:
+        apply_backwards(job, shared.sample, start, stop, 0, job.wide, shared.strip.high, shared.strip.scale,
+                        shared.strip.shift)
+    else:
+        while start < stop:
+            sample = (stop - 1) // job.tall
+            first = max(start, sample * job.tall)
+            apply_backwards(job, sample, first - sample * job.tall, stop - sample * job.tall, 0, job.wide,
+                            shared.strip.high, shared.strip.scale, shared.strip.shift)
+            stop = first
+    end_stream()
+
+
+cdef void forward_columns(Job* job, int threads) noexcept nogil:
+    """A thread takes whole strips; where those are few and tall, all share the lines of each sample."""
+    cdef Py_ssize_t units = job.n.samples * job.strips, sample, whole = job.width * job.member
+    cdef Strip strip
+    cdef Shared shared
+    if threads > 1 and job.fold == 1 and units % threads and units < 4 * threads and (
+            job.strip >= 2 * NARROW and job.tall <= TALL_STRIP):
+        job.strip = min(ceil_div(max(ceil_div(job.wide, 2 * threads), <Py_ssize_t> NARROW), whole) * whole, job.wide)
+        job.strips = ceil_div(job.wide, job.strip)
+        units = job.n.samples * job.strips
+    if threads == 1 or units >= 4 * threads or units % threads == 0 or job.strips > 1:
+        allocate_strips(job, threads)
+        if not job.failed:
+            share(work_columns, job, units, threads)
+        return
+    allocate_strips(job, 1)
+    if job.failed:
+        return
+    strip = strip_of(job, 0)
+    shared.job, shared.strip = job, &strip
+    for sample in range(job.n.samples):
+        shared.sample = sample
+        share(work_column_parts, &shared, job.parts, threads)
+        finish_strip(job, &strip, sample, 0, job.wide)
+        if job.n.y.data != NULL:
+            share(work_apply_columns, &shared, job.tall, threads)
+
+

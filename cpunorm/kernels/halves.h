@@ -1,0 +1,56 @@
+/* float16 and bfloat16 to float32 and back, a register at a time: exact one way, to nearest even the other. */
+
+#define HALF_WIDTH (VECTOR_BYTES / 4)
+typedef float HalfFloats __attribute__((vector_size(VECTOR_BYTES)));
+typedef uint32_t HalfBits __attribute__((vector_size(VECTOR_BYTES)));
+typedef uint16_t Halves __attribute__((vector_size(VECTOR_BYTES / 2)));
+
+#define CHOOSE(mask, a, b) (((HalfBits) (mask) & (a)) | (~(HalfBits) (mask) & (b)))
+
+#if VECTOR_BYTES == 64
+ALWAYS HalfBits zero_extended(Halves h) { return (HalfBits) _mm512_cvtepu16_epi32((__m256i) h); }
+ALWAYS Halves truncated(HalfBits u) { return (Halves) _mm512_cvtepi32_epi16((__m512i) u); }
+#define STREAM_HALVES(p, h) _mm256_stream_si256((__m256i *) (p), (__m256i) (h))
+#elif VECTOR_BYTES == 32
+ALWAYS HalfBits zero_extended(Halves h) { return (HalfBits) _mm256_cvtepu16_epi32((__m128i) h); }
+ALWAYS Halves truncated(HalfBits u) {  /* no value is above 65535 */
+    return (Halves) _mm_packus_epi32(_mm256_castsi256_si128((__m256i) u), _mm256_extracti128_si256((__m256i) u, 1));
+}
+#define STREAM_HALVES(p, h) _mm_stream_si128((__m128i *) (p), (__m128i) (h))
+#else
+ALWAYS HalfBits zero_extended(Halves h) { return __builtin_convertvector(h, HalfBits); }
+ALWAYS Halves truncated(HalfBits u) { return __builtin_convertvector(u, Halves); }
+#define STREAM_HALVES(p, h) (*(Halves *) (p) = (h))
+#endif
+
+ALWAYS HalfFloats widened_bfloat(Halves h) { return (HalfFloats) (zero_extended(h) << 16); }
+ALWAYS Halves narrowed_bfloat(HalfFloats v) {
+    const HalfBits u = (HalfBits) v, rounded = u + 0x7fff + ((u >> 16) & 1);
+    return truncated(CHOOSE(v != v, u | 0x400000, rounded) >> 16);
+}
+
+/* Without instructions of the level: exponents are moved by a multiplication, subnormal numbers by an addition, whose own
+   rounding is that to nearest even. */
+#if VECTOR_BYTES == 64
+ALWAYS HalfFloats widened_half(Halves h) { return (HalfFloats) _mm512_cvtph_ps((__m256i) h); }
+ALWAYS Halves narrowed_half(HalfFloats v) { return (Halves) _mm512_cvtps_ph((__m512) v, _MM_FROUND_TO_NEAREST_INT); }
+#elif VECTOR_BYTES == 32
+ALWAYS HalfFloats widened_half(Halves h) { return (HalfFloats) _mm256_cvtph_ps((__m128i) h); }
+ALWAYS Halves narrowed_half(HalfFloats v) { return (Halves) _mm256_cvtps_ph((__m256) v, _MM_FROUND_TO_NEAREST_INT); }
+#else
+ALWAYS HalfFloats widened_half(Halves h) {
+    const HalfBits u = zero_extended(h), magnitude = (u & 0x7fff) << 13;
+    const HalfFloats v = (HalfFloats) magnitude * 0x1p112f;
+    const HalfBits special = (HalfBits) (magnitude >= 0x7c00u << 13) & 0x7f800000;
+    return (HalfFloats) ((HalfBits) v | special | (u & 0x8000) << 16);
+}
+ALWAYS Halves narrowed_half(HalfFloats v) {
+    const HalfBits u = (HalfBits) v, magnitude = u & 0x7fffffff, sign = (u & 0x80000000) >> 16;
+    const HalfBits normal = (magnitude + 0xc8000fff + ((magnitude >> 13) & 1)) >> 13;
+    const HalfBits subnormal = (HalfBits) ((HalfFloats) magnitude + 0.5f) - 0x3f000000;
+    const HalfBits special = CHOOSE(magnitude > 0x7f800000, 0x7e00 | ((magnitude >> 13) & 0x3ff), (HalfBits) {} + 0x7c00);
+    const HalfBits finite = CHOOSE(magnitude < 0x38800000, subnormal, normal);
+    return truncated(CHOOSE(magnitude >= 0x47800000, special, finite) | sign);
+}
+#endif
+#undef CHOOSE

@@ -1,0 +1,143 @@
+# Forward by lanes: domains of so few values that each takes a lane; a tile of them is packed into L1, turned.
+# Included by _kernels.pyx, whose header says how and why.
+
+cdef struct Turn:
+    # A tile of `window` domains, whose values lie at these offsets from their first.
+    Job* job
+    Py_ssize_t window
+    bint within  # windows lie within samples, all samples of one window before the next; else over all domains
+    Py_ssize_t x[LANE_VALUES]
+    Py_ssize_t y[LANE_VALUES]
+    Py_ssize_t in_order[LANE_VALUES]
+
+
+cdef inline void turn_of(
+    unit* target, const unit* source, Py_ssize_t stride, Py_ssize_t lanes, const Py_ssize_t* offsets, int values,
+    bint back,
+) noexcept nogil:
+    cdef Py_ssize_t lane
+    cdef int v
+    if back:
+        for lane in range(lanes):
+            for v in range(values):
+                target[lane * stride + offsets[v]] = source[v * MOST_LANES + lane]
+    else:
+        for v in range(values):
+            for lane in range(lanes):
+                target[v * MOST_LANES + lane] = source[lane * stride + offsets[v]]
+
+
+cdef inline void turn(
+    char* target, const char* source, Py_ssize_t stride, Py_ssize_t lanes, const Py_ssize_t* offsets, int values,
+    int size, bint back,
+) noexcept nogil:
+    """target (values, lanes) = source, domains `stride` apart; `back`: source (values, lanes) to such a target."""
+    if size == 4:
+        turn_of(<uint32_t*> target, <const uint32_t*> source, stride, lanes, offsets, values, back)
+    elif size == 2:
+        turn_of(<uint16_t*> target, <const uint16_t*> source, stride, lanes, offsets, values, back)
+    else:
+        turn_of(<uint64_t*> target, <const uint64_t*> source, stride, lanes, offsets, values, back)
+
+
+cdef void work_lanes(void* context, int thread, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+    """The windows start..stop."""
+    cdef const Turn* t = <const Turn*> context
+    cdef const Job* job = t.job
+    cdef const Norm* n = &job.n
+    cdef int size = job.lines.size, computed = job.lines.computed, values = <int> job.positions
+    cdef double tile_values[BESIDE + LANE_VALUES * MOST_LANES]
+    cdef char* tile = <char*> tile_values
+    cdef char* y
+    cdef double matrix[2 * LANE_VALUES * MOST_LANES]
+    cdef double mean[MOST_LANES]
+    cdef double m2[MOST_LANES]
+    cdef double coefficients[3 * MOST_LANES]
+    cdef char* high = <char*> coefficients
+    cdef char* scale = <char*> &coefficients[MOST_LANES]
+    cdef char* shift = <char*> &coefficients[2 * MOST_LANES]
+    cdef char* weights = <char*> matrix
+    cdef char* biases = <char*> &matrix[LANE_VALUES * MOST_LANES]
+    cdef Py_ssize_t unit, first, count, sample, group, lane, some, known = -1, at
+    for unit in range(start, stop):
+        if t.within:
+            sample, group = unit % n.samples, unit // n.samples * t.window
+            count = min(t.window, n.groups - group)
+            first = sample * n.groups + group
+        else:
+            first = unit * t.window
+            count = min(t.window, n.samples * n.groups - first)
+        if job.along_step and known != first % n.groups:
+            known = first % n.groups
+            lane = 0
+            while lane < count or lane < t.window and not t.within:
+                group = (known + lane) % n.groups
+                some = min(n.groups - group, t.window - lane)
+                at = group * job.along_step * computed
+                turn(weights + lane * computed, <const char*> n.weight + at, job.along_step, some, t.in_order, values,
+                     computed, False)
+                turn(biases + lane * computed, <const char*> n.bias + at, job.along_step, some, t.in_order, values,
+                     computed, False)
+                lane += some
+        lane = 0
+        while lane < count:
+            sample, group = (first + lane) // n.groups, (first + lane) % n.groups
+            some = min(n.groups - group, count - lane)
+            turn(tile + lane * size, x_at(job, sample * n.x.sample + group * n.x.channel), n.x.channel, some, t.x,
+                 values, size, False)
+            if job.packed.added:
+                y = y_at(job, sample * n.y.sample + group * n.y.channel) + job.traffic.residual
+                turn(beside(tile) + lane * size, y, n.y.channel, some, t.y, values, size, False)
+            lane += some
+        job.lines.column_moments(tile, MOST_LANES, values, count, 0, job.rule, 0, mean, m2)
+        for lane in range(count):
+            m2[lane] = m2[lane] / values
+        lane = 0
+        while lane < count:
+            sample, group = (first + lane) // n.groups, (first + lane) % n.groups
+            some = min(n.groups - group, count - lane)
+            at = lane * computed
+            coefficients_of(job, sample, group, some, mean + lane, m2 + lane, high + at, scale + at, shift + at)
+            lane += some
+        if n.mean != NULL:
+            for lane in range(count):
+                n.mean[first + lane], n.var[first + lane] = mean[lane], m2[lane]
+        if n.y.data == NULL:
+            continue
+        if n.along:
+            job.lines.apply_columns_along(
+                tile, tile, count, values, MOST_LANES, MOST_LANES, high, scale, shift,
+                weights if job.along_step else n.weight, biases if job.along_step else n.bias,
+                MOST_LANES if job.along_step else 0, &job.packed)
+        else:
+            job.lines.apply_columns(tile, tile, count, values, MOST_LANES, MOST_LANES, high, scale, shift, &job.packed)
+        lane = 0
+        while lane < count:
+            sample, group = (first + lane) // n.groups, (first + lane) % n.groups
+            some = min(n.groups - group, count - lane)
+            turn(y_at(job, sample * n.y.sample + group * n.y.channel), tile + lane * size, n.y.channel, some, t.y,
+                 values, size, True)
+            lane += some
+
+
+cdef void forward_lanes(Job* job, int threads) noexcept nogil:
+    cdef Turn t
+    cdef Axis axes[5]
+    cdef Norm* n = &job.n
+    cdef Py_ssize_t v, lanes = MOST_LANES, units
+    t.job = job
+    axes[0], axes[1] = job.segments[0], job.segments[1]
+    axes[2], axes[3], axes[4] = job.run[0], job.run[1], job.run[2]
+    for v in range(job.positions):
+        t.x[v] = offset_in(axes, 5, v, False)
+        t.y[v] = offset_in(axes, 5, v, True)
+        t.in_order[v] = v
+    t.window, t.within = lanes, False
+    if n.along and job.along_step:
+        t.within = n.groups >= lanes
+        if not t.within:
+            t.window = lanes // n.groups * n.groups
+    units = n.samples * ceil_div(n.groups, t.window) if t.within else ceil_div(n.samples * n.groups, t.window)
+    share(work_lanes, &t, units, threads)
+
+

@@ -1,0 +1,298 @@
+# Forward by rows: a line is the inner positions of one channel.
+# Included by _kernels.pyx, whose header says how and why.
+
+cdef void apply_rows(
+    const Job* job, Py_ssize_t sample, Py_ssize_t outer, Py_ssize_t middle, Py_ssize_t start, Py_ssize_t length,
+    Py_ssize_t channel, Py_ssize_t channels, const char* high, const char* scale, const char* shift, const Traffic* traffic,
+) noexcept nogil:
+    """The `length` values from `start` on of the lines of `channels` channels, whose coefficients are given."""
+    cdef double packed_values[BESIDE + MOST_BLOCK]
+    cdef char* packed = <char*> packed_values
+    cdef const Norm* n = &job.n
+    cdef int size = job.lines.size, computed = job.lines.computed
+    cdef Py_ssize_t place = (outer * n.middle + middle) * n.inner + start, c, i, some, at
+    cdef Py_ssize_t weights = channel * job.along_step + place
+    cdef const char* x = x_at(job, sample * n.x.sample + outer * n.x.outer + middle * n.x.middle + start * n.x.inner
+                              + channel * n.x.channel)
+    cdef char* y = y_at(job, sample * n.y.sample + outer * n.y.outer + middle * n.y.middle + start * n.y.inner
+                        + channel * n.y.channel)
+    if (n.x.inner == 1 and n.y.inner == 1) or n.inner == 1:
+        if not n.along:
+            job.lines.apply_constant(
+                x, y, length, channels, n.x.channel, n.y.channel, high, scale, shift, 1, traffic)
+        elif job.along_step == 0:
+            job.lines.apply_along(
+                x, y, length, channels, n.x.channel, n.y.channel, high, scale, shift,
+                <const char*> n.weight + weights * computed, <const char*> n.bias + weights * computed, traffic)
+        else:
+            for c in range(channels):
+                at = (weights + c * job.along_step) * computed
+                job.lines.apply_along(
+                    x + c * n.x.channel * size, y + c * n.y.channel * size, length, 1, 0, 0,
+                    high + c * computed, scale + c * computed, shift + c * computed, <const char*> n.weight + at,
+                    <const char*> n.bias + at, traffic)
+        return
+    for c in range(channels):
+        i = 0
+        while i < length:
+            some = min(<Py_ssize_t> job.lines.block, length - i)
+            at = (c * n.y.channel + i * n.y.inner) * size
+            copy(packed, 1, x + (c * n.x.channel + i * n.x.inner) * size, n.x.inner, some, size)
+            if traffic.added:
+                copy(beside(packed), 1, y + at + traffic.residual, n.y.inner, some, size)
+            if n.along:
+                job.lines.apply_along(
+                    packed, packed, some, 1, 0, 0, high + c * computed, scale + c * computed, shift + c * computed,
+                    <const char*> n.weight + (weights + c * job.along_step + i) * computed,
+                    <const char*> n.bias + (weights + c * job.along_step + i) * computed, &job.packed)
+            else:
+                job.lines.apply_constant(
+                    packed, packed, some, 1, 0, 0, high + c * computed, scale + c * computed, shift + c * computed, 1,
+                    &job.packed)
+            copy(y + at, n.y.inner, packed, 1, some, size)
+            i += some
+
+
+cdef void work_apply_rows(void* context, int thread, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+    """The pieces start..stop of all lines (sample, outer, middle, piece, channel), from the end on: what the moments
+    read last is still in cache."""
+    cdef const Job* job = <const Job*> context
+    cdef const Norm* n = &job.n
+    cdef Py_ssize_t length = ceil_div(n.inner, job.pieces), unit, first, channel, piece, middle, outer, sample
+    cdef Py_ssize_t many = max(<Py_ssize_t> 1, PART // length), at
+    while start < stop:
+        # as many channels as share a place, and a cache
+        unit = stop - 1
+        channel = unit % n.channels
+        unit //= n.channels
+        first = max(start, stop - 1 - channel, stop - many)
+        channel -= stop - 1 - first
+        piece, unit = unit % job.pieces, unit // job.pieces
+        middle, unit = unit % n.middle, unit // n.middle
+        outer, sample = unit % n.outer, unit // n.outer
+        at = (sample * n.channels + channel) * job.lines.computed
+        apply_rows(job, sample, outer, middle, piece * length, min(length, n.inner - piece * length), channel,
+                   stop - first, job.high + at, job.scale + at, job.shift + at, &job.traffic)
+        stop = first
+    end_stream()
+
+
+# Rows: a thread takes whole domains, moments and apply; where they are few and large, parts of them.
+
+cdef void apply_domain(
+    const Job* job, Py_ssize_t sample, Py_ssize_t channel, Py_ssize_t channels, const char* high, const char* scale,
+    const char* shift, const Traffic* traffic,
+) noexcept nogil:
+    """All lines of some channels of one sample."""
+    cdef const Norm* n = &job.n
+    cdef Py_ssize_t outer, middle
+    if n.along and (n.outer > 1 or n.middle > 1):
+        apply_gathered(job, sample, channel, channels, high, scale, shift)
+        return
+    if (channels == 1 and n.middle == 1 and not n.along and n.x.inner == 1 and n.y.inner == 1
+            and job.positions * job.lines.size <= STRIP_BYTES):
+        job.lines.apply_constant(
+            x_at(job, sample * n.x.sample + channel * n.x.channel),
+            y_at(job, sample * n.y.sample + channel * n.y.channel),
+            n.inner, n.outer, n.x.outer, n.y.outer, high, scale, shift, 0, traffic)
+        return
+    for outer in range(n.outer - 1, -1, -1):  # backwards: the samples that were read last are still in cache
+        for middle in range(n.middle):
+            apply_rows(job, sample, outer, middle, 0, n.inner, channel, channels, high, scale, shift, traffic)
+
+
+cdef void apply_gathered(
+    const Job* job, Py_ssize_t sample, Py_ssize_t channel, Py_ssize_t channels, const char* high, const char* scale,
+    const char* shift,
+) noexcept nogil:
+    """`apply_domain` of lines that don't follow each other, with weights along all of them."""
+    cdef double packed_values[BESIDE + MOST_BLOCK]
+    cdef char* packed = <char*> packed_values
+    cdef const Norm* n = &job.n
+    cdef Axis axes[3]
+    cdef int size = job.lines.size, computed = job.lines.computed
+    cdef Py_ssize_t c, i, some, weights
+    cdef char* y
+    axes[0] = Axis(n.outer, n.x.outer, n.y.outer)
+    axes[1], axes[2] = Axis(n.middle, n.x.middle, n.y.middle), Axis(n.inner, n.x.inner, n.y.inner)
+    for c in range(channels):
+        i = 0
+        while i < job.positions:
+            some = min(<Py_ssize_t> MOST_BLOCK, job.positions - i)
+            weights = ((channel + c) * job.along_step + i) * computed
+            y = y_at(job, sample * n.y.sample + (channel + c) * n.y.channel)
+            gather(packed, x_at(job, sample * n.x.sample + (channel + c) * n.x.channel), axes, i, some, size)
+            if job.packed.added:
+                gather_beside(job, packed, y, axes, i, some)
+            job.lines.apply_along(
+                packed, packed, some, 1, 0, 0, high + c * computed, scale + c * computed, shift + c * computed,
+                <const char*> n.weight + weights, <const char*> n.bias + weights, &job.packed)
+            scatter(y, packed, axes, i, some, size)
+            i += some
+
+
+cdef void work_rows(void* context, int thread, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+    """Moments and apply of the domains start..stop, of all (sample, group)."""
+    cdef Job* job = <Job*> context
+    cdef const Norm* n = &job.n
+    cdef Py_ssize_t index = start, sample, group, part, at, i, count
+    cdef bint single = job.count == 1 and job.even and job.length <= job.lines.block, fetched = False
+    cdef Py_ssize_t most = 1, near
+    cdef Moments moments[TOGETHER]
+    cdef double means[TOGETHER]
+    cdef double vars_[TOGETHER]
+    cdef double coefficients[3 * TOGETHER]
+    cdef double* mean = means
+    cdef double* var = vars_
+    cdef char* high = <char*> coefficients
+    cdef char* scale = <char*> &coefficients[TOGETHER]
+    cdef char* shift = <char*> &coefficients[2 * TOGETHER]
+    cdef Moments* parts
+    cdef int size = job.lines.size
+    cdef Traffic traffic = job.traffic
+    if single and job.member == 1 and stop - start > 1:
+        near = STREAMED_BYTES if traffic.streamed else NEAR_BYTES
+        most = max(<Py_ssize_t> 1, min(<Py_ssize_t> TOGETHER, near // (job.length * size)))
+        if most >= 4:
+            most = most // 4 * 4
+        if job.far:
+            traffic.ahead = most * n.x.channel * size
+        fetched = job.far  # while the ones before are applied: hardware doesn't foresee them, for those are read twice
+    while index < stop:
+        sample = index // n.groups if n.samples > 1 else 0
+        group = index - sample * n.groups
+        count = min(most, stop - index, n.groups - group)
+        if single:
+            job.lines.row_moments(domain_of(job, index), job.length, <int> count, n.x.channel * job.member,
+                                  job.far and not fetched, job.rule, moments)
+        elif job.parts == 1:
+            moments[0] = part_moments(job, domain_of(job, index), 0)
+        else:
+            parts = job.moments + index * job.parts
+            for part in range(job.parts):
+                parts[part] = part_moments(job, domain_of(job, index), part)
+            merge_tree(parts, job.parts)
+            moments[0] = parts[0]
+        for i in range(count):
+            means[i], vars_[i] = moments[i].mean, moments[i].m2 / moments[i].count
+        group *= job.member
+        if job.member > 1:
+            at = index * job.member
+            mean, var = job.means + at, job.m2s + at
+            for i in range(job.member):
+                mean[i], var[i] = means[0], vars_[0]
+            at *= job.lines.computed
+            high, scale, shift = job.high + at, job.scale + at, job.shift + at
+        coefficients_of(job, sample, group, count * job.member, mean, var, high, scale, shift)
+        if n.mean != NULL:
+            for i in range(count):
+                n.mean[index + i], n.var[index + i] = mean[i * job.member], var[i * job.member]
+        if n.y.data != NULL:
+            apply_domain(job, sample, group, count * job.member, high, scale, shift, &traffic)
+        index += count
+    end_stream()
+
+
+cdef void coefficients_of(
+    const Job* job, Py_ssize_t sample, Py_ssize_t channel, Py_ssize_t channels, double* mean, double* var, char* high,
+    char* scale, char* shift,
+) noexcept nogil:
+    """Coefficients of some channels of one sample from their mean and variance."""
+    cdef const Norm* n = &job.n
+    cdef Py_ssize_t at = channel * job.lines.computed, c
+    job.lines.channel_coefficients(
+        channels, mean, var, n.eps,
+        NULL if n.along or n.weight == NULL else <const char*> n.weight + at,
+        NULL if n.along or n.bias == NULL else <const char*> n.bias + at, high, scale, shift)
+    if n.element == 1 and n.statistic != GIVEN:
+        for c in range(channels):
+            if not LEAST_VAR <= var[c] + n.eps <= MOST_VAR:
+                extreme_coefficients(job, sample, channel + c, &mean[c], &var[c], high + c * sizeof(double),
+                                     scale + c * sizeof(double), shift + c * sizeof(double))
+
+
+cdef void extreme_coefficients(
+    const Job* job, Py_ssize_t sample, Py_ssize_t channel, double* mean, double* var, char* high, char* scale,
+    char* shift,
+) noexcept nogil:
+    """The same of a channel whose variance left the range of float64: from its values times a power of 2."""
+    cdef const Norm* n = &job.n
+    cdef Py_ssize_t first = channel // job.member * job.member, c, outer, middle, inner, again
+    cdef double power = 2.0 ** 600 if var[0] < 1 else 2.0 ** -600, count = job.member * job.positions
+    cdef double centre = 0, total, squares, d, weight
+    cdef const double* x
+    for again in range(2):
+        total = squares = 0
+        for c in range(first, first + job.member):
+            for outer in range(n.outer):
+                for middle in range(n.middle):
+                    x = <const double*> x_at(job, sample * n.x.sample + c * n.x.channel + outer * n.x.outer
+                                             + middle * n.x.middle)
+                    for inner in range(n.inner):
+                        d = x[inner * n.x.inner] * power - centre
+                        total += d
+                        squares += d * d
+        if not job.rule.about_zero:
+            centre += total / count
+    squares = (squares if job.rule.about_zero else squares - total * (total / count)) / count
+    if squares - squares != 0:  # Inf or NaN among the values
+        return
+    mean[0], var[0] = centre / power, squares / power / power
+    weight = power if n.along or n.weight == NULL else power * (<const double*> n.weight)[channel]
+    job.lines.channel_coefficients(
+        1, mean, &squares, n.eps * power * power, &weight,
+        NULL if n.along or n.bias == NULL else <const char*> n.bias + channel * sizeof(double), high, scale, shift)
+
+
+cdef void forward_rows(Job* job, int threads) noexcept nogil:
+    cdef Norm* n = &job.n
+    cdef Py_ssize_t domains = n.samples * n.groups, i, c
+    cdef bint shared = job.parts > 1 and threads > 1 and domains < 4 * threads
+    if job.parts > 1:
+        job.moments = <Moments*> malloc(domains * job.parts * sizeof(Moments))
+        job.failed |= job.moments == NULL
+    if shared or job.member > 1:
+        allocate_coefficients(job, n.samples * n.channels)
+    if job.failed:
+        return
+    if not shared:
+        share(work_rows, job, domains, threads)
+        return
+    share(work_parts, job, domains * job.parts, threads)
+    for i in range(domains):
+        merge_tree(job.moments + i * job.parts, job.parts)
+        for c in range(i * job.member, (i + 1) * job.member):
+            job.means[c] = job.moments[i * job.parts].mean
+            job.m2s[c] = job.moments[i * job.parts].m2 / job.moments[i * job.parts].count
+    if n.y.data != NULL:
+        apply_all(job, threads)
+    if n.mean != NULL:
+        for i in range(domains):
+            n.mean[i], n.var[i] = job.means[i * job.member], job.m2s[i * job.member]
+
+
+cdef void allocate_coefficients(Job* job, Py_ssize_t count) noexcept nogil:
+    """Room for mean, var, high, scale and shift of `count` channels."""
+    job.means = <double*> malloc(count * (2 * sizeof(double) + 3 * job.lines.computed))
+    if job.means == NULL:
+        job.failed = True
+        return
+    job.m2s = job.means + count
+    job.high = <char*> (job.m2s + count)
+    job.scale = job.high + count * job.lines.computed
+    job.shift = job.scale + count * job.lines.computed
+
+
+cdef void apply_all(Job* job, int threads) noexcept nogil:
+    """Apply with the means and variances (in m2s) of all samples and channels, by rows, lines shared by the threads."""
+    cdef const Norm* n = &job.n
+    cdef Py_ssize_t sample, lines = n.samples * n.outer * n.middle * n.channels, at
+    cdef int computed = job.lines.computed
+    for sample in range(n.samples):
+        at = sample * n.channels
+        coefficients_of(job, sample, 0, n.channels, job.means + at, job.m2s + at,
+                        job.high + at * computed, job.scale + at * computed, job.shift + at * computed)
+    job.pieces = ceil_div(n.inner, PIECE) if lines < 4 * threads else 1
+    share(work_apply_rows, job, lines * job.pieces, threads)
+
+

@@ -1,0 +1,18 @@
+# What is shared by threads, and how.
+# Included by _kernels.pyx.
+
+ctypedef void (*work_function)(void* context, int thread, Py_ssize_t start, Py_ssize_t stop) noexcept nogil
+
+
+cdef void share(work_function work, void* context, Py_ssize_t units, int threads) noexcept nogil:
+    """work(context, thread, start, stop) over 0..units, shared evenly by up to `threads` threads."""
+    cdef int thread = 0, size = 1
+    cdef Team team
+    if threads == 1 or units == 1:
+        work(context, 0, 0, units)
+    else:
+        start_team(&team)
+        with parallel(num_threads=threads):
+            thread, size = join_team(&team), team_size()
+            work(context, thread, units * thread // size, units * (thread + 1) // size)
+            leave_team(&team)
