@@ -19,6 +19,7 @@ COMPILED = [
     "_embedding",
     "_image",
     "functional",
+    "_image",
     "_kernels",
     "_kernels_v3",
     "_kernels_v4",

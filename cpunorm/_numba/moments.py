@@ -32,7 +32,7 @@ from cpunorm._numba.lanes import (
     widened,
     zeros,
 )
-from cpunorm._numba.plan import ABOUT_ZERO, BLOCK, CHAIN, COLUMN_LIMIT, LARGEST, ROW_LIMIT, TALL, domain_at
+from cpunorm._numba.plan import ABOUT_ZERO, BLOCK, CHAIN, LARGEST, TALL, domain_at
 from cpunorm._numba.walk import READ, clear, lines_at, move, place_of
 
 __all__ = [

@@ -46,7 +46,6 @@ from cpunorm._numba.plan import (
     FINISH,
     GIVEN,
     MOMENTS,
-    ROW_LIMIT,
     SPREAD,
     WHOLE,
     apply_lines,
