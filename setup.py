@@ -54,16 +54,17 @@ def extensions():
     strip = ["-Wl,-s"] if sys.platform == "linux" else []
     asked = " ".join(f'FEATURE("{name}")' for name in sorted({name for level in LEVELS for name in level.features}))
     common = {
-        "include_dirs": [np.get_include(), "cpunorm"],
+        "include_dirs": [np.get_include(), "cpunorm", "cpunorm/include"],
         "define_macros": [("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"), ("CPUNORM_FEATURES", asked)],
         "extra_link_args": [*link_openmp, *strip],
         "depends": [
             str(path)
-            for files in ("_kernels.pyx", "_levels.py", "*.pxd", "kernels/*")
+            for files in ("_kernels.pyx", "_levels.py", "*.pxd", "include/*", "kernels/*")
             for path in Path("cpunorm").glob(files)
         ],
     }
-    modules = dict.fromkeys(("_cpu", "_memory", "_running", "_call", "_reduction", "functional", "bench._copy"), ())
+    cython = "_cpu", "_memory", "_running", "_call", "_image", "_reduction", "_embedding", "functional", "bench._copy"
+    modules = dict.fromkeys(cython, ())
     modules |= {level.module: level.flags for level in LEVELS}
     for name, flags in modules.items():
         arguments = [*OPTIMIZE, *compile_openmp, *flags]

@@ -1,8 +1,12 @@
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 from numpy.typing import NDArray
 
+class Explained(BaseException): ...
+
+def explain(call: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]: ...
 def use_kernels(module: ModuleType) -> None: ...
 
 # Whatever a caller wrote comes in here; `functional` says what comes out.

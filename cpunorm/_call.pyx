@@ -22,10 +22,12 @@ cimport numpy as cnp
 
 from cpunorm._cpu cimport call_ends, threads_for
 from cpunorm._memory cimport new_like, release
-from cpunorm._norm cimport ABOUT_ZERO, CENTRED, FUNCTION, GIVEN, KernelSet, Norm, Operand, RELU
+from cpunorm._norm cimport ABOUT_ZERO, CENTRED, FUNCTION, GIVEN, KernelSet, Norm, Operand, Plan, RELU
 from cpunorm._running cimport count_up, enter, is_counter, leave, read, update
 
 from cpunorm import _arguments, _memory
+from cpunorm._cpu import explained_threads
+from cpunorm._foreign import as_ndarrays, with_ndarrays
 
 cnp.import_array()
 
@@ -87,6 +89,11 @@ def use_kernels(module):
 
 
 # Fast tests of arguments.
+
+cdef inline bint is_foreign(object array) noexcept:
+    """`_foreign.is_foreign`."""
+    return array is not None and not cnp.PyArray_Check(array)
+
 
 cdef inline int element_of(object array) noexcept:
     """What a Norm calls the native type of an ndarray, -1 if the kernels don't take it."""
@@ -224,7 +231,8 @@ cdef int finish_of(
         else:
             _arguments.check_activation(function, activation, address_of is not None)
             n.activation = FUNCTION
-            n.function = <void (*)(void*, Py_ssize_t) noexcept nogil> <size_t> address_of(function, activation, element_of(x))
+            address = address_of(function, activation, element_of(x))
+            n.function = <void (*)(void*, Py_ssize_t) noexcept nogil> <size_t> address
     if residual is not None and not (
             residual is out and array is x or is_plain_out(residual, x) and (out is None or separate(residual, out))):
         _arguments.check_residual(function, residual, array, out)
@@ -367,6 +375,61 @@ cdef inline bint place(Norm* n, View view, object x, object y, int axis, bint de
     return place_rows(n, x, y, axis)
 
 
+class Explained(BaseException):
+    """What a call would have done, instead of it."""
+
+
+cdef extern from *:
+    """
+    #ifdef _MSC_VER
+    #define THREAD_LOCAL __declspec(thread)
+    #else
+    #define THREAD_LOCAL _Thread_local
+    #endif
+    static THREAD_LOCAL int asked = 0;
+    """
+    int asked
+
+
+def explain(call, tuple args, dict kwargs):
+    """What the first kernel that call(*args, **kwargs) comes to would do, as a dict; it isn't run.
+
+    Raises
+    ------
+    ValueError
+        It comes to none.
+    """
+    global asked
+    asked = True
+    try:
+        call(*args, **kwargs)
+    except Explained as explained:
+        return explained.args[0]
+    finally:
+        asked = False
+    raise ValueError("no kernel runs in this call")
+
+
+cdef int raise_explained(KernelSet* chosen, const Norm* n, Py_ssize_t size, int reads) except -1:
+    cdef Plan plan
+    threads, why = explained_threads(size * reads)
+    told = {"lengths": (n.samples, n.outer, n.middle, n.channels, n.inner), "groups": n.groups, "threads": threads,
+            "why": why, "given": n.statistic == GIVEN, "x": <size_t> n.x.data, "y": <size_t> n.y.data}
+    if chosen != NULL and chosen.explain != NULL:
+        if chosen.explain(n, &plan):
+            raise MemoryError("cpunorm: no memory for the scratch of a kernel")
+        told |= {"way": ("rows", "columns", "lanes", "sum")[<int> plan.way], "packed": bool(plan.packed),
+                 "far": bool(plan.far), "streamed": bool(plan.streamed)}
+    raise Explained(told)
+
+
+cdef inline int team_for(KernelSet* chosen, const Norm* n, Py_ssize_t size, int reads) except -1:
+    """How many threads the kernel gets; where the call is only explained, that is as far as it comes."""
+    if asked:
+        raise_explained(chosen, n, size, reads)
+    return threads_for(size, reads)
+
+
 cdef inline int kernel(
     KernelSet* chosen, const Norm* n, object running_mean, object running_var, int threads
 ) except -2:
@@ -416,7 +479,7 @@ cdef object run(
     reads = 1 if n.statistic == GIVEN else 2
     if n.activation > RELU:
         reads += EXPENSIVE
-    threads = threads_for(size, reads)
+    threads = team_for(chosen, n, size, reads)
     if forward is not None:
         forward_in_python(forward, n, x, y, residual, running_mean, running_var)
     elif kernel(chosen, n, running_mean, running_var, threads) and not (
@@ -455,6 +518,9 @@ cdef int forward_in_python(
         if running_mean is not None:
             read(running_mean, <double*> data_of(mean))
             read(running_var, <double*> data_of(var))
+        elif n.statistic == GIVEN:
+            memcpy(data_of(mean), n.mean, bytes_of(mean))
+            memcpy(data_of(var), n.var, bytes_of(var))
     finally:
         leave()
     activation = _arguments.ACTIVATIONS[n.activation - 1] if n.activation else None
@@ -484,9 +550,21 @@ cpdef object batch_norm(
     """`functional.batch_norm`, which also counts the batch, a failed one too; `momentum` may be None with a counter."""
     cdef bint counted = counter is None or not is_counter(counter)
     try:
+        if (is_foreign(input) or is_foreign(running_mean) or is_foreign(running_var) or is_foreign(weight)
+                or is_foreign(bias) or is_foreign(out) or is_foreign(residual)):
+            seen = as_ndarrays(
+                "batch_norm", {"input": input, "running_mean": running_mean, "running_var": running_var,
+                               "weight": weight, "bias": bias, "out": out, "residual": residual})
+            counted = True  # by the inner call
+            y = batch_norm(
+                **seen, training=training, momentum=momentum, eps=eps, data_format=data_format, activation=activation,
+                moments=moments, counter=counter)
+            return y if out is None else out
         return counted_batch_norm(
             input, running_mean, running_var, weight, bias, training, momentum, eps, data_format, out, activation,
             residual, moments, counter, &counted)
+    except Explained:
+        raise
     except BaseException:
         if not counted:
             count_up(counter)
@@ -568,6 +646,12 @@ cdef object counted_batch_norm(
 
 cpdef object group_norm(input, num_groups, weight, bias, eps, data_format, out, activation, residual, moments):
     """`functional.group_norm`."""
+    if is_foreign(input) or is_foreign(weight) or is_foreign(bias) or is_foreign(out) or is_foreign(residual):
+        return with_ndarrays(
+            group_norm, "group_norm",
+            {"input": input, "weight": weight, "bias": bias,
+             "out": out, "residual": residual},
+            num_groups=num_groups, eps=eps, data_format=data_format, activation=activation, moments=moments)
     cdef Norm n = unset
     cdef object x = input, dtype = None, w = weight, b = bias
     cdef bint usual = True
@@ -615,6 +699,12 @@ cdef inline int trailing(str function, object x, object normalized_shape) except
 
 cpdef object layer_norm(input, normalized_shape, weight, bias, eps, out, activation, residual, moments):
     """`functional.layer_norm`."""
+    if is_foreign(input) or is_foreign(weight) or is_foreign(bias) or is_foreign(out) or is_foreign(residual):
+        return with_ndarrays(
+            layer_norm, "layer_norm",
+            {"input": input, "weight": weight, "bias": bias,
+             "out": out, "residual": residual},
+            normalized_shape=normalized_shape, eps=eps, activation=activation, moments=moments)
     cdef Norm n = unset
     cdef object x = input, dtype = None, w = weight, b = bias
     cdef bint usual = True
@@ -640,6 +730,10 @@ cpdef object layer_norm(input, normalized_shape, weight, bias, eps, out, activat
 
 cpdef object rms_norm(input, normalized_shape, weight, bias, eps, unit_offset, out, activation, residual, moments):
     """`functional.rms_norm`."""
+    if is_foreign(input) or is_foreign(weight) or is_foreign(bias) or is_foreign(out) or is_foreign(residual):
+        return with_ndarrays(
+            rms_norm, "rms_norm", {"input": input, "weight": weight, "bias": bias, "out": out, "residual": residual},
+            normalized_shape=normalized_shape, eps=eps, unit_offset=unit_offset, activation=activation, moments=moments)
     cdef Norm n = unset
     cdef object x = input, dtype = None, w = weight, b = bias
     cdef bint usual = True
@@ -669,6 +763,14 @@ cpdef object instance_norm(
     residual, moments
 ):
     """`functional.instance_norm`."""
+    if (is_foreign(input) or is_foreign(running_mean) or is_foreign(running_var) or is_foreign(weight)
+            or is_foreign(bias) or is_foreign(out) or is_foreign(residual)):
+        return with_ndarrays(
+            instance_norm, "instance_norm",
+            {"input": input, "running_mean": running_mean, "running_var": running_var, "weight": weight,
+             "bias": bias, "out": out, "residual": residual},
+            use_input_stats=use_input_stats, momentum=momentum, eps=eps, data_format=data_format, activation=activation,
+            moments=moments)
     cdef Norm n = unset
     cdef object x = input, dtype = None, w = weight, b = bias, mean = running_mean, var = running_var
     cdef bint usual = True
@@ -777,7 +879,7 @@ cdef int run_moments(Norm* n, int axis, object x) except -1:
         x = x.copy("C")
         place(n, BATCH, x, x, axis, True)
     n.x.data, n.element = data_of(x), element_of(x)
-    threads = threads_for(size_of(x), 1)
+    threads = team_for(chosen, n, size_of(x), 1)
     if forward is not None:
         forward_in_python(forward, n, x, None, None, None, None)
     elif kernel(chosen, n, None, None, threads):
@@ -788,6 +890,13 @@ cdef int run_moments(Norm* n, int axis, object x) except -1:
 
 cpdef object add_layer_norm(input, residual, normalized_shape, weight, bias, eps, activation, out, sum_out):
     """`functional.add_layer_norm`."""
+    if (is_foreign(input) or is_foreign(residual) or is_foreign(weight)
+            or is_foreign(bias) or is_foreign(out) or is_foreign(sum_out)):
+        return with_ndarrays(
+            add_layer_norm, "add_layer_norm",
+            {"input": input, "residual": residual, "weight": weight,
+             "bias": bias, "out": out, "sum_out": sum_out},
+            normalized_shape=normalized_shape, eps=eps, activation=activation)
     cdef Norm n = unset
     n.statistic = CENTRED
     return add_norm("add_layer_norm", &n, input, residual, normalized_shape, weight, bias, eps, False, activation, out,
@@ -796,6 +905,12 @@ cpdef object add_layer_norm(input, residual, normalized_shape, weight, bias, eps
 
 cpdef object add_rms_norm(input, residual, normalized_shape, weight, eps, unit_offset, activation, out, sum_out):
     """`functional.add_rms_norm`."""
+    if is_foreign(input) or is_foreign(residual) or is_foreign(weight) or is_foreign(out) or is_foreign(sum_out):
+        return with_ndarrays(
+            add_rms_norm, "add_rms_norm",
+            {"input": input, "residual": residual, "weight": weight,
+             "out": out, "sum_out": sum_out},
+            normalized_shape=normalized_shape, eps=eps, unit_offset=unit_offset, activation=activation)
     cdef Norm n = unset
     n.statistic = ABOUT_ZERO
     return add_norm("add_rms_norm", &n, input, residual, normalized_shape, weight, None, eps, unit_offset, activation,
@@ -842,9 +957,10 @@ cdef tuple add_norm(
     n.x.data, n.y.data, n.addend, n.total = data_of(x), data_of(y), data_of(addend), data_of(total)
     n.element = element_of(x)
     reads = 3 + (EXPENSIVE if n.activation > RELU else 0)
-    threads = threads_for(size_of(x), reads)
+    threads = team_for(chosen, n, size_of(x), reads)
     if forward is not None:
-        np.add(x, addend, out=total)
+        with np.errstate(all="ignore"):
+            np.add(x, addend, out=total)
         n.addend = NULL
         forward_in_python(forward, n, total, y, None, None, None)
     elif kernel(chosen, n, None, None, threads) and not (

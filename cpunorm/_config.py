@@ -8,7 +8,7 @@ from cpunorm import _cpu, _engine, _memory, _threads
 from cpunorm._levels import LEVELS
 from cpunorm._version import __version__
 
-__all__ = ["config", "show_config"]
+__all__ = ["config", "get_include", "show_config"]
 
 
 def _apply(variable, use, default, kind=str):
@@ -22,6 +22,20 @@ def _apply(variable, use, default, kind=str):
         use(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise type(error)(f"{variable}: {error}" if given else str(error)) from None
+
+
+def get_include() -> str:
+    """The folder of ``cpunorm.h``, which extensions in C and Cython are compiled with.
+
+    What that header and ``cimport cpunorm`` offer is described in docs/embedding.md.
+
+    Examples
+    --------
+    >>> import cpunorm, pathlib
+    >>> pathlib.Path(cpunorm.get_include(), "cpunorm.h").exists()
+    True
+    """
+    return os.path.join(os.path.dirname(__file__), "include")
 
 
 def _kept_memory():

@@ -34,9 +34,15 @@ cdef extern from *:
     #define omp_get_max_threads() INT_MAX
     #endif
     #if defined(_OPENMP) && (_OPENMP >= 201811 || __GNUC__ >= 9)  /* gcc 9 has it ahead of its version */
-    static int end_threads(void) { return omp_pause_resource_all(omp_pause_hard); }
+    static void end_threads(void) { omp_pause_resource_all(omp_pause_hard); }
     #else
-    static int end_threads(void) { return 0; }
+    #define end_threads NULL
+    #endif
+    #ifdef _WIN32
+    #define at_fork(before, in_child) 0
+    #else
+    #include <pthread.h>
+    #define at_fork(before, in_child) pthread_atfork(before, NULL, in_child)
     #endif
 
     static long long nanoseconds(void) {
@@ -93,7 +99,8 @@ cdef extern from *:
     """
     int INT_MAX
     long CPUNORM_OPENMP
-    int end_threads() nogil
+    void end_threads() noexcept
+    int at_fork(void (*before)() noexcept, void (*in_child)() noexcept)
     int omp_get_max_threads() noexcept
     long long nanoseconds() noexcept
     int allowed_cpus(long long now, long long age) noexcept
@@ -108,6 +115,7 @@ cdef long long last_worthy = 0  # when a call that was large enough for a team l
 cdef int num_threads = 1
 cdef int openmp_then = 0
 cdef int cpus_then = 0
+cdef bint alone = False
 
 
 def features():
@@ -123,8 +131,24 @@ def use_threads(int threads, int openmp, int cpus):
     Fewer if OpenMP's own number of the calling thread is less, unless that is `openmp`; or if this thread may run on
     less CPUs than `cpus`.
     """
-    global num_threads, openmp_then, cpus_then
-    num_threads, openmp_then, cpus_then = threads, openmp, cpus
+    global num_threads, openmp_then, cpus_then, alone
+    num_threads, openmp_then, cpus_then, alone = threads, openmp, cpus, False
+
+
+def is_alone():
+    """Whether this is a forked process that nobody has called `use_threads` in: one thread is used."""
+    return alone
+
+
+cdef void be_alone() noexcept:
+    global num_threads, alone
+    num_threads, alone = 1, True
+
+
+# Forks from C, too, come by here. The idle OpenMP threads of the thread that forks end before, and start again when
+# needed: a child that inherits records of threads that did not come along waits for them for ever.
+if at_fork(end_threads, be_alone):
+    raise MemoryError("cpunorm: no memory to register what a fork does")
 
 
 cdef inline int threads_at(long long now, long long age) noexcept:
@@ -139,17 +163,42 @@ def threads():
     return threads_at(nanoseconds(), 0)
 
 
-cpdef int threads_for(Py_ssize_t size, int reads) noexcept:
-    """How many threads a kernel gets that reads `size` values `reads` times: a team must save more than it costs.
+cdef enum Worth:
+    SMALL, ASLEEP, TEAM
+
+
+cdef inline Worth worth_of(Py_ssize_t work, long long passed) noexcept:
+    """Whether a team saves more than it costs, `passed` nanoseconds after the last call that was worth one.
 
     That depends on whether the team is awake: its threads wait busily for some milliseconds after a call, then sleep.
     """
+    if work < parallel_from:
+        return SMALL
+    return TEAM if passed < AWAKE or work >= parallel_asleep_from else ASLEEP
+
+
+cpdef int threads_for(Py_ssize_t size, int reads) noexcept:
+    """How many threads a kernel gets that reads `size` values `reads` times."""
     global last_worthy
     cdef long long now, before = last_worthy
-    if reads * size < parallel_from or num_threads == 1:
+    if num_threads == 1 or worth_of(reads * size, 0) == SMALL:
         return 1
     now = last_worthy = nanoseconds()
-    return threads_at(now, PINNED) if now - before < AWAKE or reads * size >= parallel_asleep_from else 1
+    return threads_at(now, PINNED) if worth_of(reads * size, now - before) == TEAM else 1
+
+
+def explained_threads(Py_ssize_t work):
+    """What `threads_for` would say now of so many values read, and why."""
+    cdef int most = threads()
+    cdef Worth worth = worth_of(work, nanoseconds() - last_worthy)
+    if most == 1:
+        return 1, "one thread is all that a call may use"
+    if worth == SMALL:
+        return 1, f"{work} values read are fewer than the {parallel_from} from which on a team of threads pays"
+    if worth == ASLEEP:
+        return 1, (f"the team sleeps, {AWAKE // 1_000_000} ms after the last call that was worth one; waking it pays "
+                   f"from {parallel_asleep_from} values read on, not for {work}")
+    return most, f"{work} values read are worth a team"
 
 
 cdef void call_ends(Py_ssize_t size, int reads) noexcept:
@@ -217,12 +266,3 @@ def usable_cores():
 def openmp_runtime():
     """The version of OpenMP that the kernels were compiled for, or that there is none."""
     return f"OpenMP {CPUNORM_OPENMP}" if CPUNORM_OPENMP else "none: built without OpenMP, kernels run on one thread"
-
-
-def release_threads():
-    """End the idle OpenMP threads of the calling thread; the next parallel kernel starts new ones.
-
-    Called before a fork: a child that inherits the records of threads that did not come along waits for them for ever.
-    """
-    with nogil:
-        end_threads()

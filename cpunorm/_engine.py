@@ -11,11 +11,21 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import DTypeLike
 
-from cpunorm import _call, _cpu, _reduction
+from cpunorm import _call, _cpu, _image, _reduction
 from cpunorm._levels import LEVELS
 from cpunorm._types import EngineName
 
-__all__ = ["check_one_of", "engine", "force_isa", "get_engine", "isa_levels", "select", "set_engine", "warmup"]
+__all__ = [
+    "check_one_of",
+    "compiled_kernels",
+    "engine",
+    "force_isa",
+    "get_engine",
+    "isa_levels",
+    "select",
+    "set_engine",
+    "warmup",
+]
 
 ENGINES = ("cython", "numba", "reference")
 MODULES = {"numba": "_numba.engine", "reference": "_kernels_reference"}
@@ -64,6 +74,11 @@ def force_isa(isa):
     _forced_isa = None if isa is None else _usable_isa(isa)
 
 
+def compiled_kernels():
+    """The Cython kernels of the ISA level that is forced, else of the best one that runs here."""
+    return importlib.import_module(f"cpunorm.{LEVELS[_usable_isa(_forced_isa)].module}")
+
+
 def select(engine, isa=None):
     """Use `engine`, compiled for `isa` (the one forced, else the best that runs here, if None).
 
@@ -83,6 +98,9 @@ def select(engine, isa=None):
     kernels, _engine, _isa = importlib.import_module(f"cpunorm.{module}"), engine, isa
     _call.use_kernels(kernels)
     _reduction.use_kernels(kernels)
+    levels = isa_levels()
+    if levels:  # images are no norm: their kernel is a compiled one in every engine
+        _image.use_kernel(importlib.import_module(f"cpunorm.{LEVELS[isa or _forced_isa or levels[-1]].module}"))
 
 
 def set_engine(name: EngineName) -> None:

@@ -1,1 +1,2 @@
+IMAGE_KERNEL: object
 KERNEL_SET: object  # a capsule, see `_norm.pxd`

@@ -54,7 +54,9 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, labs, malloc
 from libc.string cimport memcpy, memset
 
-from cpunorm._norm cimport ABOUT_ZERO, GIVEN, KernelSet, Norm
+from cpunorm._image cimport MOST_CHANNELS, Image, Source
+from cpunorm._norm cimport (
+    ABOUT_ZERO, COLUMNS_WAY, GIVEN, KernelSet, LANES_WAY, Norm, Plan, ROWS_WAY, SUM_WAY, Way)
 from cpunorm._reduction cimport RECORD, Reduction, Sliding, Span, Standardization, Step, U64
 
 cdef extern from "kernels/lines.h":
@@ -143,12 +145,14 @@ include "kernels/columns.pxi"
 include "kernels/lanes.pxi"
 include "kernels/sum.pxi"
 include "kernels/forward.pxi"
+include "kernels/image.pxi"
 include "kernels/statistics.pxi"
 include "kernels/standardize.pxi"
 
 cdef KernelSet kernel_set
-kernel_set.forward = &forward
+kernel_set.forward, kernel_set.explain = &forward, &explain
 kernel_set.moments = &reduce_moments
 kernel_set.standardize = &standardize
 kernel_set.slide = &slide
 KERNEL_SET = PyCapsule_New(&kernel_set, "cpunorm.KernelSet", NULL)
+IMAGE_KERNEL = PyCapsule_New(<void*> &normalize_image, "cpunorm.image_kernel", NULL)

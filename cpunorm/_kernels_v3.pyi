@@ -1,1 +1,3 @@
 from cpunorm._kernels import *  # noqa: F403
+
+IMAGE_KERNEL: object

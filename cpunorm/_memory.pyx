@@ -204,6 +204,21 @@ cdef object new_like(object prototype):
         PyDataMem_SetHandler(before)
 
 
+cdef object new_array(int ndim, cnp.npy_intp* lengths, cnp.dtype dtype):
+    """A new array in C order, its values undefined."""
+    cdef Py_ssize_t size = cnp.PyArray_MultiplyList(lengths, ndim) * dtype.itemsize
+    Py_INCREF(dtype)  # the new array takes it over
+    if <size_t> size < pooled_from or most == 0:
+        return PyArray_NewFromDescr(
+            <PyTypeObject*> cnp.ndarray, <cnp.PyArray_Descr*> dtype, ndim, lengths, NULL, NULL, 0, NULL)
+    before = PyDataMem_SetHandler(capsule)
+    try:
+        return PyArray_NewFromDescr(
+            <PyTypeObject*> cnp.ndarray, <cnp.PyArray_Descr*> dtype, ndim, lengths, NULL, NULL, 0, NULL)
+    finally:
+        PyDataMem_SetHandler(before)
+
+
 def empty_like(prototype not None):
     """A new array with the shape, dtype and order of strides of `prototype`, its values undefined."""
     return new_like(prototype)

@@ -1,59 +1,76 @@
 """A norm as a value: what every engine is given, and the kernel set that takes it.
 
-Every norm is one sentence: moments of domains, then y = (x - mean) / sqrt(var + eps) * weight + bias.  A domain is what
-shares its moments: one sample's `channels // groups` neighbouring channels at all positions (outer, middle, inner).
-
-    norm        samples  channels  groups    positions    parameters follow
-    batch_norm  1        C         channels  N, spatial   channels
-    group_norm  N        C         G         spatial      channels
-    layer_norm  leading  leading   channels  normalized   positions (`along`)
-    rms_norm    leading  leading   channels  normalized   positions; the mean is 0 (`ABOUT_ZERO`)
-    instance_norm  N     C         channels  spatial      channels
-
-A new option is a field whose zero means "as before".  An engine checks nothing and knows no error message.
+What its fields mean says `include/cpunorm.h`, which other people's extensions are compiled with, too.  A new option is
+a field at the end whose zero means "as before".  An engine checks nothing and knows no error message.
 """
 
 from cpunorm._reduction cimport Reduction, Sliding, Standardization
 
-cdef enum Statistic:
-    CENTRED  # mean and variance of each domain
-    GIVEN  # `mean` and `var` of each channel
-    ABOUT_ZERO  # mean squares of each domain, whose mean is taken to be 0
+cdef extern from "cpunorm.h":
+    cdef enum Statistic "cpunorm_Statistic":
+        CENTRED "CPUNORM_CENTRED"
+        GIVEN "CPUNORM_GIVEN"
+        ABOUT_ZERO "CPUNORM_ABOUT_ZERO"
 
-cdef enum Activation:  # the order of kernels/lines.h
-    NO_ACTIVATION, RELU, RELU6, LEAKY_RELU, SILU, GELU, GELU_TANH, HARDSWISH, HARDSIGMOID, SIGMOID, TANH
-    FUNCTION  # `function`, in kernel sets that take one
+    cdef enum Element "cpunorm_Element":
+        FLOAT32 "CPUNORM_FLOAT32"
+        FLOAT64 "CPUNORM_FLOAT64"
+        FLOAT16 "CPUNORM_FLOAT16"
+        BFLOAT16 "CPUNORM_BFLOAT16"
 
-cdef struct Operand:
-    # An array seen along the five axes: strides in elements.
-    void* data
-    Py_ssize_t sample, outer, middle, channel, inner
+    cdef enum Activation "cpunorm_Activation":
+        NO_ACTIVATION "CPUNORM_NO_ACTIVATION"
+        RELU "CPUNORM_RELU"
+        RELU6 "CPUNORM_RELU6"
+        LEAKY_RELU "CPUNORM_LEAKY_RELU"
+        SILU "CPUNORM_SILU"
+        GELU "CPUNORM_GELU"
+        GELU_TANH "CPUNORM_GELU_TANH"
+        HARDSWISH "CPUNORM_HARDSWISH"
+        HARDSIGMOID "CPUNORM_HARDSIGMOID"
+        SIGMOID "CPUNORM_SIGMOID"
+        TANH "CPUNORM_TANH"
+        FUNCTION "CPUNORM_FUNCTION"
 
-cdef struct Norm:
-    Py_ssize_t samples, outer, middle, channels, inner  # lengths, all at least 1
-    Operand x, y  # y may be x, or without data: moments alone
-    int element  # of x, y, residual, addend, total. 0: float32, 1: float64; computed in float32, 2: float16, 3: bfloat16
-    int statistic
-    Py_ssize_t groups  # domains of a sample; divides channels
-    bint along  # weight and bias follow the positions, not the channels
-    const void* weight  # contiguous, channels or positions of them; or NULL: 1
-    const void* bias  # or NULL: 0
-    int parameter_element  # of weight and bias: x's, or what it is computed in
-    const void* residual  # laid out as y, added after weight and bias; it may be y; or NULL: 0
-    int activation  # of what is then y
-    void (*function)(void* values, Py_ssize_t n) noexcept nogil  # of FUNCTION, in place
-    # The norm of x + addend, if not NULL, unrounded; rounded, it is also written to total. x, addend, total (which may be
-    # either) and y are contiguous then, samples, outer and middle 1.
-    const void* addend
-    void* total
-    double* mean  # of each (sample, group), or of each channel if GIVEN; written, unless GIVEN, or NULL
-    double* var  # biased
-    double eps
+    cdef struct Operand "cpunorm_Operand":
+        void* data
+        Py_ssize_t sample, outer, middle, channel, inner
+
+    cdef struct Norm "cpunorm_Norm":
+        Py_ssize_t samples, outer, middle, channels, inner
+        Operand x, y
+        int element
+        int statistic
+        Py_ssize_t groups
+        bint along
+        const void* weight
+        const void* bias
+        int parameter_element
+        const void* residual
+        int activation
+        void (*function)(void* values, Py_ssize_t n) noexcept nogil
+        const void* addend
+        void* total
+        double* mean
+        double* var
+        double eps
+
+cdef enum Way:
+    ROWS_WAY, COLUMNS_WAY, LANES_WAY, SUM_WAY
+
+cdef struct Plan:
+    # How a norm is run.
+    Way way
+    bint packed  # values that a vector takes don't follow each other in memory: they are packed into L1 first
+    bint far  # x and y don't fit the caches ...
+    bint streamed  # ... and y is stored around them
 
 cdef struct KernelSet:
     # y from x.  Returns 0, or -1 when there was no memory for its scratch; the bits of y depend neither on `threads`
     # nor on strides, only on the lengths, the order of the axes in memory, and the values.
     int (*forward)(const Norm* norm, int threads) noexcept nogil
+    # What `forward` would do; -1 as there.  NULL in kernel sets that can't say.
+    int (*explain)(const Norm* norm, Plan* plan) noexcept nogil
     # The moments of slices.  Returns 0, or -1 without memory; the bits do not depend on `threads`.
     int (*moments)(const Reduction* reduction, int threads) noexcept nogil
     # y = (x - mean) * scale, clipped.

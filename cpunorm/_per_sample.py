@@ -4,14 +4,17 @@ Each is a few calls of `_call`, one per sample, of views; an empty slice goes fi
 anything is written.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from cpunorm import _arguments, _call
+from cpunorm._foreign import is_foreign, with_ndarrays
 
 __all__ = ["Extras", "batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"]
 
+ARRAYS = ("input", "running_mean", "running_var", "weight", "bias", "out", "residual", "scale", "shift")
 UNBIASED = 2**62  # a count n for which n / (n - 1) is 1
 
 
@@ -28,19 +31,41 @@ class Extras(NamedTuple):
     return_stats: Any = False
 
 
+def _of_any_arrays(norm):
+    """`norm` for arrays of other libraries too, in its arguments and extras."""
+    names = norm.__code__.co_varnames[: norm.__code__.co_argcount]
+
+    @functools.wraps(norm)
+    def call(*arguments):
+        given = dict(zip(names, arguments, strict=False))  # all but defaults
+        arrays = {name: a for name, a in (given | given["extras"]._asdict()).items() if name in ARRAYS}
+        if not any(map(is_foreign, arrays.values())):
+            return norm(*arguments)
+
+        def of_ndarrays(**seen):
+            extras = given["extras"]._replace(**{name: seen[name] for name in Extras._fields if name in seen})
+            own = {name: seen[name] for name in given if name in seen}
+            return norm(**(given | own | {"extras": extras}))
+
+        return with_ndarrays(of_ndarrays, norm.__name__, arrays)
+
+    return call
+
+
+@_of_any_arrays
 def batch_norm(
     input, running_mean, running_var, weight, bias, training, momentum, eps, data_format, extras, counter=None
 ):
     """`functional.batch_norm` with lengths or statistics; `counter` as in `_call.batch_norm`."""
     name, vectors = "batch_norm", (running_mean, running_var, weight, bias)
-    _arguments.check_array(f"{name}: input", input)
+    _check(name, input, extras)
     axis = _arguments.channel_axis(name, input, data_format)
     channels, activation = input.shape[axis], extras.activation
-    moments = np.empty(channels), np.empty(channels)
+    moments = np.full((2, channels), np.nan)
     if extras.lengths is None:
         numbers = momentum, eps, data_format
         y = _call.batch_norm(
-            input, *vectors, training, *numbers, extras.out, activation, extras.residual, moments, counter
+            input, *vectors, training, *numbers, extras.out, activation, extras.residual, tuple(moments), counter
         )
         return _result(y, moments, eps, extras)
     lengths = _as_lengths(name, extras.lengths, input, 3 - axis)
@@ -62,11 +87,13 @@ def batch_norm(
         residual = None if extras.residual is None else extras.residual[piece]
         _call.apply_moments(input[piece], moments, weight, bias, eps, data_format, y[piece], activation, residual)
     _pad(y, lengths, 3 - axis, extras.pad_value)
-    if training and pieces:
-        _call.move_statistics(running_mean, running_var, counter, *moments, momentum, sum(lengths))
+    if training:  # a batch of nothing is counted, and no more
+        moved = (running_mean, running_var) if pieces else (None, None)
+        _call.move_statistics(*moved, counter, *moments, momentum, sum(lengths))
     return _result(y, moments, eps, extras)
 
 
+@_of_any_arrays
 def group_norm(input, num_groups, weight, bias, eps, data_format, extras):
     """`functional.group_norm` with what differs between samples."""
     _arguments.check_array("group_norm: input", input)
@@ -80,14 +107,17 @@ def group_norm(input, num_groups, weight, bias, eps, data_format, extras):
     return _of_samples("group_norm", call, input, num_groups, weight, bias, eps, data_format, extras)[0]
 
 
+@_of_any_arrays
 def instance_norm(input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps, data_format, extras):
     """`functional.instance_norm` with what differs between samples."""
     name, vectors = "instance_norm", (running_mean, running_var)
     _arguments.check_array(f"{name}: input", input)
-    channels = input.shape[_arguments.channel_axis(name, input, data_format)]
+    axis = _arguments.channel_axis(name, input, data_format)
+    channels = input.shape[axis]
     use_input_stats = _arguments.boolean(f"{name}: use_input_stats", use_input_stats)
-    if use_input_stats and extras.lengths is not None and 1 in list(extras.lengths):
-        raise ValueError(f"{name}: expected more than 1 position per channel in training, got lengths {extras.lengths}")
+    lengths = None if extras.lengths is None else _as_lengths(name, extras.lengths, input, 3 - axis)
+    if use_input_stats and lengths is not None and 1 in lengths:
+        raise ValueError(f"{name}: expected more than 1 position per channel in training, got lengths {lengths}")
     numbers = use_input_stats, momentum, eps, data_format
     _call.instance_norm(input[:0], *vectors, weight, bias, *numbers, None, extras.activation, None, None)
     given = (None, None) if use_input_stats else vectors
@@ -104,6 +134,7 @@ def instance_norm(input, running_mean, running_var, weight, bias, use_input_stat
     return result
 
 
+@_of_any_arrays
 def layer_norm(input, normalized_shape, weight, bias, eps, extras):
     """`functional.layer_norm` with what differs between samples."""
 
@@ -113,6 +144,7 @@ def layer_norm(input, normalized_shape, weight, bias, eps, extras):
     return _of_rows("layer_norm", call, input, normalized_shape, weight, bias, eps, extras)
 
 
+@_of_any_arrays
 def rms_norm(input, normalized_shape, weight, eps, unit_offset, extras):
     """`functional.rms_norm` with what differs between samples."""
     _arguments.check_array("rms_norm: input", input)
@@ -127,7 +159,7 @@ def rms_norm(input, normalized_shape, weight, eps, unit_offset, extras):
 
 def _of_samples(name, call, input, groups, weight, bias, eps, data_format, extras):
     """The result, mean and var (samples, groups), and the length of each sample, of a norm of samples by themselves."""
-    _arguments.check_array(f"{name}: input", input)
+    _check(name, input, extras)
     axis = _arguments.channel_axis(name, input, data_format)
     samples, channels = input.shape[0], input.shape[axis]
     scale, shift = (_of_channels(name, what, getattr(extras, what), input, axis) for what in ("scale", "shift"))
@@ -157,7 +189,7 @@ def _of_samples(name, call, input, groups, weight, bias, eps, data_format, extra
 
 def _of_rows(name, call, input, normalized_shape, weight, bias, eps, extras):
     """A norm of rows, in as many calls as scale, shift and lengths ask for."""
-    _arguments.check_array(f"{name}: input", input)
+    _check(name, input, extras)
     leading = input.shape[: input.ndim - _arguments.trailing_axes(name, input, normalized_shape)]
     scale, shift = (_broadcast(name, what, getattr(extras, what), input) for what in ("scale", "shift"))
     depth = max(_varies_along(scale, leading), _varies_along(shift, leading))  # leading axes that are walked
@@ -191,6 +223,12 @@ def _of_rows(name, call, input, normalized_shape, weight, bias, eps, extras):
     if lengths is not None:
         _pad(y, lengths, 1, extras.pad_value)
     return _result(y, (mean, var), eps, extras)
+
+
+def _check(name, input, extras):
+    _arguments.check_array(f"{name}: input", input)
+    _arguments.boolean(f"{name}: return_stats", extras.return_stats)
+    _arguments.real(f"{name}: pad_value", extras.pad_value)
 
 
 def _as_lengths(name, lengths, input, axis):
@@ -274,8 +312,6 @@ def _folded(weight, bias, scale, shift, input):
 
 def _target(name, input, extras, **others):
     """Where the result goes: `out`, checked with all that is read while it is written, or a new array."""
-    _arguments.boolean(f"{name}: return_stats", extras.return_stats)
-    _arguments.real(f"{name}: pad_value", extras.pad_value)
     dtype = input.dtype if input.dtype.isnative else input.dtype.newbyteorder("=")
     if extras.residual is not None:
         _arguments.check_residual(name, extras.residual, input, extras.out)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cpunorm._arguments import as_input, as_out, channel_axis, deliver, integer, real
+from cpunorm._foreign import is_foreign, with_ndarrays
 from cpunorm._types import Array, DataFormat, Scalar, Shape
 
 __all__ = ["local_response_norm", "normalize"]
@@ -109,6 +110,8 @@ def normalize(
     >>> normalize(np.array([[3, -4]], np.float32) * 2.0**100)
     array([[ 0.6, -0.8]], dtype=float32)
     """
+    if is_foreign(input) or is_foreign(out):
+        return with_ndarrays(normalize, "normalize", {"input": input, "out": out}, p=p, dim=dim, eps=eps)
     x, dtype = as_input("normalize", input, out)
     dtype = dtype or x.dtype
     p, axes, eps = real("normalize: p", p), _axes(dim, x.ndim), real("normalize: eps", eps)
@@ -179,6 +182,9 @@ def local_response_norm(
     array([0.5   , 0.3333, 0.3333, 0.3333], dtype=float32)
     """
     function = "local_response_norm"
+    if is_foreign(input) or is_foreign(out):
+        others = {"size": size, "alpha": alpha, "beta": beta, "k": k, "data_format": data_format}
+        return with_ndarrays(local_response_norm, function, {"input": input, "out": out}, **others)
     x, dtype = as_input(function, input, out)
     dtype = dtype or x.dtype
     if x.ndim < 3:

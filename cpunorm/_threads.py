@@ -13,6 +13,12 @@ __all__ = ["get_num_threads", "num_threads", "set_num_threads", "start", "why"]
 MAX_THREADS = max(256, os.cpu_count() or 1)  # libgomp ends the process when it can't start a thread
 
 _asked: tuple[Any, ...] = ()  # the arguments of `_use`
+_FORKED = 1, "forked: threads don't come along; set_num_threads starts new ones", 0, 0
+
+
+def _now():
+    """The arguments that `_use` might have been called with last."""
+    return _FORKED if _cpu.is_alone() else _asked
 
 
 def _use(threads, why, openmp, cpus):
@@ -67,7 +73,7 @@ def num_threads(number: int) -> Iterator[None]:
     ...     cpunorm.get_num_threads()
     1
     """
-    before = _asked
+    before = _now()
     set_num_threads(number)
     try:
         yield
@@ -77,7 +83,7 @@ def num_threads(number: int) -> Iterator[None]:
 
 def why():
     """Why `get_num_threads` is what it is."""
-    threads, reason, *_ = _asked
+    threads, reason, *_ = _now()
     if get_num_threads() == threads:
         return reason
     return "OpenMP's number of threads" if get_num_threads() == _cpu.openmp_threads() else "CPU affinity"
@@ -93,11 +99,3 @@ def start(number):
     if given.isascii() and given.isdigit() and int(given) > 0:
         threads, reason = int(given), "OMP_NUM_THREADS"
     _use(min(threads, MAX_THREADS), reason, 0, _cpu.cpus() or 0)
-
-
-def _after_fork_in_child():
-    _use(1, "forked: threads don't come along; set_num_threads starts new ones", 0, 0)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_cpu.release_threads, after_in_child=_after_fork_in_child)

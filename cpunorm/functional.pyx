@@ -11,11 +11,13 @@ Common to all:
 - ``activation`` is done to the result while it is in registers, after ``residual``, an array of the input's shape and
   dtype (it may be ``out``), is added to it: ``"relu"``, ``"relu6"``, ``"leaky_relu"`` (slope 0.01), ``"silu"``, ``"gelu"``,
   ``"gelu_tanh"``, ``"hardswish"``, ``"hardsigmoid"``, ``"sigmoid"`` or ``"tanh"``, each within 2 ulp of float32; with the engine
-  numba also a function of one number, compiled by ``numba.njit``;
+  numba also a function of one number, compiled by ``numba.njit`` and kept: NaN is what it raises an exception for;
 - ``scale`` and ``shift``, of one sample each, are applied after weight and bias: y (1 + scale) + shift. They broadcast against
   the input and are constant along positions;
 - ``lengths`` are the numbers of valid positions of each sample: what lies behind takes no part, and ``pad_value`` comes out;
-- ``return_stats`` returns (y, mean, rstd) with the float64 mean and 1 / sqrt(var + eps) of each domain.
+- ``return_stats`` returns (y, mean, rstd) with the float64 mean and 1 / sqrt(var + eps) of each domain;
+- arrays may be those of another library in the CPU's memory, which is used as it is: torch tensors (that don't require
+  grad), what has ``__dlpack__``, ``__array_interface__`` or ``__array__``, buffers. Results are ndarrays.
 """
 
 # Here are names, defaults and what they mean; `_call` checks the arguments and runs the kernel, `_per_sample` what takes

@@ -7,8 +7,6 @@ down: both errors then push the result the same way.  The search knows how a lan
 
 import numpy as np
 
-CHAIN = 8  # values that a lane adds up before its sum is added to others
-HALF = 4  # chains whose sums are added up before they are added to others
 CANDIDATES = 24
 
 
@@ -49,8 +47,10 @@ class Lanes:
         return sums, errors
 
 
-def greedy(rng, base, pull, jitter):
+def greedy(rng, base, pull, jitter, chain, half):
     """Values like `base` (lines, vectors, columns), which is about 0, each moved by up to `jitter` of itself.
+
+    A lane adds up `chain` values before its sum is added to others, and `half` such before these are.
 
     An error of s counts 1 + `pull` times, the way it goes into y = -1 where `pull` is mean / std, one of q half of it.
     """
@@ -59,8 +59,8 @@ def greedy(rng, base, pull, jitter):
     spread = np.sqrt(np.maximum(base.var((0, 1)), 1e-30))
     every = np.arange(columns)
     for line in range(lines):
-        ends = (line + 1) % CHAIN == 0 or line + 1 == lines
-        half_ends = (line + 1) % (HALF * CHAIN) == 0 or line + 1 == lines
+        ends = (line + 1) % chain == 0 or line + 1 == lines
+        half_ends = (line + 1) % (half * chain) == 0 or line + 1 == lines
         for vector in range(vectors):
             d = base[line, vector] * (1 + rng.uniform(-1, 1, (CANDIDATES, columns)) * jitter)
             d = d.astype(np.float32)
@@ -93,7 +93,7 @@ def levels(rng, lines, vectors, columns, quiet, most):
     return base * np.exp2(rng.uniform(0, 1, columns)), pull, 10.0 ** rng.uniform(-4, -0.5, columns)
 
 
-def search(rng, error_of, lines, vectors, columns, generations, quiet, most):
+def search(rng, error_of, lines, vectors, columns, generations, quiet, most, chain, half):
     """The worst columns found (lines, vectors, columns), worst first, and the error that `error_of(values)` gives each.
 
     From generation to generation the worst are kept, and searched around with some lines exchanged.
@@ -107,7 +107,7 @@ def search(rng, error_of, lines, vectors, columns, generations, quiet, most):
             base[..., every] *= np.exp2(rng.uniform(-0.1, 0.1, len(every)) * rng.integers(0, 2, len(every)))
             a, b = rng.integers(0, lines, (2, len(every)))
             base[a, :, every], base[b, :, every] = base[b, :, every], base[a, :, every]
-        found = greedy(rng, base, pull, jitter)
+        found = greedy(rng, base, pull, jitter, chain, half)
         worst, errors = np.concatenate([worst, found], axis=2), np.concatenate([errors, error_of(found)])
         order = np.argsort(-errors)[: columns // 16]
         worst, errors = worst[..., order], errors[order]

@@ -3,6 +3,8 @@
 Written from the papers, not from the package: arrays are (N, C, ...), nothing is clever.
 """
 
+import math
+
 import numpy as np
 
 UNIT = {np.dtype(np.float32): 2.0**-24, np.dtype(np.float64): 2.0**-53}
@@ -62,6 +64,35 @@ def group_norm(x, groups, weight=None, bias=None, eps=1e-5):
     """(N, C, ...)."""
     z = _standardize(x.reshape(x.shape[0], groups, -1), (2,), eps).reshape(x.shape)
     return _affine(z, weight, bias, 1)
+
+
+def _sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def _clipped(x):
+    return np.minimum(np.maximum(x + 3, 0), 6) / 6
+
+
+# Of float64; each is a product or quotient without cancellation, so that its tails have their digits.
+ACTIVATIONS = {
+    "relu": lambda x: np.maximum(x, 0),
+    "relu6": lambda x: np.minimum(np.maximum(x, 0), 6),
+    "leaky_relu": lambda x: np.where(x > 0, x, x * 0.01),
+    "silu": lambda x: x * _sigmoid(x),
+    "gelu": lambda x: x * np.vectorize(math.erfc, otypes=[float])(x / -math.sqrt(2)) / 2,
+    "gelu_tanh": lambda x: x * _sigmoid(math.sqrt(8 / math.pi) * (x + 0.044715 * x**3)),
+    "hardswish": lambda x: x * _clipped(x),
+    "hardsigmoid": _clipped,
+    "sigmoid": _sigmoid,
+    "tanh": np.tanh,
+}
+
+
+def activated(x, activation):
+    """`activation`, None or a name, of a float64 x."""
+    with np.errstate(all="ignore"):
+        return x if activation is None else ACTIVATIONS[activation](x)
 
 
 def bound(expected, dtype, weight=None, bias=None, kappa=1.0):

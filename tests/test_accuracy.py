@@ -279,7 +279,30 @@ def test_no_data_move_a_column_by_more(fused):
         assert most_moved(nested(lines, chain, half // chain), np.ones(lines), mu, fused) < 2e-6
 
 
+def test_no_data_move_a_value_of_numba_by_more():
+    """Rows of blocks of BLOCK vectors, whose lanes are halved down to eight in float32; columns of TALL lines."""
+    plan = pytest.importorskip("cpunorm._numba.plan")
+    folds = int(np.log2(plan.REGISTERS // 4 // 8))
+    for full, last in itertools.product(range(plan.BLOCK + 1), (0, 1e-3, 1)):
+        weights = np.array([1.0] * full + [last] * (last > 0))[: plan.BLOCK]
+        if full or last:
+            c = nested(len(weights), plan.CHAIN) + folds
+            assert most_moved(c, weights, (plan.ROW_LIMIT - 1) ** -0.5, True) < 2e-6
+    for lines in range(1, plan.TALL + 1):
+        mu = (plan.COLUMN_LIMIT - 1) ** -0.5
+        assert most_moved(nested(lines, plan.CHAIN), np.ones(lines), mu, True) < 2e-6
+
+
 # By search: see adversarial.py.
+
+
+def chains_of(engine):
+    """How many values a lane of columns adds up before its sum goes into another, and how many such sums that takes."""
+    if engine == "numba":
+        plan = pytest.importorskip("cpunorm._numba.plan")
+        return plan.CHAIN, plan.TALL // plan.CHAIN
+    return (constant("CHAIN"), max(1, constant("HALF") // constant("CHAIN"))) if LINES.exists() else (8, 4)
+
 
 SEARCH_EPS = 1e-12
 
@@ -350,6 +373,10 @@ SEARCHES = {
         )
         for width, steps, tail in [(4, 32, 0), (8, 32, 0), (16, 32, 0), (16, 25, 0), (8, 17, 3), (16, 9, 15), (4, 8, 1)]
     },
+    **{  # Numba's vectors
+        f"rows of {steps} vectors of {width}": (steps, 1, 64, functools.partial(error_of_rows, width, 1, 0))
+        for width, steps in [(32, 32), (64, 32), (64, 12)]
+    },
     "rows of parts": (32, 4, 16, functools.partial(error_of_rows, 16, 40, 0)),
 }
 
@@ -357,8 +384,12 @@ SEARCHES = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SEARCHES)
 def test_float32_made_to_make_roundings_add_up(engine, name):
+    """It comes to a third of what is promised, with chains of 8 as with chains of 32: values that a chain of any length
+    lets it steer are few. What a longer chain may do is shown by the bound above, not here."""
     lines, vectors, columns, error_of = SEARCHES[name]
-    quiet, most = (2 * adversarial.CHAIN, 0.7) if vectors == 1 else (1, 0.5)
-    rng = np.random.default_rng(lines)
-    _, errors = adversarial.search(rng, error_of, lines, vectors, columns, 6, quiet, most)
-    assert errors[0] <= 2e-6
+    quiet, most = (16, 0.7) if vectors == 1 else (1, 0.5)
+    chain, half = chains_of(engine[0])
+    _, errors = adversarial.search(
+        np.random.default_rng(lines), error_of, lines, vectors, columns, 6, quiet, most, chain, half
+    )
+    assert errors[0] <= 1e-6

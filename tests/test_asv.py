@@ -104,6 +104,7 @@ def live(benchmark):
         "batch_norm",
         pytest.param("cold_start", marks=pytest.mark.slow),
         "group_norm",
+        "images",
         "layer_norm",
         "memory",
         "scaling",

@@ -5,6 +5,7 @@ Each runs in a process of its own, whose end by a timeout is the failure: a hang
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import fresh
@@ -98,13 +99,20 @@ def test_fork_from_c_without_pythons_hooks():
     """The other thread is in a kernel: if it waited for the GIL, the child would have a Python that can't run."""
     code = f"""{TRAINED}
 import ctypes
-cpunorm.set_num_threads(1)  # a team of threads is lost without the hook
 fork = ctypes.PyDLL(None).fork
 large = np.ones((1 << 16, 512), np.float32)
+cpunorm.set_num_threads(2)
+module(large)
+def more():
+    assert cpunorm.get_num_threads() == 1 and "forked" in cpunorm.show_config("dicts")["threads because of"]
+    works()
+    with cpunorm.num_threads(2):
+        module(large)
+    assert cpunorm.get_num_threads() == 1
 thread = threading.Thread(target=module, args=[large])
 thread.start()
 time.sleep(0.01)  # a tenth of what the call takes
-print(in_child(works, fork))
+print(in_child(more, fork))
 thread.join()
 """
     assert fresh.output(code) == "7"
@@ -281,6 +289,31 @@ start(train_long, train_long, load)
 time.sleep(0.05)
 """
     assert fresh.output(code) == "done"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="calls glibc's on_exit")
+def test_kernels_may_go_on_after_the_end_of_python():
+    """Those of daemon threads that have begun: they enter a parallel region when there is no Python any more."""
+    code = """
+import ctypes, sys, threading, time
+import numpy as np
+import cpunorm
+cpunorm.set_num_threads(2)
+libc = ctypes.CDLL(None)
+libc.on_exit(libc.sleep, None)  # when Python has ended, for as many seconds as the exit status says
+module = cpunorm.BatchNorm1d(128)
+def train(x):
+    while True:
+        module(x, out=x)
+for _ in range(8):
+    threading.Thread(target=train, args=[np.ones((1 << 15, 128), np.float32)], daemon=True).start()
+time.sleep(0.1)
+sys.exit(1)
+"""
+    for _ in range(8):
+        done = fresh.python(code)
+        assert (done.returncode, done.stderr) == (1, "")
 
 
 @pytest.mark.slow

@@ -213,14 +213,6 @@ def test_read_only_running_statistics(engine, name):
     functional.batch_norm(**(arguments | {"training": False}))  # evaluation only reads them
 
 
-@pytest.mark.parametrize("function", GOOD)
-def test_a_torch_tensor_is_no_array(engine, function):
-    torch = pytest.importorskip("torch")
-    arguments = GOOD[function] | {"input": torch.ones(2, 3, 4)}
-    with pytest.raises(TypeError, match=r"torch\.Tensor"):
-        getattr(functional, function)(**arguments)
-
-
 @pytest.mark.parametrize(
     ("function", "shape", "more"),
     [

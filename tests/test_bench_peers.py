@@ -90,6 +90,33 @@ for case in cases.expand(tiny.LAYERS, "float32") + cases.expand(tiny.LAYERS, "fl
     assert done.stdout.split() == [case for case in every if not lacks & set(case.split("/"))]
 
 
+@pytest.mark.parametrize(
+    ("name", "lacks"),
+    [
+        ("cpunorm", ()),
+        ("numpy", ()),
+        ("torch", ()),
+        ("opencv", ("HWC->HWC", "x5/")),
+        ("albucore", ()),
+        ("onnxruntime", ("HWC",)),
+    ],
+)
+def test_images(name, lacks, monkeypatch):
+    """Each library normalises them as the formula, or says that it doesn't."""
+    if name != "cpunorm" and not peers.PEERS[name].installed():
+        pytest.skip(f"{name} is not installed")
+    layers = [cases.Layer("net", "normalize_image", (6, 7, channels)) for channels in (1, 3, 4, 5)]
+    monkeypatch.setattr(cases, "IMAGES", layers)
+    for case in cases.image_cases():
+        a = case.arrays()
+        peer = peers.CPUNorm(1, "cython") if name == "cpunorm" else peers.PEERS[name](1)
+        with peer.context():
+            allowed = runner.PROMISED if name == "cpunorm" else runner.SAME_WORK
+            call, error = runner.checked(peer, case, a, case.expected(a), allowed)
+        assert (call is None) == any(text in case.name for text in lacks), case.name
+        assert call is None or error < 1e-5
+
+
 def test_jax_has_only_the_threads_of_its_process():
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     has = [peers.PEERS["jax"].has(SimpleNamespace(threads=threads), CASES[0]) for threads in (cores, cores + 1)]

@@ -2,6 +2,7 @@
 
 import hypothesis
 import hypothesis.strategies as st
+import ml_dtypes
 import numpy as np
 import pytest
 from norms import EPS, NORMS, affine, channels, first, last, running, values
@@ -31,8 +32,9 @@ def assert_same_bits(run):
 
 @pytest.mark.parametrize(("name", "shape"), [(name, shape) for name in NORMS for shape in NORMS[name].of(SHAPES)])
 def test_any_number_of_threads(name, shape):
-    x = values(shape)
-    assert_same_bits(lambda: [NORMS[name].run(x)])
+    for dtype in (np.float32, ml_dtypes.bfloat16):
+        x = values(shape).astype(dtype)
+        assert_same_bits(lambda x=x: [NORMS[name].run(x), NORMS[name].run(x, activation="silu", residual=x)])
 
 
 @pytest.mark.parametrize("shape", [shape for shape in SHAPES if len(shape) > 2])
@@ -135,7 +137,7 @@ def arrays(draw):
         shape.append(draw(st.integers(1, min(size, draw(st.sampled_from([4, 70, 3000]))))))
         size //= shape[-1]
     order = draw(st.permutations(range(len(shape))))
-    dtype = draw(st.sampled_from([np.float32, np.float64]))
+    dtype = draw(st.sampled_from([np.float32, np.float64, np.float16, ml_dtypes.bfloat16]))
     rng = np.random.default_rng(draw(st.integers(0, 99)))
     x = rng.standard_normal([shape[axis] for axis in order]) + draw(st.sampled_from([0, 3, 1e4]))
     return x.astype(dtype).transpose(np.argsort(order)), rng
@@ -143,7 +145,7 @@ def arrays(draw):
 
 @st.composite
 def calls(draw):
-    """An array and a norm of it: run(x, out=None)."""
+    """An array and a norm of it, with what is done to the result: run(x, out=None)."""
     x, rng = draw(arrays())
     data_format = draw(st.sampled_from(["channels_first", "channels_last"]))
     count = channels(x, data_format)
@@ -154,14 +156,23 @@ def calls(draw):
     shape = x.shape[leading:] if name == "layer_norm" else (count,)
     given_ = draw(st.tuples(st.booleans(), st.booleans()))
     weight, bias = (rng.uniform(0.5, 1.5, shape).astype(x.dtype) if given else None for given in given_)
+    activation, residual = draw(st.sampled_from([None, "relu", "gelu"])), draw(st.booleans())
+
+    def finish(x):  # of each element what depends on itself alone: a residual of every shape, in the order of x
+        return {"activation": activation, "residual": x * x.dtype.type(0.5) if residual else None}
+
     if name == "layer_norm":
-        return x, lambda x, **out: layer_norm(x, shape, weight, bias, EPS, **out), leading > 0, rng
+        return x, lambda x, **out: layer_norm(x, shape, weight, bias, EPS, **out, **finish(x)), leading > 0, rng
     options = {"weight": weight, "bias": bias, "eps": EPS, "data_format": data_format}
     if name == "group_norm":
-        return x, lambda x, **out: group_norm(x, groups, **options, **out), True, rng
+        return x, lambda x, **out: group_norm(x, groups, **options, **out, **finish(x)), True, rng
     statistics = running(count, x.dtype)
     options["training"] = name == "training"
-    return x, lambda x, **out: batch_norm(x, *map(np.copy, statistics), **options, **out), name == "inference", rng
+
+    def run(x, **out):
+        return batch_norm(x, *map(np.copy, statistics), **options, **out, **finish(x))
+
+    return x, run, name == "inference", rng
 
 
 @hypothesis.given(calls())

@@ -22,7 +22,7 @@ RUN = {"README.md", "docs/index.md", "docs/coming_from.md", "docs/embedding.md",
 MODULES = [
     module.name
     for module in pkgutil.walk_packages(cpunorm.__path__, "cpunorm.")
-    if not re.search(r"\.(bench|_kernels_(numba|v\d))", module.name)  # need an extra, or another CPU
+    if not re.search(r"\.(bench|torch|_kernels_(numba|v\d))", module.name)  # need an extra, or another CPU
 ]
 NEED_AN_EXTRA = ("cpunorm.dask", "cpunorm.sklearn")
 
@@ -87,7 +87,7 @@ def test_pages_have_examples():
     languages = {
         fence for page in PAGES.values() for fence in re.findall(r"^```(\w+)$", page.read_text(), re.MULTILINE)
     }
-    assert languages <= {"python", "console", "text"}
+    assert languages <= {"python", "cython", "c", "console", "text"}
 
 
 def test_performance_says_what_the_record_says():

@@ -178,7 +178,9 @@ def expected(name, given):
     y = np.moveaxis(y, 1, -1) if last and name != "layer_norm" else y
     scale = 1 + float(np.abs(np.asarray(x, np.float64)).max()) / float(eps) ** 0.5  # conditioning, whatever the domain
     bound = oracle.bound(y, x.dtype.newbyteorder("="), 1 if w is None else w, b, kappa=scale)
-    return y, bound * (1 + 1e-3) + 4 * np.finfo(x.dtype).smallest_subnormal
+    # the last term: a product of weight and 1 / std that is subnormal, times x - mean
+    span = 1 + 2 * max(float(np.abs(a).max(initial=0)) for a in arrays_given)
+    return y, bound * (1 + 1e-3) + 4 * np.finfo(x.dtype).smallest_subnormal * span
 
 
 def check_call(name, given, error_state):

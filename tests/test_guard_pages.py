@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import fresh
+import ml_dtypes
 import numpy as np
 import pytest
 import strided
@@ -60,37 +61,57 @@ def vectors(count, dtype):
 
 
 def batch_norm(training, data_format):
-    def run(x, out, place):
+    def run(x, out, place, **options):
         w, b, *statistics = vectors(x.shape[1 if data_format == "channels_first" else -1], x.dtype)
         # those of channels_last are strided: 0 1 0 2 0 3, without the first 0
         mean, var = (
             place(i, v if data_format == "channels_first" else np.repeat(v, 2)[1::2])
             for i, v in enumerate(statistics, 2)
         )
-        functional.batch_norm(x, mean, var, place(0, w), place(1, b), training, data_format=data_format, out=out)
+        functional.batch_norm(
+            x, mean, var, place(0, w), place(1, b), training, data_format=data_format, out=out, **options
+        )
         return mean, var
 
     return run
 
 
 def group_norm(groups, data_format):
-    def run(x, out, place):
+    def run(x, out, place, **options):
         channels = x.shape[1 if data_format == "channels_first" else -1]
         w, b, *_ = vectors(channels, x.dtype)
         number = {"one": 1, "all": channels, "two": 2, "pairs": channels // 2}[groups]
         if number and channels % number == 0 and x.size > number:
-            functional.group_norm(x, number, place(0, w), place(1, b), data_format=data_format, out=out)
+            functional.group_norm(x, number, place(0, w), place(1, b), data_format=data_format, out=out, **options)
         return ()
 
     return run
 
 
 def layer_norm(axes):
-    def run(x, out, place):
+    def run(x, out, place, **options):
         shape = x.shape[-axes:]
         w, b, *_ = (v.reshape(shape) for v in vectors(int(np.prod(shape)), x.dtype))
-        functional.layer_norm(x, shape, place(0, w), place(1, b), out=out)
+        functional.layer_norm(x, shape, place(0, w), place(1, b), out=out, **options)
         return ()
+
+    return run
+
+
+def with_residual(norm):
+    def run(x, out, place):
+        return norm(x, out, place, residual=place(4, x * 2), activation=("relu", "silu")[x.size % 2])
+
+    return run
+
+
+def add_norm(function, bias):
+    def run(x, out, place):
+        w, b, *_ = vectors(x.shape[-1], x.dtype)
+        total = place(5, np.zeros_like(x))
+        parameters = (place(0, w), place(1, b))[: 1 + bias]
+        function(x, place(4, x * 2), x.shape[-1:], *parameters, eps=1e-5, out=out, sum_out=total)
+        return (total,)
 
     return run
 
@@ -101,6 +122,9 @@ NORMS = {
     **{f"group_norm {g} {f}": group_norm(g, f) for g in ("one", "all", "two", "pairs") for f in FORMATS},
     **{f"layer_norm of {axes}": layer_norm(axes) for axes in (1, 2)},
 }
+NORMS |= {f"{name} and residual": with_residual(NORMS[name]) for name in list(NORMS)[2::3]}
+NORMS |= {f.__name__: add_norm(f, "layer" in f.__name__) for f in (functional.add_layer_norm, functional.add_rms_norm)}
+DTYPES = [np.dtype(t) for t in (np.float32, np.float64, np.float16, ml_dtypes.bfloat16)]
 
 # Tails of 0 to 2 vectors of any level (16 floats at most) behind nothing, a step of 4 vectors and a block of 32 steps.
 TAILS = (*range(1, 34), *range(64, 97), *range(2048, 2081, 5))
@@ -125,17 +149,17 @@ PAST_CACHES = [(3, 4400003), (130003, 103)]  # x and y are more than 96 MiB
 
 
 # One case in so many is run of the larger scales, of which all take some minutes for each engine.
-SHARE = {"small": 1, "every layout": 37, "large": 11, "past the caches": 5}
+SHARE = {"small": 3, "every layout": 97, "large": 29, "past the caches": 13}
 
 
 def attack(engine, isa, scale, share):
     """Every norm on arrays that touch a guard; prints each case before it is run, at last how many there were."""
     _engine.select(engine, isa)
     shapes = {"small": SHAPES, "every layout": SHAPES, "large": LARGE, "past the caches": PAST_CACHES}[scale]
-    dtypes = (np.float32,) if scale == "past the caches" else (np.float32, np.float64)
+    dtypes = DTYPES[::2] if scale == "past the caches" else DTYPES
     layouts = list(strided.LAYOUTS)[: 1 if scale == "past the caches" else None]
     room = (8 if len(layouts) == 1 else 512) * max(int(np.prod(shape)) for shape in shapes)
-    inputs, outputs, *parameters = (Guarded(room) for _ in range(6))
+    inputs, outputs, *parameters = (Guarded(room) for _ in range(8))
     count = 0
     for index, (shape, (name, norm), dtype) in enumerate(itertools.product(shapes, NORMS.items(), dtypes)):
         if index % share:
@@ -152,7 +176,7 @@ def attack(engine, isa, scale, share):
             without = (0, 1, None)[index % 3]
             expected = norm(ordinary, other, lambda i, v, without=without: None if i == without else v)
             for side in SIDES:
-                print(engine, isa, name, shape, layout, dtype.__name__, f"{side} #{index}", flush=True)
+                print(engine, isa, name, shape, layout, dtype.name, f"{side} #{index}", flush=True)
                 x, out = inputs.like(ordinary, side), outputs.like(other, side)
                 out[...] = 0
                 seen = norm(
@@ -179,7 +203,7 @@ def attacked(engine, isa, scale, share):
 
 
 def test_some_small_arrays(engine):
-    assert attacked(*engine, "small", 29) > 700
+    assert attacked(*engine, "small", 71) > 700
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ Nor does BatchNorm get an input without channels, on which torch raises an Index
 """
 
 import hypothesis
+import ml_dtypes
 import numpy as np
 import oracle
 import pytest
@@ -65,9 +66,9 @@ def vectors(shape, dtype, *, positive=False):
 
 def dtypes():
     """(of the input, of the parameters), among them pairs that are an error."""
-    single, double, half = np.float32, np.float64, np.float16
-    usual = [(single, single), (single, single), (double, double), (half, half), (half, single)]
-    return st.sampled_from([*usual, (single, double), (double, single)])
+    single, double, half, brain = np.float32, np.float64, np.float16, ml_dtypes.bfloat16
+    usual = [(single, single), (single, single), (double, double), (half, half), (half, single), (brain, brain)]
+    return st.sampled_from([*usual, (brain, single), (single, double), (double, single), (single, half), (half, brain)])
 
 
 def sizes(size):
@@ -79,7 +80,9 @@ def sizes(size):
 
 
 def tensor(array):
-    return None if array is None else torch.from_numpy(array)
+    if array is None or array.dtype != ml_dtypes.bfloat16:
+        return None if array is None else torch.from_numpy(array)
+    return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
 
 
 def outcome(call):
@@ -112,19 +115,19 @@ def assert_close(ours, theirs, expected, kappa, weight, bias):
 
     Torch's kernels lose kappa of their units, those that take E[x^2] - E[x]^2 (channels_last) the square of it.
     """
-    dtype, unit = ours.dtype, np.finfo(ours.dtype).eps / 2
-    inner = np.dtype(np.float32) if dtype == np.float16 else dtype
+    dtype, unit = ours.dtype, float(ml_dtypes.finfo(ours.dtype).eps) / 2
+    inner = np.dtype(np.float32) if dtype.itemsize == 2 else dtype
     allowed = oracle.bound(expected, inner, weight, bias, kappa) * np.maximum(1, np.abs(expected) / 4)
     if dtype != inner:
-        allowed = allowed + unit * np.abs(expected) + np.finfo(dtype).smallest_subnormal
-    assert (np.abs(ours - expected) <= allowed).all()
+        allowed = allowed + unit * np.abs(expected) + float(ml_dtypes.finfo(dtype).smallest_subnormal)
+    assert (np.abs(ours.astype(float) - expected) <= allowed).all()
     loss = kappa**2 * oracle.UNIT[inner]
     if dtype != inner:
         loss += kappa * unit  # torch's coefficients are of half precision too
     if loss < 1e-2:
         scale = 1.0 if weight is None else np.max(np.abs(weight), initial=0.0)
         theirs_allowed = 2 * allowed + 64 * loss * (scale + np.abs(expected))
-        assert (np.abs(theirs.numpy() - ours.astype(float)) <= theirs_allowed).all()
+        assert (np.abs(theirs.double().numpy() - ours.astype(float)) <= theirs_allowed).all()
 
 
 # The functions.
@@ -164,12 +167,13 @@ def test_batch_norm(data):
     assert_close(ours, theirs, expected, kappa, weight, bias)
     if running_mean is not None and running_var is not None:
         loss = max(
-            np.finfo(inner).eps, 64 * kappa**2 * oracle.UNIT[np.dtype(np.float32 if dtype != np.float64 else dtype)]
+            float(ml_dtypes.finfo(inner).eps),
+            64 * kappa**2 * oracle.UNIT[np.dtype(np.float32 if dtype != np.float64 else dtype)],
         )
         if loss < 1e-2:
             size = np.abs(x.astype(float)).max()
-            np.testing.assert_allclose(running_mean, copies[0], rtol=loss, atol=loss * size)
-            np.testing.assert_allclose(running_var, copies[1], rtol=loss)
+            np.testing.assert_allclose(running_mean.astype(float), copies[0].astype(float), rtol=loss, atol=loss * size)
+            np.testing.assert_allclose(running_var.astype(float), copies[1].astype(float), rtol=loss)
 
 
 @hypothesis.given(st.data())
@@ -210,6 +214,39 @@ def test_group_norm(data):
         expected = oracle.group_norm(x, groups, weight, bias, eps)
         kappa = conditioning(x.reshape(shape[0], groups, -1), 2, eps)
         assert_close(ours, theirs, expected, kappa, weight, bias)
+
+
+@hypothesis.given(st.data())
+def test_instance_norm(data):
+    shape = data.draw(shapes([3, 4, 5]).filter(lambda shape: 0 not in shape))
+    dtype, inner = data.draw(dtypes())
+    x = data.draw(arrays(shape, dtype))
+    weight, bias = data.draw(vectors(shape[1], inner)), data.draw(vectors(shape[1], inner))
+    eps = data.draw(st.sampled_from([1e-5, 1e-2, 1e-12]))
+    ours = outcome(lambda: functional.instance_norm(x, weight=weight, bias=bias, eps=eps))
+    theirs = outcome(
+        lambda: torch.nn.functional.instance_norm(tensor(x), weight=tensor(weight), bias=tensor(bias), eps=eps)
+    )
+    if assert_same_outcome(ours, theirs):
+        expected = oracle.instance_norm(x, weight, bias, eps)
+        assert_close(ours, theirs, expected, conditioning(x, tuple(range(2, x.ndim)), eps), weight, bias)
+
+
+@hypothesis.given(st.data())
+def test_rms_norm(data):
+    shape = data.draw(shapes([1, 2, 3, 4]))
+    dtype, inner = data.draw(dtypes())
+    x = data.draw(arrays(shape, dtype))
+    ndim = data.draw(st.integers(1, len(shape)))
+    normalized_shape = shape[len(shape) - ndim :]
+    weight = data.draw(vectors(normalized_shape, inner))
+    hypothesis.assume(weight is None or np.dtype(dtype) == inner)  # torch takes any mix, by its rules of promotion
+    eps = data.draw(st.sampled_from([None, 1e-5, 1e-2, 1e-12]))
+    ours = outcome(lambda: functional.rms_norm(x, normalized_shape, weight, eps))
+    theirs = outcome(lambda: torch.nn.functional.rms_norm(tensor(x), normalized_shape, tensor(weight), eps))
+    if assert_same_outcome(ours, theirs) and x.size:
+        eps = float(ml_dtypes.finfo(dtype if dtype == np.float64 else np.float32).eps) if eps is None else eps
+        assert_close(ours, theirs, oracle.rms_norm(x, normalized_shape, weight, eps), 1.0, weight, None)
 
 
 # The modules.

@@ -2,8 +2,8 @@
 
 In a part of a domain d = x - k is summed, s = sum d and q = sum d^2, in chains of at most CHAIN values of the input's
 type, chains in pairs, the rest in float64; then mean = k + s/n and M2 = q - s^2/n.  k is the mean of the first values,
-bettered where 2 s^2 > n q; what left the range of the type is done again in float64.  Parts are merged in a fixed tree
-(Chan et al.).
+bettered where it is badly placed; what left the range of the type is done again in float64.  Parts are merged in a
+fixed tree (Chan et al.).
 """
 
 import math
@@ -32,7 +32,7 @@ from cpunorm._numba.lanes import (
     widened,
     zeros,
 )
-from cpunorm._numba.plan import ABOUT_ZERO, BLOCK, CHAIN, LARGEST, TALL, domain_at
+from cpunorm._numba.plan import ABOUT_ZERO, BLOCK, CHAIN, COLUMN_LIMIT, LARGEST, ROW_LIMIT, TALL, domain_at
 from cpunorm._numba.walk import READ, clear, lines_at, move, place_of
 
 __all__ = [
@@ -143,13 +143,13 @@ def part_moments(plan, x, start, stop, buffer):
         return 0.0, q
     probe = min(start + BLOCK * lanes(x), stop)
     s, q = sums(plan, x, start, probe, k, buffer)
-    if 2 * s * s > (probe - start) * q:
+    if ROW_LIMIT * s * s > (probe - start) * q:
         k += type(k)(s / (probe - start))
         s, q = sums(plan, x, start, probe, k, buffer)
     if probe < stop:
         more, squares = sums(plan, x, probe, stop, k, buffer)
         s, q = s + more, q + squares
-        if 2 * s * s > n * q:
+        if ROW_LIMIT * s * s > n * q:
             k += type(k)(s / n)
             s, q = sums(plan, x, start, stop, k, buffer)
     if left_range(x, q, n, plan.tiny):
@@ -264,7 +264,7 @@ def bettered(shift, total, squares, n, columns):
     """Move the shifts that are badly placed; how many were."""
     moved = 0
     for c in range(columns):
-        if 2 * total[c] * total[c] > n * squares[c]:
+        if COLUMN_LIMIT * total[c] * total[c] > n * squares[c]:
             shift[c] += type(shift[0])(total[c] / n)
             moved += 1
     return moved
@@ -296,8 +296,9 @@ def tile_moments(plan, x, pitch, start, stop, column, n, mean, m2, buffer):
     """Mean and M2 of n columns, no more than a vector has, over the lines start..stop of the sample at x."""
     apart()
     shift, total, squares = stack(64, x[0]), stack(64, 0.0), stack(64, 0.0)
-    number, like = stop - start, zeros(x, x[0])
-    number = 8 if number >= 8 else 4 if number >= 4 else 2 if number >= 2 else 1  # whose mean is exact for equal values
+    number, like = 1, zeros(x, x[0])
+    while number < 32 and 2 * number <= stop - start:  # a power of 2, by which division is exact
+        number *= 2
     lines = float(stop - start)
     if plan.norm.statistic == ABOUT_ZERO:
         squares_about_zero(plan, x, pitch, start, stop, column, n, mean, m2, buffer)

@@ -96,6 +96,7 @@ PLAN = np.dtype(
 )
 NORM_WORDS, PLAN_WORDS = NORM.itemsize // 8, PLAN.itemsize // 8
 CHAIN = 8  # values that a lane adds up before its sum is added to others
+ROW_LIMIT, COLUMN_LIMIT = 5.0, 4.0  # k is badly placed where so many times s^2 > n q
 BLOCK = 4 * CHAIN  # vectors of a block, whose sum is added to others in float64
 TALL = 64  # lines of a block of columns
 PART = 32768  # values of a part

@@ -14,7 +14,16 @@ __all__ = ["moments", "slide", "standardize"]
 BLOCK = 4096  # values that are read twice from cache
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+def jit(function):
+    """Compile through Numba's cache on disk, if there is a place for one."""
+    options = {"nogil": True, "error_model": "numpy"}
+    try:
+        return numba.njit(function, cache=True, **options)
+    except RuntimeError:
+        return numba.njit(function, **options)
+
+
+@jit
 def two_sum(a, b):
     """a + b and what its rounding left."""
     total = a + b
@@ -22,7 +31,7 @@ def two_sum(a, b):
     return total, (a - (total - moved)) + (b - moved)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@jit
 def two_product(a, b):
     """a * b and what its rounding left (Dekker, 1971)."""
     big = 134217729.0
@@ -32,7 +41,7 @@ def two_product(a, b):
     return product, ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@jit
 def merge_block(record, count, mean, rest, squares, squares_low, least, most):
     """Merge a block of `count` values with the mean `mean` + `rest` into the record of a slice."""
     mean, rest = two_sum(mean, rest)
@@ -62,7 +71,7 @@ def merge_block(record, count, mean, rest, squares, squares_low, least, most):
     record[5], record[6] = min(record[5], least), max(record[6], most)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@jit
 def row_moments(high, low, chosen, record):
     """The record of one row of values high + low, of those that are chosen."""
     for start in range(0, len(high), BLOCK):
@@ -103,7 +112,7 @@ def row_moments(high, low, chosen, record):
         merge_block(record, count, mean, rest, squares, lost, least, most)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@jit
 def all_moments(high, low, chosen, records):
     """`row_moments` of all rows."""
     for row in range(len(high)):
@@ -132,7 +141,7 @@ def moments(x, axes, where, omit):
     return records.T.reshape(7, *lengths)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@jit
 def standardize_rows(z, mean, mean_low, scale, least, most):
     """Each row of z about its mean, by its scale, clipped."""
     for row in range(len(z)):
@@ -150,10 +159,10 @@ def standardize(x, axes, mean, mean_low, scale, least, most, y):
         y.transpose(order)[...] = z
 
 
-window = numba.njit(cache=True, nogil=True, error_model="numpy")(window)
+window = jit(window)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@jit
 def slide_row(x, length, least, centred, scaled, y):
     """The windows along one row; a window's moments are taken anew for each frame."""
     low, chosen = np.zeros(len(x)), np.ones(len(x), np.bool_)

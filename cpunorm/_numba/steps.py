@@ -45,6 +45,7 @@ from cpunorm._numba.plan import (
     FINISH,
     GIVEN,
     MOMENTS,
+    ROW_LIMIT,
     SPREAD,
     WHOLE,
     apply_lines,
@@ -83,8 +84,11 @@ def simple_rows(plan, d, stop, x, y):
         s, q = block_sums(source, n, k)
         if norm.statistic == ABOUT_ZERO:
             s = 0.0
+        elif ROW_LIMIT * s * s > size * q:
+            k += kind(s / size)
+            s, q = block_sums(source, n, k)
         mean, m2 = k + s / size, not_negative(q - s * (s / size))
-        if 2 * s * s > size * q or left_range(x, q, size, plan.tiny):
+        if left_range(x, q, size, plan.tiny):
             mean, m2 = part_moments(plan, source, np.intp(0), n, buffer)
         mean, var, rstd = settled(plan, x, domain, mean, m2 / size)
         if norm.mean:

@@ -1,4 +1,4 @@
-"""The command line: `cpunorm bench`, which `python -m cpunorm.bench` is too."""
+"""The command line: `cpunorm bench`, which `python -m cpunorm.bench` is too, and `cpunorm stats`."""
 
 import argparse
 import importlib.util
@@ -11,8 +11,10 @@ from functools import partial
 from pathlib import Path
 
 import cpunorm
+from cpunorm import stats
 
 from . import cases as registry
+from . import runner
 from .peers import PEERS, Build, CPUNorm, OldCPUNorm
 from .record import FORMAT, dumps, record
 
@@ -116,9 +118,9 @@ def _parser():
     bench = commands.add_parser(
         "bench",
         help="time cpunorm against other libraries on this machine",
-        description="Time cpunorm against NumPy and whatever else is installed: real layer shapes, outputs checked "
-        "against float64 first, then timed turn by turn. Exit code 1: a case failed, a mean is too small for "
-        "--fail-under, or --compare found something slower; 130: interrupted.",
+        description="Time cpunorm against NumPy and whatever else is installed: real shapes of layers and images, "
+        "outputs checked against float64 first, then timed turn by turn. Exit code 1: a case failed, a mean is too "
+        "small for --fail-under, or --compare found something slower; 130: interrupted.",
     )
     bench.add_argument(
         "--quick",
@@ -170,7 +172,7 @@ def _parser():
         type=_threads,
         help="threads for each library, one number or several; default: 1 and cpunorm's own",
     )
-    bench.add_argument("--dtype", choices=("float32", "float64"), nargs="+", default=["float32"])
+    bench.add_argument("--dtype", choices=tuple(runner.PROMISED), nargs="+", default=["float32"])
     bench.add_argument(
         "--samples",
         metavar="N",
@@ -198,6 +200,7 @@ def _parser():
     bench.add_argument(
         "--compare", metavar="JSON", nargs=2, type=_run, help="run nothing: what changed from one kept run to another"
     )
+    stats.add_parser(commands, _writable_file)
     return parser, bench
 
 
@@ -211,10 +214,14 @@ def main(arguments=None):
     """
     parser, bench = _parser()
     options = parser.parse_args(arguments)
-    for package in ("rich", *(("matplotlib", "jinja2") if options.html else ())):
+    pages = ("matplotlib", "jinja2") if options.command == "bench" and options.html else ()
+    for package in ("rich", *pages):
         if importlib.util.find_spec(package) is None:
-            print(f'cpunorm bench needs {package}: pip install "cpunorm[bench]"', file=sys.stderr)
+            extra = f"cpunorm[{options.command}]"
+            print(f'cpunorm {options.command} needs {package}: pip install "{extra}"', file=sys.stderr)
             return 1
+    if options.command == "stats":
+        return stats.run(options)
     if options.isa:
         _hold_to(options.isa)
     if options.compare:
@@ -235,6 +242,8 @@ def main(arguments=None):
         return _run_random(options)
     layers = [layer for layer in registry.LAYERS if layer.quick or not options.quick]
     cases = [case for dtype in dict.fromkeys(options.dtype) for case in registry.expand(layers, dtype)]
+    if "float32" in options.dtype:
+        cases += registry.image_cases(options.quick)
     cases = registry.matching(cases + ([] if options.quick else registry.accuracy_cases()), options.cases)
     if not cases:
         bench.error(f"argument --cases: no case has {options.cases!r} in its name")

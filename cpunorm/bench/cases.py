@@ -9,7 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import ml_dtypes  # noqa: F401 (so that NumPy knows bfloat16 by its name)
 import numpy as np
+
+from cpunorm._kernels_reference import ACTIVATIONS
 
 from .environment import cache_bytes
 
@@ -44,6 +47,8 @@ class Norm(NamedTuple):
         Whether there is a mean and a bias.
     variances : bool
         Whether a single value in a domain is an error, there being no variance.
+    sums : bool
+        Whether it is the norm of input + residual, that comes with its sum.
     ranks : tuple of int
     """
 
@@ -56,6 +61,7 @@ class Norm(NamedTuple):
     grouped: bool = False
     centred: bool = True
     variances: bool = False
+    sums: bool = False
     ranks: tuple = (2, 3, 4, 5)
 
 
@@ -102,6 +108,9 @@ NORMS = {
     ),
 }
 
+for _name in ("layer_norm", "rms_norm"):
+    NORMS[f"add_{_name}"] = NORMS[_name]._replace(module=f"add + {NORMS[_name].module}", sums=True)
+
 # How an input may lie in memory, if not in one piece: its values, and where its channels are (1 or -1) -> the view.
 VIEWS = {
     "every second sample": lambda x, axis: np.repeat(x, 2, axis=0)[::2],
@@ -125,6 +134,10 @@ class Layer:
         (N, C, ...), or for LayerNorm (..., width).
     groups : int, optional
         GroupNorm's.
+    residual : bool
+        Whether one is added to the result.
+    activation : str, optional
+        What is done to the result then.
     quick : bool
         Whether ``--quick`` runs it.
     both_layouts : bool
@@ -135,6 +148,8 @@ class Layer:
     norm: str
     shape: tuple
     groups: int | None = None
+    residual: bool = False
+    activation: str | None = None
     quick: bool = False
     both_layouts: bool = True
 
@@ -169,10 +184,28 @@ LAYERS = (
     Layer("Qwen3-0.6B", "rms_norm", (1, 1024)),
     Layer("Qwen3-0.6B", "rms_norm", (512, 1024), quick=True),
     Layer("style-transfer", "instance_norm", (1, 64, 128, 128)),
+    Layer("BERT-base", "add_layer_norm", (128, 768)),
+    Layer("Qwen3-0.6B", "add_rms_norm", (1, 1024)),
+    Layer("Qwen3-0.6B", "add_rms_norm", (512, 1024)),
+    Layer("Llama-3-8B", "add_rms_norm", (2048, 4096)),
+    Layer("ResNet-50", "batch_norm", (8, 256, 28, 28), activation="relu"),
+    Layer("ResNet-50", "batch_norm", (8, 256, 28, 28), residual=True, activation="relu"),
+    Layer("diffusion-UNet", "group_norm", (2, 320, 64, 64), groups=32, activation="silu"),
     # One layer from 4 KiB to 256 MiB: where the caches end.
     *(Layer(SWEEP, "batch_norm", (1, 64, 4 << i, 4 << i), both_layouts=False) for i in range(9)),
     *(Layer(SWEEP, "layer_norm", (4**i, 1024)) for i in range(9)),
 )
+
+# Photographs as networks take them: (H, W, C), and whether ``--quick`` runs them.
+IMAGES = (
+    Layer("icon", "normalize_image", (32, 32, 3)),
+    Layer("ImageNet", "normalize_image", (224, 224, 3), quick=True),
+    Layer("HD", "normalize_image", (720, 1280, 3)),
+    Layer("HD", "normalize_image", (720, 1280, 1)),
+    Layer("HD", "normalize_image", (720, 1280, 4)),
+    Layer("Sentinel-2", "normalize_image", (256, 256, 13)),
+)
+IMAGE_SCALES = {"uint8": 1 / 255, "float32": 1.0}  # by the dtype of their pixels
 
 # 64 rows of 4096 values each, in the arrays' float32 `offset + N(0, 1)`: what an offset costs in accuracy.
 OFFSETS = (0.0, 1e2, 1e4, 1e6)
@@ -196,6 +229,7 @@ class Arrays:
     running_mean: np.ndarray
     running_var: np.ndarray
     out: np.ndarray
+    residual: np.ndarray | None = None
 
     def with_own_statistics(self):
         """The same, but for running statistics of its own: training writes to them."""
@@ -227,8 +261,10 @@ class Case:
         """The norm's name as torch's users know it."""
         name = NORMS[self.norm].module
         if self.layer.groups is not None:
-            return f"{name}-{self.layer.groups}"
-        return f"{name}{max(1, len(self.layer.shape) - 2)}d" if name in ("BatchNorm", "InstanceNorm") else name
+            name += f"-{self.layer.groups}"
+        if name in ("BatchNorm", "InstanceNorm"):
+            name += f"{max(1, len(self.layer.shape) - 2)}d"
+        return " + ".join(filter(None, (name, self.layer.residual and "residual", self.layer.activation)))
 
     @property
     def shape(self):
@@ -256,8 +292,9 @@ class Case:
 
     @property
     def bytes(self):
-        """Bytes of input and output, each counted once."""
-        return 2 * math.prod(self.layer.shape) * np.dtype(self.dtype).itemsize
+        """Bytes of inputs and outputs, each counted once."""
+        arrays = 4 if NORMS[self.norm].sums else 2 + self.layer.residual
+        return arrays * math.prod(self.layer.shape) * np.dtype(self.dtype).itemsize
 
     @property
     def region(self):
@@ -273,10 +310,11 @@ class Case:
     def arrays(self):
         """The input and parameters: the same numbers at every call."""
         random = np.random.default_rng(0)
-        x = random.standard_normal(self.layer.shape, self.dtype)
+        x = random.standard_normal(self.layer.shape, "float64" if self.dtype == "float64" else "float32")
         scale, shift = (2, 0.5) if self.offset is None else (1, self.offset)
         x *= scale
         x += shift
+        x = x.astype(self.dtype, copy=False)
         if self.channels_last:
             x = np.ascontiguousarray(np.moveaxis(x, 1, -1))
         if self.view is not None:
@@ -285,12 +323,14 @@ class Case:
         weight, bias, mean, var = random.uniform(0.5, 1.5, (4, count)).astype(self.dtype)
         if self.offset is not None:
             weight[:], bias[:] = 1, 0
-        return Arrays(x, weight, bias, mean, var, np.empty_like(x))
+        residual = x * x.dtype.type(0.5) if self.layer.residual or NORMS[self.norm].sums else None
+        return Arrays(x, weight, bias, mean, var, np.empty_like(x), residual)
 
     def expected(self, arrays):
         """The output, running mean and running variance for `arrays`, in float64, by the formula."""
-        x = np.moveaxis(arrays.x, -1, 1) if self.channels_last else arrays.x
         norm = NORMS[self.norm]
+        x = arrays.x.astype(np.float64) + arrays.residual if norm.sums else arrays.x
+        x = np.moveaxis(x, -1, 1) if self.channels_last else x
         z = x.astype(np.float64, order="C").reshape(*norm.domains(self.layer), -1)
         axes = (0, 2) if norm.over_samples else (2,)
         mean, var = (v.astype(np.float64).reshape(1, -1, 1) for v in (arrays.running_mean, arrays.running_var))
@@ -305,11 +345,72 @@ class Case:
         z -= mean
         z /= np.sqrt(var + EPS)
         y = np.moveaxis(z.reshape(self.layer.shape), norm.axis, -1)  # a view
-        y *= arrays.weight
+        y *= arrays.weight.astype(np.float64)
         if norm.centred:
-            y += arrays.bias
+            y += arrays.bias.astype(np.float64)
         y = np.moveaxis(y, -1, norm.axis)
-        return np.moveaxis(y, 1, -1) if self.channels_last else y, *running
+        y = np.moveaxis(y, 1, -1) if self.channels_last else y
+        if self.layer.residual:
+            y += arrays.residual.astype(np.float64)
+        if self.layer.activation is not None:
+            y = ACTIVATIONS[self.layer.activation](y)
+        return y, *running
+
+
+@dataclass(frozen=True)
+class ImageCase(Case):
+    """An image of uint8 or float32 (its `mode`) to float32, in the layout `result`.
+
+    Its arrays' `running_mean` and `running_var` are the mean and the deviation, one for all channels, for OpenCV has no
+    other; `weight` says how large an error is.
+    """
+
+    result: str = "CHW"
+
+    @property
+    def module(self):
+        """As its users know it."""
+        return self.norm
+
+    @property
+    def layout(self):
+        """From and to."""
+        return f"HWC->{self.result}"
+
+    @property
+    def scale(self):
+        """What pixels are multiplied by."""
+        return IMAGE_SCALES[self.mode]
+
+    @property
+    def bytes(self):
+        """Bytes of input and output, each counted once."""
+        return math.prod(self.layer.shape) * (np.dtype(self.mode).itemsize + 4)
+
+    def arrays(self):
+        """Any pixels."""
+        x = np.random.default_rng(0).integers(0, 256, self.layer.shape, np.uint8)
+        x = x if self.mode == "uint8" else (x / np.float32(255))
+        channels = self.layer.shape[-1]
+        mean, std = np.linspace(0.4, 0.5, channels, dtype=np.float32), np.full(channels, 0.225, np.float32)
+        out = np.empty(self.layer.shape if self.result == "HWC" else np.moveaxis(x, -1, 0).shape, np.float32)
+        return Arrays(x, 1 / std, np.zeros_like(std), mean, std, out)
+
+    def expected(self, arrays):
+        """The output for `arrays`, in float64, by the formula."""
+        y = (arrays.x * np.float64(self.scale) - arrays.running_mean) / arrays.running_var
+        return (y if self.result == "HWC" else np.moveaxis(y, -1, 0),)
+
+
+def image_cases(quick=False):
+    """Every case of `IMAGES`."""
+    return [
+        ImageCase(layer, False, mode, "float32", result=result)
+        for layer in IMAGES
+        if layer.quick or not quick
+        for result in ("CHW", "HWC")
+        for mode in IMAGE_SCALES
+    ]
 
 
 def expand(layers, dtype):

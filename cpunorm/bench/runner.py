@@ -22,8 +22,9 @@ MEMORIES = ("fresh", "into")  # of an output: made by the call, or given
 
 # Largest |error| of ours, for weight 1 (the project's promise), and of a peer that still does the same work: sums of 4
 # million float32 values one after the other, as in channels_last, cost NumPy 8e-3 and torch 3e-3.
-PROMISED = {"float32": 2e-6, "float64": 64 * 2.0**-53}
-SAME_WORK = {"float32": 2e-2, "float64": 1e-10}
+# Half types are rounded: half a unit in the last place of values below 32; by a peer perhaps in each of its steps.
+PROMISED = {"float32": 2e-6, "float64": 64 * 2.0**-53, "float16": 2.0**-7, "bfloat16": 2.0**-4}
+SAME_WORK = {"float32": 2e-2, "float64": 1e-10, "float16": 2.0**-5, "bfloat16": 2.0**-2}
 
 
 class WrongResult(Exception):  # noqa: N818

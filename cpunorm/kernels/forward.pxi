@@ -8,12 +8,6 @@ cdef void forward_given(Job* job, int threads) noexcept nogil:
     cdef Strip strip
     cdef Shared shared
     if not job.columns:
-        cut_rows(job)
-        if (1 < job.length < LANE_ROW and job.count >= 4
-                and even_pitch(job.run, 3, False) == 1 and even_pitch(job.run, 3, True) == 1
-                and n.x.channel == job.length and n.y.channel == job.length):
-            job.columns = True
-    if not job.columns:
         allocate_coefficients(job, n.channels)
         if job.failed:
             return
@@ -21,7 +15,6 @@ cdef void forward_given(Job* job, int threads) noexcept nogil:
         memcpy(job.m2s, n.var, n.channels * sizeof(double))
         apply_all(job, threads)
         return
-    cut_columns(job, job.length if job.length > 1 else 1)
     job.strip, job.parts = job.wide, 0
     allocate_strips(job, 1)
     if job.failed:
@@ -33,52 +26,95 @@ cdef void forward_given(Job* job, int threads) noexcept nogil:
     share(work_apply_columns, &shared, n.samples * job.tall, threads)
 
 
-cdef int forward(const Norm* norm, int threads) noexcept nogil:
-    """y from x: KernelSet's forward."""
-    cdef Job job
-    cdef char* constant = NULL
-    cdef Py_ssize_t i, count
-    memset(&job, 0, sizeof(job))
+cdef void begin(Job* job, const Norm* norm) noexcept nogil:
+    """A norm as it is seen; `finish` frees what that took."""
+    cdef Py_ssize_t count
+    memset(job, 0, sizeof(job[0]))
     job.n = norm[0]
     job.lines = lines_of[norm.element]
     job.rule.tiny = TINY[norm.element] if norm.eps < HIDING else 0
     job.rule.about_zero = norm.statistic == ABOUT_ZERO
     if is_half(norm.parameter_element):
-        widen_parameters(&job)
+        widen_parameters(job)
     if not job.failed:
-        see(&job)
+        see(job)
     if job.n.along and job.n.weight == NULL and job.n.bias == NULL:
         job.n.along = False
     elif job.n.along and (job.n.weight == NULL or job.n.bias == NULL):
         count = job.positions * (job.n.channels if job.along_step else 1)
-        constant = <char*> malloc(count * job.lines.computed)
-        job.failed |= constant == NULL
-        if constant != NULL:
-            fill(constant, count, 1 if job.n.weight == NULL else 0, job.lines.computed)
+        job.constant = <char*> malloc(count * job.lines.computed)
+        job.failed |= job.constant == NULL
+        if job.constant != NULL:
+            fill(job.constant, count, 1 if job.n.weight == NULL else 0, job.lines.computed)
             if job.n.weight == NULL:
-                job.n.weight = constant
+                job.n.weight = job.constant
             else:
-                job.n.bias = constant
-    if not job.failed:
-        if job.n.addend != NULL:
-            forward_sum(&job, threads)
-        elif job.n.statistic == GIVEN:
-            forward_given(&job, threads)
-        else:
-            if not job.columns:
-                cut_rows(&job)
-            if not job.columns and job.member == 1 and job.positions <= (LANE_VALUES if job.scattered else LANE_ROW):
-                forward_lanes(&job, threads)
-            elif job.columns or (job.count > 1 and job.length < NARROW_RUN and not job.n.along and job.member == 1):
-                cut_columns(&job, 1 if job.columns else job.length)
-                forward_columns(&job, threads)
-            else:
-                forward_rows(&job, threads)
-    free(constant)
+                job.n.bias = job.constant
+
+
+cdef void finish(Job* job) noexcept nogil:
+    free(job.constant)
     free(job.widened)
     free(job.expanded)
     free(job.moments)
     free(job.means)
+
+
+cdef Way way_of(Job* job) noexcept nogil:
+    """Which way the norm goes, its domains cut accordingly."""
+    cdef const Norm* n = &job.n
+    if n.addend != NULL:
+        return SUM_WAY
+    if not job.columns:
+        cut_rows(job)
+    if n.statistic == GIVEN:
+        if (not job.columns and 1 < job.length < LANE_ROW and job.count >= 4
+                and even_pitch(job.run, 3, False) == 1 and even_pitch(job.run, 3, True) == 1
+                and n.x.channel == job.length and n.y.channel == job.length):
+            job.columns = True
+        if not job.columns:
+            return ROWS_WAY
+        cut_columns(job, job.length if job.length > 1 else 1)
+        return COLUMNS_WAY
+    if not job.columns and job.member == 1 and job.positions <= (LANE_VALUES if job.scattered else LANE_ROW):
+        return LANES_WAY
+    if job.columns or (job.count > 1 and job.length < NARROW_RUN and not n.along and job.member == 1):
+        cut_columns(job, 1 if job.columns else job.length)
+        return COLUMNS_WAY
+    return ROWS_WAY
+
+
+cdef int forward(const Norm* norm, int threads) noexcept nogil:
+    """y from x: KernelSet's forward."""
+    cdef Job job
+    cdef Way way
+    begin(&job, norm)
+    if not job.failed:
+        way = way_of(&job)
+        if way == SUM_WAY:
+            forward_sum(&job, threads)
+        elif norm.statistic == GIVEN:
+            forward_given(&job, threads)
+        elif way == LANES_WAY:
+            forward_lanes(&job, threads)
+        elif way == COLUMNS_WAY:
+            forward_columns(&job, threads)
+        else:
+            forward_rows(&job, threads)
+    finish(&job)
+    return -1 if job.failed else 0
+
+
+cdef int explain(const Norm* norm, Plan* plan) noexcept nogil:
+    """KernelSet's explain: what `forward` would do."""
+    cdef Job job
+    begin(&job, norm)
+    if not job.failed:
+        plan.way = way_of(&job)
+        plan.packed = plan.way == LANES_WAY or plan.way == ROWS_WAY and not job.even or (
+            plan.way == COLUMNS_WAY and job.line_pitch == 0)
+        plan.far, plan.streamed = job.far, job.traffic.streamed
+    finish(&job)
     return -1 if job.failed else 0
 
 

@@ -8,6 +8,10 @@
 #ifndef CPUNORM_TEAM_H
 #define CPUNORM_TEAM_H
 
+/* Kernels run without the GIL.  Before a parallel region Cython asks whether it must be let go, and at the end of Python
+   (before 3.12) is told so: a daemon thread that was still in a kernel then ended the process. */
+#define PyGILState_Check() 0
+
 #if defined(_OPENMP) && defined(__linux__) && defined(__GNUC__)
 #include <omp.h>
 #include <sched.h>

@@ -21,6 +21,7 @@ cdef struct Job:
     Rule rule
     Py_ssize_t positions, member  # of a channel; channels of a domain
     Py_ssize_t along_step  # from the weights of one channel to the next, if they run along positions
+    char* constant  # a weight of 1 or bias of 0 along positions, to be freed
     char* widened  # weight and bias of a half type, to be freed
     void* expanded  # weight and bias made longer, to be freed
     bint scattered  # domains lie scattered in short samples

@@ -10,12 +10,12 @@ from numpy.typing import DTypeLike, NDArray
 
 from cpunorm import _running
 from cpunorm._arguments import HALVES, check_activation, check_array
+from cpunorm._foreign import as_ndarray
 from cpunorm._types import Activation, Array, Scalar, Shape
 
 __all__ = ["Module"]
 
 MOST_BATCHES = np.iinfo(np.int64).max
-DEVICE_CPU = 1  # DLPack's number for it
 
 
 class IncompatibleKeys(NamedTuple):
@@ -51,22 +51,12 @@ def _as_array(value):
     TypeError
         It is something else.
     """
-    kind = type(value).__name__
     if hasattr(value, "detach"):
         value = value.detach().cpu()
-        if "bfloat16" in str(value.dtype):  # has no NumPy counterpart in torch
+        if "bfloat16" in str(value.dtype):  # so that a checkpoint needs no ml_dtypes
             value = value.float()
-        value = value.numpy()
-    elif isinstance(value, np.ndarray):
-        check_array("it", value)
-    elif hasattr(value, "__dlpack_device__") and value.__dlpack_device__()[0] != DEVICE_CPU:
-        raise TypeError(f"it is a {kind} on another device than the CPU")
-    elif hasattr(value, "__array__"):
-        value = np.asarray(value)
-    elif hasattr(value, "__dlpack__"):
-        value = np.from_dlpack(value)
-    else:
-        raise TypeError(f"it is a {kind}")
+    value = as_ndarray("it", np.asarray(value) if isinstance(value, np.generic) else value)
+    check_array("it", value)
     if value.dtype.kind not in "biuf" and value.dtype.name not in HALVES:
         raise TypeError(f"it is of dtype {value.dtype}")
     return value
@@ -154,13 +144,15 @@ class Module:
         """Normalise `input`, of the shape that each module says, with the keyword arguments of its function."""
         raise NotImplementedError
 
-    def _check_rank(self, input):
-        """Raise TypeError unless the input is an ndarray, ValueError unless it has one of `_ranks`."""
+    def _checked(self, input):
+        """`input` as an ndarray; raises TypeError if it is none, ValueError unless it has one of `_ranks`."""
         if type(input) is not np.ndarray:
+            input = as_ndarray(f"{type(self).__name__}: input", input)
             check_array(f"{type(self).__name__}: input", input)
         if input.ndim not in self._ranks:
             ranks = " or ".join(f"{rank}-D" for rank in self._ranks)
             raise ValueError(f"{type(self).__name__} expects {ranks} input, got shape {input.shape}")
+        return input
 
     def train(self, mode: bool = True) -> Self:
         """Switch to training (or, with False, to evaluation); returns self.

@@ -138,7 +138,7 @@ class _BatchNorm(Module):
         TypeError
             Not an ndarray.
         """
-        self._check_rank(input)
+        input = self._checked(input)
         training, running_mean, running_var = self.training, self.running_mean, self.running_var
         counter: NDArray[np.int64] | None = None
         momentum: float | None = 0.0

@@ -99,7 +99,7 @@ class FrozenBatchNorm2d(Module):
         TypeError
             Not an ndarray.
         """
-        self._check_rank(input)
+        input = self._checked(input)
         return functional.batch_norm(
             input,
             self.running_mean,

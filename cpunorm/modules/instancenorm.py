@@ -6,6 +6,7 @@ from typing import Any, Literal
 from numpy.typing import DTypeLike
 
 from cpunorm import functional
+from cpunorm._foreign import is_foreign, with_ndarrays
 from cpunorm._types import Activation, Array, DataFormat, Scalar, Shape
 from cpunorm.modules.batchnorm import _BatchNorm
 
@@ -92,8 +93,11 @@ class _InstanceNorm(_BatchNorm):
         UserWarning
             Another number of channels, without a weight.
         """
-        self._check_rank(input)
+        input = self._checked(input)
         single = input.ndim == self._ranks[0]
+        if single and (is_foreign(out) or is_foreign(options.get("residual"))):
+            arrays = {"input": input, "out": out, "residual": options.pop("residual", None)}
+            return with_ndarrays(self.forward, type(self).__name__, arrays, **options)
         channels = input.shape[-1 if self.data_format == "channels_last" else 0 if single else 1]
         if channels != self.num_features:
             message = f"{type(self).__name__}: expected {self.num_features} channels, got shape {input.shape}"
@@ -112,11 +116,15 @@ class _InstanceNorm(_BatchNorm):
             data_format=self.data_format,
             out=out[None] if single and out is not None else out,
             activation=self.activation,
-            **({name: value[None] if single and name == "residual" else value for name, value in options.items()}),
+            **(
+                {
+                    name: value[None] if single and name == "residual" and value is not None else value
+                    for name, value in options.items()
+                }
+            ),
         )
         if single and isinstance(y, tuple):
-            y = tuple(array[0] for array in y)
-            return y
+            return tuple(array[0] for array in y)
         return out if single and out is not None else y[0] if single else y
 
 

@@ -10,15 +10,20 @@ Channels-last cases are the same memory to everyone, (N, H, W, C), each in their
 NumPy and JAX with the channels on the last axis. ONNX has channels first only.
 """
 
+from .albucore import Albucore
 from .base import Call, Peer
 from .build import Build, OldCPUNorm
 from .jax import JAX
 from .numpy import NumPy
 from .onnxruntime import BoundONNXRuntime, ONNXRuntime
+from .opencv import OpenCV
 from .openvino import OpenVINO
 from .ours import CPUNorm
 from .torch import CompiledTorch, Torch
 
 __all__ = ["PEERS", "Build", "CPUNorm", "Call", "NumPy", "OldCPUNorm", "Peer", "Torch"]
 
-PEERS = {peer.name: peer for peer in (NumPy, Torch, CompiledTorch, ONNXRuntime, BoundONNXRuntime, OpenVINO, JAX)}
+PEERS = {
+    peer.name: peer
+    for peer in (NumPy, Torch, CompiledTorch, ONNXRuntime, BoundONNXRuntime, OpenVINO, JAX, OpenCV, Albucore)
+}

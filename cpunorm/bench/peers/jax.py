@@ -31,7 +31,7 @@ class JAX(NumPy):
     def has(self, case):
         """A process's number of threads is settled by its first call: one for each CPU that it may use."""
         cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        return self.threads == cpus
+        return super().has(case) and self.threads == cpus
 
     def to_numpy(self, case, y):
         """The values."""

@@ -16,6 +16,10 @@ class NumPy(Peer):
     version = np.__version__
     numpy = np
 
+    def has(self, case):
+        """The norm alone, in what NumPy computes in."""
+        return case.dtype in ("float32", "float64") and not case.layer.residual and case.layer.activation is None
+
     def _call(self, function, *arrays):
         return Call(partial(function, *arrays))
 
@@ -97,3 +101,12 @@ class NumPy(Peer):
             return ((groups - mean) / self.numpy.sqrt(var + EPS)).reshape(x.shape) * weight + bias
 
         return self._call(group_norm, a.x, a.weight.reshape(per_channel), a.bias.reshape(per_channel))
+
+    def normalize_image(self, case, a):
+        """In float32, then brought into the layout."""
+
+        def normalize(x, mean, std):
+            y = (x.astype(np.float32) * np.float32(case.scale) - mean) / std
+            return y if case.result == "HWC" else self.numpy.array(y.transpose(2, 0, 1), order="C")
+
+        return self._call(normalize, a.x, a.running_mean, a.running_var)

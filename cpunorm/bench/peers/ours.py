@@ -37,10 +37,22 @@ class CPUNorm(Peer):
             yield
 
     def prepare(self, case, a):
-        """`cpunorm.functional`'s function, None where that build has none."""
-        channels_last = {"data_format": "channels_last"} if case.channels_last else {}
+        """`cpunorm.functional`'s function, or `normalize_image`; None where that build has none."""
+        if case.norm == "normalize_image":
+            if not hasattr(self.package, case.norm):
+                return None
+            call = partial(self.package.normalize_image, a.x, a.running_mean, a.running_var, layout=case.layout)
+            return Call(call, partial(call, out=a.out))
+        options = {"data_format": "channels_last"} if case.channels_last else {}
         function = getattr(self.package.functional, case.norm, None)
         if function is None:
             return None
-        call = partial(function, a.x, *NORMS[case.norm].arguments(case, a), **channels_last)
+        inputs = [a.x, a.residual] if NORMS[case.norm].sums else [a.x]
+        if case.layer.residual:
+            options["residual"] = a.residual
+        if case.layer.activation is not None:
+            options["activation"] = case.layer.activation
+        call = partial(function, *inputs, *NORMS[case.norm].arguments(case, a), **options)
+        if NORMS[case.norm].sums:
+            return Call(lambda: call()[0], lambda: call(out=a.out)[0])
         return Call(call, partial(call, out=a.out))

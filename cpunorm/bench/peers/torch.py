@@ -38,19 +38,52 @@ class Torch(Peer):
 
     def to_numpy(self, case, y):
         """The same memory, in the case's layout."""
-        return (y.movedim(1, -1) if case.channels_last else y).numpy()
+        y = y.movedim(1, -1) if case.channels_last else y
+        return y.view(self.torch.int16).numpy().view(case.dtype) if case.dtype == "bfloat16" else y.numpy()
+
+    def _tensor(self, value):
+        """The same memory as a tensor, if it is an array."""
+        if not isinstance(value, np.ndarray):
+            return value
+        if value.dtype.name == "bfloat16":
+            return self.torch.from_numpy(value.view(np.int16)).view(self.torch.bfloat16)
+        return self.torch.from_numpy(value)
+
+    def _in_steps(self, case, function, residual):
+        """`function` between the steps that people write before and after it."""
+        name, summed = case.layer.activation, NORMS[case.norm].sums
+        functions = self.torch.nn.functional
+        activate = (
+            partial(functions.gelu, approximate="tanh") if name == "gelu_tanh" else name and getattr(functions, name)
+        )
+
+        def steps(x, *arguments):
+            y = function(x + residual if summed else x, *arguments)
+            y = y if summed or residual is None else y + residual
+            return y if activate is None else activate(y)
+
+        return steps
 
     def _call(self, function, *arguments, into=None):
         return Call(partial(function, *arguments), into)
 
     def prepare(self, case, a):
         """`torch.nn.functional`'s function; into a given output only BatchNorm's, `torch.native_batch_norm`."""
-        x = self.torch.from_numpy(a.x)
-        x = x.movedim(-1, 1) if case.channels_last else x
-        arguments = NORMS[case.norm].arguments(case, a)
-        arguments = [self.torch.from_numpy(v) if isinstance(v, np.ndarray) else v for v in arguments]
-        into = None
-        if case.norm == "batch_norm":
+        if case.norm == "normalize_image":
+            return self.normalize_image(case, a)
+        x, residual = (
+            v.movedim(-1, 1) if case.channels_last and v is not None else v
+            for v in map(self._tensor, (a.x, a.residual))
+        )
+        arguments = map(self._tensor, NORMS[case.norm].arguments(case, a))
+        function, arguments, into = (
+            getattr(self.torch.nn.functional, case.norm.removeprefix("add_")),
+            [*arguments],
+            None,
+        )
+        if residual is not None or case.layer.activation is not None:
+            function = self._in_steps(case, function, residual)
+        elif case.norm == "batch_norm":
             mean, var, weight, bias, training, *rest = arguments
             saved = self.torch.empty((2, weight.numel() if training else 0), dtype=weight.dtype)
             out = (self.torch.empty_like(x), *saved)
@@ -58,7 +91,20 @@ class Torch(Peer):
             def into():
                 return self.torch.native_batch_norm(x, weight, bias, mean, var, training, *rest, out=out)[0]
 
-        return self._call(getattr(self.torch.nn.functional, case.norm), x, *arguments, into=into)
+        return self._call(function, x, *arguments, into=into)
+
+    def normalize_image(self, case, a):
+        """What torchvision's `to_tensor` and `normalize` do with torch."""
+        planar = case.result == "CHW"
+
+        def normalize(x, mean, std):
+            y = x.permute(2, 0, 1).contiguous() if planar else x
+            y = y.to(self.torch.float32).div(255) if case.mode == "uint8" else y.clone()
+            return y.sub_(mean).div_(std)
+
+        vectors = [self.torch.from_numpy(v) for v in (a.running_mean, a.running_var)]
+        vectors = [v[:, None, None] if planar else v for v in vectors]
+        return self._call(normalize, self.torch.from_numpy(a.x), *vectors)
 
 
 class CompiledTorch(Torch):

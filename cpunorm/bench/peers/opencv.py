@@ -1,0 +1,42 @@
+"""OpenCV."""
+
+import contextlib
+from functools import partial
+
+from .base import Call, Peer
+
+
+class OpenCV(Peer):
+    """`cv2.dnn.blobFromImage`."""
+
+    name = "opencv"
+    packages = ("cv2",)
+
+    def __init__(self, threads):
+        super().__init__(threads)
+        import cv2
+
+        self.cv2 = cv2
+        self.version = cv2.__version__
+
+    @contextlib.contextmanager
+    def context(self):
+        """Its number of threads."""
+        before = self.cv2.getNumThreads()
+        self.cv2.setNumThreads(self.threads)
+        try:
+            yield
+        finally:
+            self.cv2.setNumThreads(before)
+
+    def to_numpy(self, case, y):
+        """The one image of the batch."""
+        return y[0]
+
+    def normalize_image(self, case, a):
+        """One deviation for all channels, of which it takes 1, 3 or 4; planar results alone."""
+        rows, columns, channels = case.layer.shape
+        if case.result != "CHW" or channels not in (1, 3, 4):
+            return None
+        mean, scale = (a.running_mean / case.scale).tolist(), float(case.scale / a.running_var[0])
+        return Call(partial(self.cv2.dnn.blobFromImage, a.x, scale, (columns, rows), mean))
