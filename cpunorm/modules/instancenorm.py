@@ -116,15 +116,14 @@ class _InstanceNorm(_BatchNorm):
             data_format=self.data_format,
             out=out[None] if single and out is not None else out,
             activation=self.activation,
-            **(
-                {
-                    name: value[None] if single and name == "residual" and value is not None else value
-                    for name, value in options.items()
-                }
-            ),
+            **{
+                name: value[None] if single and name == "residual" and value is not None else value
+                for name, value in options.items()
+            },
         )
         if single and isinstance(y, tuple):
-            return tuple(array[0] for array in y)
+            y = tuple(array[0] for array in y)
+            return y
         return out if single and out is not None else y[0] if single else y
 
 
