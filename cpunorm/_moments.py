@@ -81,6 +81,8 @@ class Moments:
 
     __slots__ = ("_dtype", "_record", "_same_count", "axis")
 
+    axis: tuple[int, ...] | None
+
     def __init__(
         self, record: NDArray[np.float64], same_count: int, axis: tuple[int, ...] | None, dtype: DTypeLike = np.float64
     ) -> None:

@@ -70,8 +70,8 @@ class StandardScaler(preprocessing.StandardScaler):
             self.var_: Any = m2 / count if self.with_std else None
         if self.with_std:
             # What scikit-learn takes for constant: a variance below the error of its own sums.
-            constant = self.var_ <= count * EPS * self.var_ + (count * self.mean_ * EPS) ** 2
-            self.scale_: Any = np.where(constant, 1.0, np.sqrt(self.var_))
+            constant: Any = self.var_ <= count * EPS * self.var_ + (count * self.mean_ * EPS) ** 2
+            self.scale_: Any = np.where(constant, 1.0, np.sqrt(m2 / count))
         else:
             self.scale_ = None
         return self

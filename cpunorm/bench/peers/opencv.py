@@ -10,7 +10,7 @@ class OpenCV(Peer):
     """`cv2.dnn.blobFromImage`."""
 
     name = "opencv"
-    packages = ("cv2",)
+    packages: tuple[str, ...] = ("cv2",)
 
     def __init__(self, threads):
         super().__init__(threads)
