@@ -294,5 +294,3 @@ cdef void apply_all(Job* job, int threads) noexcept nogil:
                         job.high + at * computed, job.scale + at * computed, job.shift + at * computed)
     job.pieces = ceil_div(n.inner, PIECE) if lines < 4 * threads else 1
     share(work_apply_rows, job, lines * job.pieces, threads)
-
-
