@@ -22,8 +22,8 @@ Common to all:
   grad), what has ``__dlpack__``, ``__array_interface__`` or ``__array__``, buffers. Results are ndarrays.
 """
 
-# Here are names, defaults and what they mean; `_call` checks the arguments and runs the kernel, `_per_sample` what takes
-# several. Compiled, for the sake of the 60 ns that it would cost to hand these defaults on in Python.
+# Here are names, defaults and what they mean; `_call` checks the arguments and runs the kernel, `_per_sample` what
+# takes several. Compiled, for the sake of the 60 ns that it would cost to hand these defaults on in Python.
 
 from cpunorm cimport _call
 
