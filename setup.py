@@ -1,4 +1,7 @@
-"""Builds the compiled modules: one source for the kernels, one extension per ISA level of `cpunorm/_levels.py`."""
+"""Builds the compiled modules: one source for the kernels, one extension per ISA level of `cpunorm/_levels.py`.
+
+With gcc 12, clang 14 or newer: the kernels are written in their vectors, which MSVC has not.
+"""
 
 import os
 import runpy
@@ -12,14 +15,16 @@ import numpy as np
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-MSVC = sys.platform == "win32"
+if sys.platform == "win32":
+    raise SystemExit("cpunorm: not on Windows: the kernels need the vectors of gcc or clang; use it in WSL")
+if sys.maxsize < 2**32:
+    raise SystemExit("cpunorm: not on a 32-bit Python: the kernels need 64-bit registers and addresses")
+
 LEVELS = runpy.run_path("cpunorm/_levels.py")["LEVELS"].values()
 
 # No -ffast-math: NaN, Inf and the two-part mean depend on IEEE order (see _kernels.pyx). FMA may be contracted.
 # gcc's unroll-and-jam turns the channels_last accumulators back into scalars (measured: a third of the speed).
 GNU = "-O3 -fno-loop-unroll-and-jam -fno-math-errno -fno-trapping-math -ffp-contract=fast -g0"
-OPTIMIZE = ["/O2"] if MSVC else GNU.split()
-SHARED = ("_kernels.pyx", "_levels.py", "*.pxi", "*.pxd", "*.h")
 
 
 def compiles(flags, source):
@@ -36,8 +41,6 @@ def compiles(flags, source):
 
 def openmp_flags():
     """Flags that switch OpenMP on, or none (said loudly) where the compiler has none."""
-    if MSVC:
-        return ["/openmp"], []
     probe = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
     if os.environ.get("CPUNORM_NO_OPENMP") != "1":
         if compiles(["-fopenmp"], probe):
@@ -51,6 +54,7 @@ def openmp_flags():
 
 def extensions():
     compile_openmp, link_openmp = openmp_flags()
+    optimize = [flag for flag in GNU.split() if compiles([flag], "int main(void) { return 0; }\n")]  # clang: not all
     strip = ["-Wl,-s"] if sys.platform == "linux" else []
     asked = " ".join(f'FEATURE("{name}")' for name in sorted({name for level in LEVELS for name in level.features}))
     common = {
@@ -59,7 +63,7 @@ def extensions():
         "extra_link_args": [*link_openmp, *strip],
         "depends": [
             str(path)
-            for files in ("_kernels.pyx", "_levels.py", "*.pxd", "include/*", "kernels/*")
+            for files in ("_kernels.pyx", "_levels.py", "*.pxd", "*.h", "include/*", "kernels/*")
             for path in Path("cpunorm").glob(files)
         ],
     }
@@ -67,9 +71,10 @@ def extensions():
     modules = dict.fromkeys(cython, ())
     modules |= {level.module: level.flags for level in LEVELS}
     for name, flags in modules.items():
-        arguments = [*OPTIMIZE, *compile_openmp, *flags]
+        arguments = [*optimize, *compile_openmp, *flags]
         source = f"cpunorm/{name.replace('.', '/')}.pyx"
         yield Extension(f"cpunorm.{name}", [source], extra_compile_args=arguments, **common)
 
 
-setup(ext_modules=cythonize(list(extensions()), nthreads=0, language_level=3))
+DIRECTIVES = {"language_level": 3, "freethreading_compatible": True}
+setup(ext_modules=cythonize(list(extensions()), nthreads=0, compiler_directives=DIRECTIVES))

@@ -27,9 +27,10 @@ AXES = ("shape", "layout", "mode", "dtype")
 
 def _axes(case):
     """What tells a case from its norm's others."""
-    groups = "" if case.layer.groups is None else f"/{case.layer.groups}"
+    layer = case.layer
+    beside = filter(None, (layer.groups and str(layer.groups), layer.residual and "residual", layer.activation))
     layout = case.layout and ("channels_last" if case.channels_last else "channels_first")
-    return case.shape + groups, layout, case.mode, case.dtype
+    return "/".join((case.shape, *beside)), layout, case.mode, case.dtype
 
 
 class Norm(abc.ABC):

@@ -79,7 +79,7 @@ def computed_dtype(dtype):
     dtype = _native(dtype)
     if dtype in COMPUTED:
         return dtype
-    return COMPUTED[0] if dtype.name in HALVES else None
+    return COMPUTED[0] if dtype.type.__name__ in HALVES else None
 
 
 def is_walkable(array):

@@ -66,7 +66,7 @@ cdef enum:
 
 cdef Norm unset  # all zeros
 cdef KernelSet given_set  # of an engine that tells the address of its function
-cdef KernelSet* kernels = NULL
+cdef KernelSet* kernels = NULL  # never again once there are some, for calls read both without a lock
 cdef object python_forward = None  # of an engine in Python
 
 
@@ -78,14 +78,17 @@ cdef object address_of = None  # of an engine that takes functions as activation
 def use_kernels(module):
     """Send calls to the kernels of a module: its capsule KERNEL_SET, address FORWARD or Python function forward."""
     global kernels, python_forward, takes_halves, address_of
-    cdef KernelSet* chosen = NULL
+    forward = None
     if hasattr(module, "KERNEL_SET"):
-        chosen = <KernelSet*> PyCapsule_GetPointer(module.KERNEL_SET, "cpunorm.KernelSet")
+        kernels = <KernelSet*> PyCapsule_GetPointer(module.KERNEL_SET, "cpunorm.KernelSet")
     elif hasattr(module, "FORWARD"):
         given_set.forward = <int (*)(const Norm*, int) noexcept nogil> <size_t> module.FORWARD
-        chosen = &given_set
-    kernels, python_forward = chosen, module.forward if chosen == NULL else None
-    takes_halves, address_of = chosen != NULL and chosen != &given_set, getattr(module, "address_of", None)
+        kernels = &given_set
+    else:
+        forward = module.forward
+    python_forward = forward
+    takes_halves = hasattr(module, "KERNEL_SET")
+    address_of = getattr(module, "address_of", None)
 
 
 # Fast tests of arguments.
@@ -129,7 +132,7 @@ cdef inline bint is_half(object array) noexcept:
 cdef tuple as_input(str function, object array, object out):
     """The input as a kernel can walk it, and the dtype of a result to be converted or copied to `out`, or None."""
     global bfloat16
-    if bfloat16 < 0 and cnp.PyArray_CheckExact(array) and array.dtype.name == "bfloat16":
+    if bfloat16 < 0 and cnp.PyArray_CheckExact(array) and array.dtype.type.__name__ == "bfloat16":
         bfloat16 = type_of(array)
     if is_plain(array) and not is_wider(out, array):
         return array, None
@@ -438,8 +441,7 @@ cdef inline int kernel(
     enter()
     try:
         if running_mean is not None:
-            read(running_mean, n.mean)
-            read(running_var, n.var)
+            read(running_mean, running_var, n.mean, n.var)
         with nogil:
             failed = chosen.forward(n, threads)
     finally:
@@ -516,8 +518,7 @@ cdef int forward_in_python(
         memcpy(data_of(bias), n.bias, bytes_of(bias))
     try:
         if running_mean is not None:
-            read(running_mean, <double*> data_of(mean))
-            read(running_var, <double*> data_of(var))
+            read(running_mean, running_var, <double*> data_of(mean), <double*> data_of(var))
         elif n.statistic == GIVEN:
             memcpy(data_of(mean), n.mean, bytes_of(mean))
             memcpy(data_of(var), n.var, bytes_of(var))

@@ -81,7 +81,7 @@ def as_ndarrays(function: str, arrays: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_ndarrays(call: Callable[..., Any], function: str, arrays: dict[str, Any], **others: Any) -> Any:
-    """`call` with all `arrays`, by their names, as ndarrays; its result, with `out` and `sum_out` as they were given."""
+    """`call` with `arrays`, by their names, as ndarrays; its result, with `out` and `sum_out` as they were given."""
     seen = as_ndarrays(function, arrays)
     given = {id(seen[name]): arrays[name] for name in ("out", "sum_out") if arrays.get(name) is not None}
     result = call(**seen, **others)

@@ -1,11 +1,10 @@
 """The table of ISA levels, lowest first. setup.py reads it too, by its path: it imports nothing of the package.
 
 Flags go to the module that needs them alone, so that a wheel imports on any CPU of its architecture. Other
-architectures than x86-64, and MSVC, have the baseline alone, with their own default flags.
+architectures than x86-64 have the baseline alone, with their own default flags.
 """
 
 import platform
-import sys
 from typing import NamedTuple
 
 __all__ = ["LEVELS", "Level"]
@@ -19,7 +18,7 @@ class Level(NamedTuple):
     features: tuple[str, ...] = ()
 
 
-if platform.machine().lower() in ("x86_64", "amd64") and sys.platform != "win32":
+if platform.machine() in ("x86_64", "amd64"):
     V2 = ("ssse3", "sse4.1", "sse4.2", "popcnt")
     V3 = (*V2, "avx", "avx2", "fma", "bmi", "bmi2", "f16c")
     V4 = (*V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")

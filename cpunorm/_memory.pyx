@@ -1,10 +1,12 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """Output arrays whose memory is kept for the next one: most of a large call's time is page faults otherwise.
 
-An output is an ordinary ndarray that owns its data. NumPy gives the data back to the allocator that made it (NEP 49)
-when the array and all its views are gone, and not before. This allocator keeps the block, up to a limit in all, the
+An output is an ordinary ndarray that owns its data. NumPy gives the data back to the allocator that the array names
+(NEP 49) when it and all its views are gone, and not before. (`PyDataMem_SetHandler` would have NumPy ask for the data,
+too. But it sets a context variable, which crashes Python 3.11 if a finalizer that comes in between sets one.) This
+allocator keeps the block, up to a limit in all, the
 longest unused going first, and hands it out again to an output of about the same size. Everything here runs with the
-GIL, which is the pool's lock.
+GIL, which is the pool's lock; a Python without it has a lock of its own, around what is done in plain C.
 
 A block is a memory mapping of its own, so that giving it back makes the process smaller at once: the C library's heap
 would keep it between blocks that live on. Its first 64 bytes are its header, so data is aligned to 64 bytes.
@@ -21,16 +23,12 @@ from libc.string cimport memcpy, memmove, memset
 
 cimport numpy as cnp
 
+from cpunorm._gil cimport Lock, at_fork_in_child, forget, lock, unlock
+
 cnp.import_array()
 
 cdef extern from *:
     """
-    #if defined(_WIN32)
-    #include <malloc.h>
-    #define page_size() 4096
-    #define block_new(size) _aligned_malloc(size, 64)
-    #define block_free(block, size) _aligned_free(block)
-    #else
     #include <stdint.h>
     #include <sys/mman.h>
     #include <unistd.h>
@@ -56,12 +54,22 @@ cdef extern from *:
         return start;
     }
     #define block_free(block, size) munmap(block, size)
-    #endif
+
+    #define NUMPYS_DOMAIN 389047  /* of tracemalloc */
+    /* The array owns its data, which goes back to `handler`. */
+    static void give(PyObject *array, PyObject *handler) {
+        Py_INCREF(handler);
+        ((PyArrayObject_fields *) array)->mem_handler = handler;
+        PyArray_ENABLEFLAGS((PyArrayObject *) array, NPY_ARRAY_OWNDATA);
+        PyTraceMalloc_Track(NUMPYS_DOMAIN, (uintptr_t) PyArray_DATA((PyArrayObject *) array),
+                            (size_t) PyArray_NBYTES((PyArrayObject *) array));
+    }
     """
     Py_ssize_t PY_SSIZE_T_MAX
     size_t page_size()
     void* block_new(size_t size)
     void block_free(void* block, size_t size)
+    void give(object array, object handler)
 
 cdef extern from "numpy/arrayobject.h":
     ctypedef struct PyDataMemAllocator:
@@ -74,7 +82,6 @@ cdef extern from "numpy/arrayobject.h":
         char name[127]
         unsigned char version
         PyDataMemAllocator allocator
-    object PyDataMem_SetHandler(object handler)
     cnp.ndarray PyArray_NewFromDescr(
         PyTypeObject* subtype, cnp.PyArray_Descr* descr, int ndim, cnp.npy_intp* lengths, cnp.npy_intp* strides,
         void* data, int flags, void* prototype)
@@ -91,6 +98,7 @@ cdef struct Block:
 
 cdef size_t page = page_size()
 cdef size_t pooled_from = 262144  # bytes; smaller outputs are in the C library's own free lists
+cdef Lock pool  # of all below
 cdef size_t most = 0  # bytes that may be kept
 cdef size_t kept = 0  # in free blocks
 cdef size_t spare = 0  # in the blocks of living outputs
@@ -117,14 +125,30 @@ cdef void shrink(size_t target, int slots) noexcept:
         block_free(block, block.size)
 
 
-cdef bint release() noexcept:
-    """Give all blocks back to the system; whether there were any, so that an allocation that failed may be repeated."""
+cdef bint shrink_to_nothing() noexcept:
+    """Give all blocks back; whether there were any, so that an allocation that failed may be repeated."""
     cdef bint any_kept = count > 0
     shrink(0, 0)
     return any_kept
 
 
-cdef void* pool_malloc(void* ctx, size_t size) noexcept:
+cdef bint release() noexcept:
+    """`shrink_to_nothing`, for others."""
+    lock(&pool)
+    cdef bint any_kept = shrink_to_nothing()
+    unlock(&pool)
+    return any_kept
+
+
+cdef void unlock_in_child() noexcept:
+    forget(&pool)
+
+
+if at_fork_in_child(unlock_in_child):
+    raise MemoryError("cpunorm: no memory to register what a forked child does")
+
+
+cdef Block* block_for(size_t size) noexcept:
     """A block with room for `size` bytes and not a quarter more, the one used last if there are several."""
     global reused, made, spare
     cdef size_t needed = (size + HEADER + page - 1) // page * page
@@ -137,7 +161,7 @@ cdef void* pool_malloc(void* ctx, size_t size) noexcept:
             break
     else:
         block = <Block*> block_new(needed)
-        if block == NULL and release():
+        if block == NULL and shrink_to_nothing():
             block = <Block*> block_new(needed)
         if block == NULL:
             return NULL
@@ -146,15 +170,12 @@ cdef void* pool_malloc(void* ctx, size_t size) noexcept:
     block.spare = block.size - size
     spare += block.spare
     shrink(most, SLOTS)
-    return <char*> block + HEADER
+    return block
 
 
-cdef void pool_free(void* ctx, void* data, size_t size) noexcept:
-    """Keep the block for another output, at the expense of those unused for longest."""
+cdef void keep(Block* block) noexcept:
+    """Keep a free block for another output, at the expense of those unused for longest."""
     global count, kept, spare
-    if data == NULL:
-        return
-    cdef Block* block = <Block*> (<char*> data - HEADER)
     spare -= block.spare
     if block.size + spare > most:
         block_free(block, block.size)
@@ -163,6 +184,23 @@ cdef void pool_free(void* ctx, void* data, size_t size) noexcept:
     blocks[count] = block
     count += 1
     kept += block.size
+
+
+# What NumPy calls
+
+cdef void* pool_malloc(void* ctx, size_t size) noexcept:
+    lock(&pool)
+    cdef Block* block = block_for(size)
+    unlock(&pool)
+    return NULL if block == NULL else <char*> block + HEADER
+
+
+cdef void pool_free(void* ctx, void* data, size_t size) noexcept:
+    if data == NULL:
+        return
+    lock(&pool)
+    keep(<Block*> (<char*> data - HEADER))
+    unlock(&pool)
 
 
 cdef void* pool_calloc(void* ctx, size_t number, size_t size) noexcept:
@@ -197,26 +235,60 @@ cdef object new_like(object prototype):
             if not release():
                 raise
         return PyArray_NewLikeArray(prototype, NPY_KEEPORDER, NULL, 0)
-    before = PyDataMem_SetHandler(capsule)
+    cdef void* data = pool_malloc(NULL, cnp.PyArray_NBYTES(prototype))
+    if data == NULL:
+        raise MemoryError(f"cpunorm: no memory for an output of {cnp.PyArray_NBYTES(prototype)} bytes")
     try:
-        return PyArray_NewLikeArray(prototype, NPY_KEEPORDER, NULL, 0)
-    finally:
-        PyDataMem_SetHandler(before)
+        array = with_data(prototype, data)
+    except BaseException:
+        pool_free(NULL, data, 0)
+        raise
+    give(array, capsule)
+    return array
+
+
+cdef object with_data(object prototype, void* data):
+    """An array like `prototype`, but dense, in this memory, which it does not own."""
+    cdef cnp.npy_intp strides[64]
+    cdef int axes[64]
+    cdef int ndim = cnp.PyArray_NDIM(prototype), i, axis
+    cdef cnp.npy_intp stride = cnp.PyArray_ITEMSIZE(prototype)
+    for i in range(ndim):  # the outermost first
+        axis = i
+        while axis and abs(cnp.PyArray_STRIDE(prototype, axes[axis - 1])) < abs(cnp.PyArray_STRIDE(prototype, i)):
+            axes[axis] = axes[axis - 1]
+            axis -= 1
+        axes[axis] = i
+    for i in range(ndim - 1, -1, -1):
+        strides[axes[i]] = stride
+        stride *= cnp.PyArray_DIM(prototype, axes[i])
+    cdef cnp.PyArray_Descr* descr = cnp.PyArray_DESCR(prototype)
+    cdef bint in_c = cnp.PyArray_IS_C_CONTIGUOUS(prototype), in_f = cnp.PyArray_IS_F_CONTIGUOUS(prototype)
+    Py_INCREF(<object> descr)  # the new array takes it over
+    return PyArray_NewFromDescr(
+        <PyTypeObject*> cnp.ndarray, descr, ndim, cnp.PyArray_DIMS(prototype), NULL if in_c or in_f else strides, data,
+        cnp.NPY_ARRAY_WRITEABLE | (cnp.NPY_ARRAY_F_CONTIGUOUS if in_f and not in_c else 0), NULL)
 
 
 cdef object new_array(int ndim, cnp.npy_intp* lengths, cnp.dtype dtype):
     """A new array in C order, its values undefined."""
-    cdef Py_ssize_t size = cnp.PyArray_MultiplyList(lengths, ndim) * dtype.itemsize
+    cdef size_t size = cnp.PyArray_MultiplyList(lengths, ndim) * dtype.itemsize
+    cdef void* data = NULL
+    if size >= pooled_from and most:
+        data = pool_malloc(NULL, size)
+        if data == NULL:
+            raise MemoryError(f"cpunorm: no memory for an output of {size} bytes")
     Py_INCREF(dtype)  # the new array takes it over
-    if <size_t> size < pooled_from or most == 0:
-        return PyArray_NewFromDescr(
-            <PyTypeObject*> cnp.ndarray, <cnp.PyArray_Descr*> dtype, ndim, lengths, NULL, NULL, 0, NULL)
-    before = PyDataMem_SetHandler(capsule)
     try:
-        return PyArray_NewFromDescr(
-            <PyTypeObject*> cnp.ndarray, <cnp.PyArray_Descr*> dtype, ndim, lengths, NULL, NULL, 0, NULL)
-    finally:
-        PyDataMem_SetHandler(before)
+        array = PyArray_NewFromDescr(
+            <PyTypeObject*> cnp.ndarray, <cnp.PyArray_Descr*> dtype, ndim, lengths, NULL, data,
+            cnp.NPY_ARRAY_WRITEABLE if data != NULL else 0, NULL)
+    except BaseException:
+        pool_free(NULL, data, 0)
+        raise
+    if data != NULL:
+        give(array, capsule)
+    return array
 
 
 def empty_like(prototype not None):
@@ -276,8 +348,10 @@ def set_cache_limit(limit):
         raise TypeError(f"the cache limit must be an int, got {limit!r}") from None
     if not 0 <= number <= PY_SSIZE_T_MAX:
         raise ValueError(f"the cache limit must be from 0 to {PY_SSIZE_T_MAX} bytes, got {limit!r}")
+    lock(&pool)
     most = number
     shrink(most, SLOTS)
+    unlock(&pool)
 
 
 def get_cache_limit():
@@ -295,7 +369,11 @@ def empty_cache():
 
 def statistics():
     """Bytes and blocks kept, bytes spare beside living outputs, how many outputs took a kept block or made one."""
-    return {"bytes": kept, "spare": spare, "blocks": count, "reused": reused, "made": made}
+    lock(&pool)
+    try:
+        return {"bytes": kept, "spare": spare, "blocks": count, "reused": reused, "made": made}
+    finally:
+        unlock(&pool)
 
 
 def default_limit():

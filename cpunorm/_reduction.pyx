@@ -21,16 +21,15 @@ cdef extern from "kernels/records.h":
     void merge_records(
         double* a, Py_ssize_t a_pitch, const double* b, Py_ssize_t b_pitch, Py_ssize_t n) noexcept nogil
 
-cdef KernelSet* kernels = NULL
+cdef KernelSet* kernels = NULL  # never again once there are some, for calls read both without a lock
 cdef object python_kernels = None  # of an engine in Python
 
 
 def use_kernels(module):
     """Send calls to the kernels of a module: its capsule KERNEL_SET, or its Python functions."""
     global kernels, python_kernels
-    kernels, python_kernels = NULL, None
     if hasattr(module, "KERNEL_SET"):
-        kernels = <KernelSet*> PyCapsule_GetPointer(module.KERNEL_SET, "cpunorm.KernelSet")
+        kernels, python_kernels = <KernelSet*> PyCapsule_GetPointer(module.KERNEL_SET, "cpunorm.KernelSet"), None
     else:
         python_kernels = module
 
@@ -51,7 +50,7 @@ cdef inline int element_of(object x) except -2:
     if kind == cnp.NPY_FLOAT64:
         return F64
     dtype = x.dtype
-    if dtype.name == "bfloat16":
+    if dtype.type.__name__ == "bfloat16":  # its name imports, which in a child of a fork may wait for ever
         return BF16
     return ELEMENTS.get(dtype, -1)
 
@@ -115,7 +114,7 @@ def moments(x, tuple axes, where, bint omit):
         record[:5], record[5], record[6] = 0, np.inf, -np.inf
         return record
     r.element = element_of(x)
-    if chosen == NULL:
+    if python is not None:
         record[...] = python.moments(x, axes, where, omit)
     else:
         set_axes(&r, x, where, reduced)
@@ -188,7 +187,7 @@ def standardize(
     scale = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(record) - 1, lengths + 1, cnp.NPY_FLOAT64, 0)
     job.mean, job.mean_low, job.scale = fields + slices, fields + 2 * slices, <double*> cnp.PyArray_DATA(scale)
     find_scales(fields, slices, ddof, eps, floor, <double*> job.scale)
-    if chosen == NULL:
+    if python is not None:
         python.standardize(x, axes, record[1, ...], record[2, ...], scale, least, most, y)
         return
     for axis in range(cnp.PyArray_NDIM(x)):
@@ -215,7 +214,7 @@ def slide(x, int axis, Py_ssize_t window, Py_ssize_t least_window, bint centred,
     cdef Py_ssize_t size = cnp.PyArray_SIZE(x)
     if size == 0:
         return
-    if chosen == NULL:
+    if python is not None:
         python.slide(x, axis, window, least_window, centred, scaled, y)
         return
     for other in range(cnp.PyArray_NDIM(x)):

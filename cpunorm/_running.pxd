@@ -1,4 +1,4 @@
-from libc.stdint cimport int64_t
+from cpunorm._gil cimport add, value_of
 
 
 cdef struct Gate:
@@ -9,8 +9,8 @@ cdef Gate gate
 
 cdef void wait_for_writers() noexcept
 cdef bint is_counter(object counter) noexcept
-cdef int64_t count_up(object counter) noexcept
-cdef int read(object running, double* values) except -1
+cdef void count_up(object counter) noexcept
+cdef int read(object running_mean, object running_var, double* mean, double* var) except -1
 cdef int update(
     object running_mean, object running_var, object counter, const double* mean, const double* var, object momentum,
     Py_ssize_t count) except -1
@@ -21,10 +21,10 @@ cdef inline void enter() noexcept:
 
     From here to `leave` no Python code may run in this thread, and statistics are read after this, not before.
     """
-    if gate.writers:
+    add(&gate.calls, 1)
+    if value_of(&gate.writers):
         wait_for_writers()
-    gate.calls += 1
 
 
 cdef inline void leave() noexcept:
-    gate.calls -= 1
+    add(&gate.calls, -1)

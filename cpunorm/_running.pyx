@@ -3,8 +3,7 @@
 
 There is no lock that a fork, a signal handler or a finalizer could find locked. Each function here holds the GIL from
 the first element of its first array to the last of its last one and runs no Python code in between, so what others
-see is before it or after it. (A Python without the GIL would need one critical section in each of `read`, `update`,
-`snapshot` and `write`, and atomic counts in the gate.)
+see is before it or after it. On a Python without the GIL it holds `whole` instead, for as long.
 
 Kernels read weight and bias without the GIL. So calls pass a gate (`enter` and `leave`, two additions), and `write`
 waits there for the calls in progress; calls that come meanwhile wait for it. Nobody runs Python code while waiting,
@@ -17,6 +16,8 @@ cimport numpy as cnp
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy
 
+from cpunorm._gil cimport Lock, add, at_fork_in_child, forget, lock, unlock, value_of
+
 cnp.import_array()
 
 cdef extern from *:
@@ -24,23 +25,14 @@ cdef extern from *:
     #if PY_VERSION_HEX < 0x030D0000
     #define Py_IsFinalizing _Py_IsFinalizing
     #endif
-    #if defined(_WIN32)
-    #include <windows.h>
-    #define pause_briefly() Sleep(1)
-    #define at_fork_in_child(function) 0
-    #else
-    #include <pthread.h>
     #include <time.h>
     static void pause_briefly(void) {
         struct timespec time = {0, 50000};
         nanosleep(&time, NULL);
     }
-    #define at_fork_in_child(function) pthread_atfork(NULL, NULL, function)
-    #endif
     """
     bint Py_IsFinalizing()
     void pause_briefly() nogil
-    int at_fork_in_child(void (*function)() noexcept)
 
 cdef extern from "numpy/arrayobject.h":
     object PyArray_NewLikeArray(cnp.ndarray prototype, int order, cnp.PyArray_Descr* descr, int subok)
@@ -48,25 +40,28 @@ cdef extern from "numpy/arrayobject.h":
     int NPY_KEEPORDER
 
 
+cdef Lock whole
+
 # The gate. At the end of Python, threads vanish where they are, without leaving it: then nobody waits.
 
 cdef void wait_for_writers() noexcept:
-    while gate.writers and not Py_IsFinalizing():
+    """For a call that has been counted: it steps back while there are any."""
+    while value_of(&gate.writers) and not Py_IsFinalizing():
+        add(&gate.calls, -1)
         with nogil:
             pause_briefly()
+        add(&gate.calls, 1)
 
 
 cdef void wait_for_calls() noexcept:
-    gate.writers += 1
-    while gate.calls and not Py_IsFinalizing():
+    while value_of(&gate.calls) and not Py_IsFinalizing():
         with nogil:
             pause_briefly()
-    gate.writers -= 1
 
 
 cdef void open_gate() noexcept:
-    """In a forked child, where the threads inside did not come along; forks from C, too, come by here."""
     gate.calls = gate.writers = 0
+    forget(&whole)
 
 
 if at_fork_in_child(open_gate):
@@ -94,7 +89,7 @@ cdef inline double element(const Elements* e, Py_ssize_t c) noexcept:
     return (<float*> (e.first + c * e.stride))[0] if e.single else (<double*> (e.first + c * e.stride))[0]
 
 
-cdef int read(object running, double* values) except -1:
+cdef int read_one(object running, double* values) except -1:
     """values = running, a vector of any real dtype and byte order."""
     cdef Elements e
     cdef Py_ssize_t c
@@ -105,6 +100,16 @@ cdef int read(object running, double* values) except -1:
         for c in range(e.count):
             values[c] = cnp.PyArray_GETITEM(running, e.first + c * e.stride)
     return 0
+
+
+cdef int read(object running_mean, object running_var, double* mean, double* var) except -1:
+    """mean, var = both running statistics, of one moment."""
+    lock(&whole)
+    try:
+        read_one(running_mean, mean)
+        return read_one(running_var, var)
+    finally:
+        unlock(&whole)
 
 
 cdef int blend(object running, const double* batch, double momentum, double scale) except -1:
@@ -134,11 +139,17 @@ cdef bint is_counter(object counter) noexcept:
         and cnp.PyArray_ISBEHAVED(counter) and cnp.PyArray_SIZE(counter) == 1)
 
 
-cdef int64_t count_up(object counter) noexcept:
-    """One more; `is_counter` must hold."""
+cdef int64_t next_number(object counter) noexcept:
     cdef int64_t* number = <int64_t*> cnp.PyArray_DATA(counter)
     number[0] = <int64_t> (<uint64_t> number[0] + 1)
     return number[0]
+
+
+cdef void count_up(object counter) noexcept:
+    """One more; `is_counter` must hold."""
+    lock(&whole)
+    next_number(counter)
+    unlock(&whole)
 
 
 cdef int move(
@@ -146,10 +157,16 @@ cdef int move(
     Py_ssize_t count,
 ) except -1:
     """`update` of statistics that are there, in one hold of the GIL."""
-    cdef int64_t number = 0 if counter is None else count_up(counter)
-    cdef double factor = 1 / <object> number if momentum is None else momentum
-    blend(running_mean, mean, factor, 1)
-    return blend(running_var, var, factor, <double> count / (count - 1))
+    cdef int64_t number
+    cdef double factor
+    lock(&whole)
+    try:
+        number = 0 if counter is None else next_number(counter)
+        factor = 1 / <object> number if momentum is None else momentum
+        blend(running_mean, mean, factor, 1)
+        return blend(running_var, var, factor, <double> count / (count - 1))
+    finally:
+        unlock(&whole)
 
 
 cdef int update(
@@ -219,9 +236,11 @@ def snapshot(list arrays not None):
         if array is not None:
             check_numbers(array)
         copies.append(None if array is None else PyArray_NewLikeArray(array, NPY_KEEPORDER, NULL, 0))
+    lock(&whole)
     for i in range(len(arrays)):
         if arrays[i] is not None:
             copy(copies[i], arrays[i])
+    unlock(&whole)
     return copies
 
 
@@ -243,6 +262,10 @@ def write(list targets not None, list values not None):
             raise ValueError(f"{value.dtype} of shape {value.shape} for {target.dtype} of shape {target.shape}")
         if not cnp.PyArray_ISWRITEABLE(target):
             raise ValueError("the target is read-only")
+    add(&gate.writers, 1)
     wait_for_calls()
+    lock(&whole)
     for i in range(len(targets)):
         copy(targets[i], values[i])
+    unlock(&whole)
+    add(&gate.writers, -1)

@@ -11,7 +11,7 @@ import cpunorm
 PACKAGE = Path(cpunorm.__file__).parent
 
 
-def python(code, folder=PACKAGE.parent, timeout=30, **environment):
+def python(code, folder=PACKAGE.parent, timeout=100, **environment):
     """Run `code` on the package in `folder`, with no variable that steers cpunorm but those given."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("CPUNORM_", "OMP_", "PYTHONPATH"))}
     command = [sys.executable, "-P", "-c", code]

@@ -1,7 +1,6 @@
 """`cpunorm.torch.accelerate`: models on our kernels, with the same numbers, also compiled and exported; or refused."""
 
 import copy
-import doctest
 import importlib.util
 import io
 import pickle
@@ -274,10 +273,6 @@ def test_torch_rules_hold():
             module(torch.ones(2, 3))
         with pytest.raises(RuntimeError, match="3"):
             module(torch.ones(2, 5, 4, 4))
-
-
-def test_docstring():
-    assert not doctest.testmod(cpunorm.torch).failed
 
 
 def test_it_is_imported_when_asked_for():

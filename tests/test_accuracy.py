@@ -5,6 +5,7 @@ place lays them out as the input of one norm in one layout and gathers the resul
 """
 
 import functools
+import importlib
 import itertools
 import re
 from pathlib import Path
@@ -281,16 +282,16 @@ def test_no_data_move_a_column_by_more(fused):
 
 def test_no_data_move_a_value_of_numba_by_more():
     """Rows of blocks of BLOCK vectors, whose lanes are halved down to eight in float32; columns of TALL lines."""
-    plan = pytest.importorskip("cpunorm._numba.plan")
-    folds = int(np.log2(plan.REGISTERS // 4 // 8))
-    for full, last in itertools.product(range(plan.BLOCK + 1), (0, 1e-3, 1)):
-        weights = np.array([1.0] * full + [last] * (last > 0))[: plan.BLOCK]
+    moments = pytest.importorskip("cpunorm._numba.moments")
+    folds = int(np.log2(importlib.import_module("cpunorm._numba.lanes").REGISTERS // 4 // 8))
+    for full, last in itertools.product(range(moments.BLOCK + 1), (0, 1e-3, 1)):
+        weights = np.array([1.0] * full + [last] * (last > 0))[: moments.BLOCK]
         if full or last:
-            c = nested(len(weights), plan.CHAIN) + folds
-            assert most_moved(c, weights, (plan.ROW_LIMIT - 1) ** -0.5, True) < 2e-6
-    for lines in range(1, plan.TALL + 1):
-        mu = (plan.COLUMN_LIMIT - 1) ** -0.5
-        assert most_moved(nested(lines, plan.CHAIN), np.ones(lines), mu, True) < 2e-6
+            c = nested(len(weights), moments.CHAIN) + folds
+            assert most_moved(c, weights, (moments.ROW_LIMIT - 1) ** -0.5, True) < 2e-6
+    for lines in range(1, moments.TALL + 1):
+        mu = (moments.COLUMN_LIMIT - 1) ** -0.5
+        assert most_moved(nested(lines, moments.CHAIN), np.ones(lines), mu, True) < 2e-6
 
 
 # By search: see adversarial.py.
@@ -299,8 +300,8 @@ def test_no_data_move_a_value_of_numba_by_more():
 def chains_of(engine):
     """How many values a lane of columns adds up before its sum goes into another, and how many such sums that takes."""
     if engine == "numba":
-        plan = pytest.importorskip("cpunorm._numba.plan")
-        return plan.CHAIN, plan.TALL // plan.CHAIN
+        moments = pytest.importorskip("cpunorm._numba.moments")
+        return moments.CHAIN, moments.TALL // moments.CHAIN
     return (constant("CHAIN"), max(1, constant("HALF") // constant("CHAIN"))) if LINES.exists() else (8, 4)
 
 

@@ -149,7 +149,7 @@ def test_benchmarks_keep_their_history_when_they_are_edited(benchmarks):
 
 def test_fifteen_processes_give_a_sample_of_a_ratio_each(suite, benchmarks, tmp_path):
     ratios = [benchmark for name, benchmark in benchmarks.items() if ".Ratio" in name]
-    assert len(ratios) == 7
+    assert len(ratios) == 9
     assert all(benchmark.rounds >= 15 for benchmark in ratios)
     for benchmark in ratios:
         if suite.peers.Torch.installed() or "torch" not in benchmark.name:

@@ -160,7 +160,7 @@ class Cycle:
         calls += 1
         {CALLS}
 gc.set_threshold(1)
-while calls < 100:
+while calls < 500:
     Cycle()
     module(x)
     module(x.astype(np.float64).astype(np.float32)[::-1])

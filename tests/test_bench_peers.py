@@ -3,13 +3,13 @@
 import os
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import fresh
 import pytest
 import tiny
 
 from cpunorm.bench import cases, peers, runner
+from cpunorm.bench.cases import Layer
 
 CASES = cases.expand(tiny.LAYERS, "float32")
 
@@ -42,6 +42,31 @@ def test_torch_does_the_same_work_on_the_same_memory(case, dtype):
     assert not torch.is_inference_mode_enabled()
 
 
+FUSED = (
+    Layer("net", "add_layer_norm", (6, 8)),
+    Layer("net", "add_rms_norm", (6, 8)),
+    Layer("net", "batch_norm", (2, 3, 4, 5), residual=True, activation="relu"),
+    Layer("net", "group_norm", (2, 4, 3, 3), groups=2, activation="silu"),
+    Layer("net", "layer_norm", (6, 8), activation="gelu"),
+)
+
+
+@pytest.mark.parametrize("dtype", runner.PROMISED)
+def test_the_same_work_before_and_after_the_norms(dtype):
+    pytest.importorskip("torch")
+    for case in cases.expand((*FUSED, *tiny.LAYERS), dtype):
+        a = case.arrays()
+        for peer, allowed in ((peers.CPUNorm(1, "cython"), runner.PROMISED), (peers.Torch(1), runner.SAME_WORK)):
+            with peer.context():
+                call, _ = runner.checked(peer, case, a, case.expected(a), allowed)
+            assert call is not None
+        assert case.module.count("+") == (case.norm.startswith("add")) + case.layer.residual + bool(
+            case.layer.activation
+        )
+        if case.layer in FUSED:
+            assert not peers.NumPy(1).has(case)
+
+
 ONNX = {"NHWC", "train"}  # what ONNX lacks
 
 
@@ -61,11 +86,15 @@ def test_the_others_do_the_same_work_or_none(name, lacks):
     if not peers.PEERS[name].installed():
         pytest.skip(f"{name} is not installed")
     code = f"""
-import os, tiny
+import os, test_bench_peers, tiny
 import numpy as np
 from cpunorm.bench import cases, peers, runner
 peer = peers.PEERS[{name!r}](len(os.sched_getaffinity(0)) if {name!r} == "jax" else 1)
 assert peer.version[0].isdigit()
+for case in cases.expand(test_bench_peers.FUSED, "float32") if "onnx" in peer.packages else ():
+    a = case.arrays()
+    call, error = runner.checked(peer, case, a, case.expected(a), runner.SAME_WORK)
+    assert (call is None) == (not peer.has(case))
 for case in cases.expand(tiny.LAYERS, "float32") + cases.expand(tiny.LAYERS, "float64"):
     if peer.compiles and {lacks} & set(case.name.split("/")):
         continue
@@ -119,8 +148,9 @@ def test_images(name, lacks, monkeypatch):
 
 def test_jax_has_only_the_threads_of_its_process():
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    has = [peers.PEERS["jax"].has(SimpleNamespace(threads=threads), CASES[0]) for threads in (cores, cores + 1)]
-    assert has == [True, False]
+    peer = object.__new__(peers.PEERS["jax"])  # which may not be installed
+    for peer.threads, has in ((cores, True), (cores + 1, False)):
+        assert peer.has(CASES[0]) == has
 
 
 def test_torch_compile_needs_a_compiler(monkeypatch):

@@ -180,6 +180,6 @@ def test_the_header_and_the_pxd_have_the_same_fields():
 def test_numba_has_the_same_fields():
     """Its kernels find them by their places in memory."""
     pytest.importorskip("numba")
-    from cpunorm._numba import loops
+    from cpunorm._numba import plan
 
-    assert list(loops.NORM.names) == fields(HEADER.read_text(encoding="utf-8"), "struct cpunorm_Norm {", "\n};")
+    assert list(plan.NORM.names) == fields(HEADER.read_text(encoding="utf-8"), "struct cpunorm_Norm {", "\n};")

@@ -17,6 +17,8 @@ from cpunorm import _cpu
 from cpunorm.functional import batch_norm
 
 MOST = max(256, os.cpu_count())
+openmp = pytest.mark.skipif(_cpu.openmp_runtime().startswith("none"), reason="built without OpenMP")
+shared = pytest.mark.skipif((fresh.PACKAGE.parent / "cpunorm.libs").exists(), reason="a wheel's OpenMP is its own")
 BAD = [
     *((n, RuntimeError) for n in (0, -1, MOST + 1, 10**9, 10**30, -(10**30), True, False)),
     *((n, TypeError) for n in (1.0, "2", None, [2], 1j)),
@@ -137,13 +139,15 @@ def test_openmp_binds_threads_and_takes_no_cpu_away(binding):
     assert fresh.output(PINNED + SHOW, **binding).startswith("1;")
 
 
+@openmp
 @two_cpus
 def test_places_of_one_cpu():
     cpu = min(os.sched_getaffinity(0))
     assert fresh.output(SHOW, OMP_PLACES=f"{{{cpu}}}") == "1;CPU affinity"
 
 
-@pytest.mark.parametrize("torch", [False, True])
+@openmp
+@pytest.mark.parametrize("torch", [False, pytest.param(True, marks=shared)])
 def test_openmp_s_own_number_is_a_limit(torch):
     """`threadpoolctl` sets it, for joblib and scikit-learn; `torch.set_num_threads` does where torch was first."""
     pytest.importorskip("threadpoolctl")
@@ -165,6 +169,7 @@ print(tasks() - before)
     assert fresh.output(code, OMP_NUM_THREADS="2") == "1 OpenMP's number of threads\n0"
 
 
+@openmp
 def test_the_number_set_last_wins():
     pytest.importorskip("threadpoolctl")
     code = (
@@ -191,6 +196,8 @@ print(used())
     ]
 
 
+@openmp
+@shared
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="loads gcc's OpenMP by its name")
 def test_imported_inside_a_limit():
     pytest.importorskip("threadpoolctl")
@@ -202,6 +209,7 @@ def test_imported_inside_a_limit():
 
 @two_cpus
 def test_pinned_after_import():
+    pytest.importorskip("threadpoolctl")
     code = (
         LIMITED.format(before="", after="cpunorm.set_num_threads(3)")
         + """

@@ -12,10 +12,10 @@ import zlib
 from pathlib import Path
 from types import FunctionType
 
-import llvmlite.binding
 import numpy as np
 
 try:
+    import llvmlite.binding
     import numba
 except ModuleNotFoundError:
     message = 'the engine "numba" needs Numba; please run: pip install "cpunorm[numba]"'

@@ -32,10 +32,11 @@ from cpunorm._numba.lanes import (
     widened,
     zeros,
 )
-from cpunorm._numba.plan import ABOUT_ZERO, BLOCK, CHAIN, COLUMN_LIMIT, LARGEST, ROW_LIMIT, TALL, domain_at
+from cpunorm._numba.plan import ABOUT_ZERO, BLOCK, CHAIN, LARGEST, TALL, domain_at
 from cpunorm._numba.walk import READ, clear, lines_at, move, place_of
 
 __all__ = [
+    "ROW_LIMIT",
     "block_sums",
     "left_range",
     "merge",
@@ -49,6 +50,7 @@ __all__ = [
     "tile_moments",
 ]
 
+ROW_LIMIT, COLUMN_LIMIT = 5.0, 4.0  # k is badly placed where so many times s^2 > n q
 LEAST_VAR, MOST_VAR = 1e-280, 1.7e308  # where squares of float64 keep their digits
 
 

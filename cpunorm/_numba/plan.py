@@ -45,7 +45,7 @@ INT, CINT, DOUBLE = np.intp, np.int32, np.float64
 GIVEN, ABOUT_ZERO = 1, 2  # of `Statistic`
 FUNCTION = ACTIVATIONS  # of `Activation`
 OPERAND = np.dtype([(name, INT) for name in ("data", "sample", "outer", "middle", "channel", "inner")], align=True)
-NORM = np.dtype(  # the fields of `_norm.pxd`
+NORM = np.dtype(  # the fields of `cpunorm.h`
     [(name, INT) for name in ("samples", "outer", "middle", "channels", "inner")]
     + [("x", OPERAND), ("y", OPERAND), ("element", CINT), ("statistic", CINT), ("groups", INT), ("along", CINT)]
     + [("weight", INT), ("bias", INT), ("parameter_element", CINT), ("residual", INT), ("activation", CINT)]
@@ -96,7 +96,6 @@ PLAN = np.dtype(
 )
 NORM_WORDS, PLAN_WORDS = NORM.itemsize // 8, PLAN.itemsize // 8
 CHAIN = 8  # values that a lane adds up before its sum is added to others
-ROW_LIMIT, COLUMN_LIMIT = 5.0, 4.0  # k is badly placed where so many times s^2 > n q
 BLOCK = 4 * CHAIN  # vectors of a block, whose sum is added to others in float64
 TALL = 64  # lines of a block of columns
 PART = 32768  # values of a part

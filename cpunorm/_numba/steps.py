@@ -30,6 +30,7 @@ from cpunorm._numba.lanes import (
     zeros,
 )
 from cpunorm._numba.moments import (
+    ROW_LIMIT,
     block_sums,
     left_range,
     merge_tree,
@@ -45,7 +46,6 @@ from cpunorm._numba.plan import (
     FINISH,
     GIVEN,
     MOMENTS,
-    ROW_LIMIT,
     SPREAD,
     WHOLE,
     apply_lines,

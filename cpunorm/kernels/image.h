@@ -43,9 +43,8 @@ typedef Vec_float Floats;
 typedef uint32_t Words __attribute__((vector_size(VECTOR_BYTES)));
 typedef Vec_double Doubles;
 typedef int32_t Ints __attribute__((vector_size(VECTOR_BYTES)));
-typedef uint16_t Shorts __attribute__((vector_size(VECTOR_BYTES / 2)));
 typedef uint8_t Bytes __attribute__((vector_size(VECTOR_BYTES / 4)));
-typedef Shorts LooseShorts __attribute__((aligned(2), may_alias));
+typedef Halves LooseHalves __attribute__((aligned(2), may_alias));
 typedef Bytes LooseBytes __attribute__((aligned(1), may_alias));
 
 /* How the formula is computed: `narrow`, or `wide` with a scale or without. */
@@ -132,8 +131,6 @@ static int image_steps(int channels, int packed, int way, const Channel *c, Affi
 
 #if defined(__AVX512F__)
 ALWAYS Words load_bytes(const char *x) { return (Words) _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *) x)); }
-ALWAYS Words from_shorts(Shorts v) { return (Words) _mm512_cvtepu16_epi32((__m256i) v); }
-ALWAYS Shorts to_shorts(Words v) { return (Shorts) _mm512_cvtepi32_epi16((__m512i) v); }
 ALWAYS Doubles first_doubles(Floats v) { return _mm512_cvtps_pd(_mm512_castps512_ps256(v)); }
 ALWAYS Doubles last_doubles(Floats v) { return _mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1)); }
 ALWAYS Floats to_floats(Doubles first, Doubles last) {
@@ -141,10 +138,6 @@ ALWAYS Floats to_floats(Doubles first, Doubles last) {
 }
 #elif defined(__AVX2__)
 ALWAYS Words load_bytes(const char *x) { return (Words) _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *) x)); }
-ALWAYS Words from_shorts(Shorts v) { return (Words) _mm256_cvtepu16_epi32((__m128i) v); }
-ALWAYS Shorts to_shorts(Words v) {
-    return (Shorts) _mm_packus_epi32(_mm256_castsi256_si128((__m256i) v), _mm256_extracti128_si256((__m256i) v, 1));
-}
 ALWAYS Doubles first_doubles(Floats v) { return _mm256_cvtps_pd(_mm256_castps256_ps128(v)); }
 ALWAYS Doubles last_doubles(Floats v) { return _mm256_cvtps_pd(_mm256_extractf128_ps(v, 1)); }
 ALWAYS Floats to_floats(Doubles first, Doubles last) {
@@ -152,64 +145,17 @@ ALWAYS Floats to_floats(Doubles first, Doubles last) {
 }
 #elif defined(__SSE4_1__)
 ALWAYS Words load_bytes(const char *x) { return (Words) _mm_cvtepu8_epi32(_mm_loadu_si32(x)); }
-ALWAYS Words from_shorts(Shorts v) { return (Words) _mm_cvtepu16_epi32(_mm_loadl_epi64((const __m128i *) &v)); }
-ALWAYS Shorts to_shorts(Words v) {
-    Shorts low;
-    _mm_storel_epi64((__m128i *) &low, _mm_packus_epi32((__m128i) v, (__m128i) v));
-    return low;
-}
 ALWAYS Doubles first_doubles(Floats v) { return _mm_cvtps_pd(v); }
 ALWAYS Doubles last_doubles(Floats v) { return _mm_cvtps_pd(_mm_movehl_ps(v, v)); }
 ALWAYS Floats to_floats(Doubles first, Doubles last) { return _mm_movelh_ps(_mm_cvtpd_ps(first), _mm_cvtpd_ps(last)); }
 #else
 ALWAYS Words load_bytes(const char *x) { return __builtin_convertvector(*(const LooseBytes *) x, Words); }
-ALWAYS Words from_shorts(Shorts v) { return __builtin_convertvector(v, Words); }
-ALWAYS Shorts to_shorts(Words v) { return __builtin_convertvector(v, Shorts); }
 ALWAYS Doubles first_doubles(Floats v) { return (Doubles) {v[0], v[1]}; }
 ALWAYS Doubles last_doubles(Floats v) { return (Doubles) {v[2], v[3]}; }
 ALWAYS Floats to_floats(Doubles first, Doubles last) {
     return (Floats) {(float) first[0], (float) first[1], (float) last[0], (float) last[1]};
 }
 #endif
-
-/* Half precision. */
-
-ALWAYS Floats select_floats(Words mask, Words a, Words b) { return (Floats) ((mask & a) | (~mask & b)); }
-
-ALWAYS Floats from_float16(Shorts h) {
-#if defined(__AVX512F__)
-    return (Floats) _mm512_cvtph_ps((__m256i) h);
-#elif defined(__F16C__)
-    return (Floats) _mm256_cvtph_ps((__m128i) h);
-#else
-    Words w = from_shorts(h), sign = (w & 0x8000) << 16, rest = w & 0x7fff;
-    Words bits = (rest << 13) + (112u << 23);
-    Floats small = __builtin_convertvector((Ints) rest, Floats) * 0x1p-24f;  /* subnormal */
-    bits += (Words) (rest >= 0x7c00) & (112u << 23);  /* Inf and NaN */
-    return (Floats) ((Words) select_floats((Words) (rest < 0x400), (Words) small, bits) | sign);
-#endif
-}
-
-ALWAYS Shorts to_float16(Floats v) {
-#if defined(__AVX512F__)
-    return (Shorts) _mm512_cvtps_ph((__m512) v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-#elif defined(__F16C__)
-    return (Shorts) _mm256_cvtps_ph((__m256) v, _MM_FROUND_TO_NEAREST_INT);
-#else
-    Words w = (Words) v, sign = (w >> 16) & 0x8000, rest = w & 0x7fffffff;
-    Words bits = (rest - (112u << 23) + 0xfff + ((rest >> 13) & 1)) >> 13;
-    Words small = (Words) ((Floats) rest + 0.5f) - 0x3f000000;  /* subnormal: the sum's last place is 2^-24 */
-    Words special = 0x7c00 | ((Words) (rest > 0x7f800000) & 0x200);
-    bits = (Words) select_floats((Words) (rest < 0x38800000), small, bits);
-    bits = (Words) select_floats((Words) (rest >= 0x47800000), special, bits);
-    return to_shorts(bits | sign);
-#endif
-}
-
-ALWAYS Shorts to_bfloat16(Floats v) {
-    Words w = (Words) v, bits = (w + 0x7fff + ((w >> 16) & 1)) >> 16, quiet = (w >> 16) | 0x40;
-    return to_shorts((Words) select_floats((Words) (v != v), quiet, bits));
-}
 
 /* One vector: loads, the formula, stores. */
 
@@ -219,15 +165,15 @@ ALWAYS Floats load_value(const char *x, const int value) {
     if (value == U8)
         return __builtin_convertvector((Ints) load_bytes(x), Floats);
     if (value == U16)
-        return __builtin_convertvector((Ints) from_shorts(*(const LooseShorts *) x), Floats);
+        return __builtin_convertvector((Ints) zero_extended(*(const LooseHalves *) x), Floats);
     if (value == F16)
-        return from_float16(*(const LooseShorts *) x);
+        return widened_half(*(const LooseHalves *) x);
     return load_float((const float *) x);
 }
 
 ALWAYS void put_value(char *y, Floats v, const int value, const int streamed) {
     if (value != F32)
-        *(LooseShorts *) y = value == F16 ? to_float16(v) : to_bfloat16(v);
+        *(LooseHalves *) y = value == F16 ? narrowed_half(v) : narrowed_bfloat(v);
     else if (streamed)
         stream_float((float *) y, v);
     else

@@ -7,7 +7,7 @@
 
 #include "statistics.h"
 
-/* y = (y - mean - low) * scale, at least `least` and at most `most`; NaN stays. Coefficients are `step` apart: 0 or 1. */
+/* y = (y - mean - low) * scale, from `least` to `most`; NaN stays. Coefficients are `step` apart: 0 or 1. */
 ALWAYS void standardize_values(double *y, ptrdiff_t n, const double *mean, const double *low, const double *scale,
                                int step, double least, double most, int clipped) {
     for (ptrdiff_t i = 0; i < n; i++) {

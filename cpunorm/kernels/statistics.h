@@ -1,8 +1,8 @@
 /* Sums along lines of values of any type, for moments.  Compiled once per ISA level; below, the file includes itself
    once per element type.  What is walked, cut and shared is decided in statistics.pxi.
 
-   Every value is a double in a lane, exactly (a 64-bit integer is two).  A line adds to S = sum x and Q = sum (x - k)^2;
-   the shift k is the mean of the first block, which is therefore read twice, from L1.  Values of 24 bits or less are
+   Every value is a double in a lane, exactly (a 64-bit integer is two).  A line adds to S = sum x and to
+   Q = sum (x - k)^2; the shift k is the mean of the first block, which is therefore read twice, from L1.  Values of 24 bits or less are
    added as they are: a block adds at most 128 to a lane, so S and Q have 46 bits.  `careful` adds exactly: S in two
    parts (Knuth's two-sum), Q by Kahan; the integers' k is whole, so the sums of 8 and 16 bits are exact in any case.
 
@@ -39,9 +39,9 @@ typedef struct {
     int careful;  /* 1: always; 0: when asked for; -1: never needed, the sums are exact */
     /* Adds the n values of a row to column `at` of `sums`. */
     void (*row)(const void *x, ptrdiff_t n, int careful, double *sums, ptrdiff_t pitch);
-    /* Adds `lines` <= TALL_BLOCK lines to `columns` >= DOUBLES columns of `sums`. */
-    void (*columns)(const void *x, ptrdiff_t x_pitch, int lines, ptrdiff_t columns, int careful, double *sums,
-                    ptrdiff_t pitch);
+    /* Adds `lines` <= TALL_BLOCK lines to `columns` >= DOUBLES columns of `sums`; what is `ahead` bytes is fetched. */
+    void (*columns)(const void *x, ptrdiff_t x_pitch, int lines, ptrdiff_t columns, ptrdiff_t ahead, int careful,
+                    double *sums, ptrdiff_t pitch);
     /* y = x, n values; to the next multiple of DOUBLES something is written. */
     void (*widen)(const void *x, ptrdiff_t n, double *y);
 } Summation;
@@ -87,14 +87,49 @@ ALWAYS Doubles greater(Doubles a, Doubles b) {
         (sum) = total_;                                                                                               \
     } while (0)
 
+/* All ones in the lanes from `from` on. */
+ALWAYS Longs lanes_from(int from) {
+    Longs lanes;
+    for (int lane = 0; lane < DOUBLES; lane++)
+        lanes[lane] = lane;
+    return lanes >= (int64_t) from;
+}
+ALWAYS Doubles chosen_lanes(Doubles v, Longs lanes) { return (Doubles) ((Longs) v & lanes); }
+
+/* The sum, the least and the most of all lanes: halves against halves. */
+#if VECTOR_BYTES == 64
+#define IN_HALVES(name, of)                                                                                           \
+    ALWAYS double name(Doubles v) {                                                                                   \
+        const __m256d a = _mm512_castpd512_pd256((__m512d) v), b = _mm512_extractf64x4_pd((__m512d) v, 1);             \
+        const __m256d c = of(256, a, b);                                                                              \
+        const __m128d d = of(, _mm256_castpd256_pd128(c), _mm256_extractf128_pd(c, 1));                                \
+        return _mm_cvtsd_f64(of(, d, _mm_unpackhi_pd(d, d)));                                                          \
+    }
+#elif VECTOR_BYTES == 32
+#define IN_HALVES(name, of)                                                                                           \
+    ALWAYS double name(Doubles v) {                                                                                   \
+        const __m128d d = of(, _mm256_castpd256_pd128((__m256d) v), _mm256_extractf128_pd((__m256d) v, 1));            \
+        return _mm_cvtsd_f64(of(, d, _mm_unpackhi_pd(d, d)));                                                          \
+    }
+#endif
+#if VECTOR_BYTES > 16
+#define SUM_OF(size, a, b) _mm##size##_add_pd(a, b)
+#define LEAST_OF(size, a, b) _mm##size##_min_pd(a, b)
+#define MOST_OF(size, a, b) _mm##size##_max_pd(a, b)
+IN_HALVES(total_of, SUM_OF)
+IN_HALVES(least_of, LEAST_OF)
+IN_HALVES(most_of, MOST_OF)
+#else
+ALWAYS double total_of(Doubles v) { return v[0] + v[1]; }
+ALWAYS double least_of(Doubles v) { return v[0] < v[1] ? v[0] : v[1]; }
+ALWAYS double most_of(Doubles v) { return v[0] > v[1] ? v[0] : v[1]; }
+#endif
+
 /* Writes a vector's lanes from `from` on. */
 ALWAYS void put_lanes(double *p, int j, int from, Doubles v) {
     p += j * DOUBLES;
     if (from) {
-        Longs lanes;
-        for (int lane = 0; lane < DOUBLES; lane++)
-            lanes[lane] = lane;
-        lanes = lanes >= (int64_t) from;
+        const Longs lanes = lanes_from(from);
         v = (Doubles) (((Longs) v & lanes) | ((Longs) doubles_at(p) & ~lanes));
     }
     put_doubles(p, v);
@@ -131,12 +166,14 @@ static int finish_sums(double *restrict sums, ptrdiff_t pitch, ptrdiff_t n, doub
         const double t = (low - product_minus(shift, many, sum)) - shift_low * many, off = t * (t / many);
         const double m2 = squares - off, moved = m2 - squares;
         const double m2_low = ((squares - (m2 - moved)) + (-off - moved)) + squares_low, total = m2 + m2_low;
-        const int finite = sum - sum == 0, unordered = sum != sum && !(least < 0 && most > 0 && least - most == -INFINITY);
+        const int finite = sum - sum == 0, both_infinite = least == -INFINITY && most == INFINITY;
+        const int unordered = sum != sum && !both_infinite;
         badly_placed |= finite & (off > limit * m2) & (off > 0);
         record[COUNT * record_pitch + i] = count;
         record[MEAN * record_pitch + i] = finite ? mean : sum;
         record[MEAN_LOW * record_pitch + i] = finite ? rest - (mean - high) : 0;
-        record[M2 * record_pitch + i] = count == 0 || m2 <= 0 ? 0 : total - total == 0 ? total : finite ? INFINITY : NAN;
+        const double known = total - total == 0 ? total : finite ? INFINITY : NAN;
+        record[M2 * record_pitch + i] = count == 0 || m2 <= 0 ? 0 : known;
         record[M2_LOW * record_pitch + i] = m2 > 0 && total - total == 0 ? m2_low - (total - m2) : 0;
         record[LEAST * record_pitch + i] = unordered ? NAN : least;
         record[MOST * record_pitch + i] = unordered ? NAN : most;
@@ -227,7 +264,7 @@ ALWAYS Doubles from_i64(const int64_t *p) {
     return (Doubles) (*(const LooseULongs *) p >> 32 ^ 0x4530000080000000) - (0x1p84 + 0x1p63);
 }
 
-/* The values of x where `where` isn't 0 (it may be NULL) and that aren't NaN if `omit`, one after the other; how many. */
+/* The values of x where `where` isn't 0 (it may be NULL), but NaN if `omit`, one after the other; how many. */
 #define CHOOSE(type, is_nan)                                                                                          \
     for (ptrdiff_t i = 0; i < n; i++) {                                                                               \
         const type value = *(const type *) (x + i * stride);                                                          \
@@ -353,32 +390,27 @@ static const Summation *const summation_of[] = {
 
 enum { NAME(LOOK) = 1, NAME(SQUARE) = 2, NAME(BOTH) = 3 };
 
-/* Adds one vector, of lanes where `mask` is set, to sums in registers. */
-#define ADD_VECTOR(what, careful, mask, high, rest, k, k_low, s, s_low, q, q_low, least, most)                               \
+/* Adds one vector, or its `lanes` if `mask`, to sums in registers; the other lanes hold values that are among them. */
+#define ADD_VECTOR(what, careful, mask, high, rest, k, k_low, s, s_low, q, q_low, least, most)                        \
     do {                                                                                                              \
         const Doubles h_ = (high);                                                                                    \
         if ((what) & 1) {                                                                                             \
             const Doubles value_ = PARTS == 2 ? h_ + (rest) : h_;                                                     \
-            if (mask) {                                                                                               \
-                least = lesser((Doubles) (((Longs) value_ & lanes) | (~lanes & (Longs) splat(INFINITY))), least);     \
-                most = greater((Doubles) (((Longs) value_ & lanes) | (~lanes & (Longs) splat(-INFINITY))), most);     \
-            } else {                                                                                                  \
-                least = lesser(value_, least);                                                                        \
-                most = greater(value_, most);                                                                         \
-            }                                                                                                         \
+            least = lesser(value_, least);                                                                            \
+            most = greater(value_, most);                                                                             \
             if (careful) {                                                                                            \
-                ADD_EXACTLY(Doubles, s, s_low, h_);                                                                   \
+                ADD_EXACTLY(Doubles, s, s_low, (mask) ? chosen_lanes(h_, lanes) : h_);                                 \
                 if (PARTS == 2)                                                                                       \
-                    ADD_EXACTLY(Doubles, s, s_low, (rest));                                                           \
+                    ADD_EXACTLY(Doubles, s, s_low, (mask) ? chosen_lanes(rest, lanes) : (rest));                       \
             } else                                                                                                    \
-                s += h_;                                                                                              \
+                s += (mask) ? chosen_lanes(h_, lanes) : h_;                                                           \
         }                                                                                                             \
         if ((what) & 2) {                                                                                             \
             Doubles d_ = h_ - (k);                                                                                    \
             if (PARTS == 2)                                                                                           \
-                d_ += (rest) - (k_low);                                                                                     \
+                d_ += (rest) - (k_low);                                                                               \
             if (mask)                                                                                                 \
-                d_ = (Doubles) ((Longs) d_ & lanes);                                                                  \
+                d_ = chosen_lanes(d_, lanes);                                                                         \
             if (careful)                                                                                              \
                 ADD_SQUARE(q, q_low, d_);                                                                             \
             else                                                                                                      \
@@ -404,17 +436,24 @@ ALWAYS void NAME(add_row)(const T *x, ptrdiff_t n, int what, int careful, double
 #pragma GCC unroll 4
         for (int j = 0; j < VECTORS; j++) {
             const T *p = x + i + j * DOUBLES;
-            ADD_VECTOR(what, careful, 0, NAME(from)(p), REST(p), k, k_low, s[j], s_low[j], q[j], q_low[j], least[j], most[j]);
+            ADD_VECTOR(what, careful, 0, NAME(from)(p), REST(p), k, k_low, s[j], s_low[j], q[j], q_low[j], least[j],
+                       most[j]);
         }
     for (; i + DOUBLES <= n; i += DOUBLES)
-        ADD_VECTOR(what, careful, 0, NAME(from)(x + i), REST(x + i), k, k_low, s[0], s_low[0], q[0], q_low[0], least[0], most[0]);
+        ADD_VECTOR(what, careful, 0, NAME(from)(x + i), REST(x + i), k, k_low, s[0], s_low[0], q[0], q_low[0], least[0],
+                   most[0]);
     if (i < n) {
-        T last[DOUBLES] = {0};
-        for (int j = 0; j < n - i; j++) {
-            last[j] = x[i + j];
-            lanes[j] = -1;
+        const T *p = x + n - DOUBLES;  /* the last ones, of which some were added */
+        T last[DOUBLES];
+        lanes = lanes_from((int) (i + DOUBLES - n));
+        if (n < DOUBLES) {
+            for (int j = 0; j < DOUBLES; j++)
+                last[j] = x[j < n ? j : 0];
+            lanes = ~lanes_from((int) n);
+            p = last;
         }
-        ADD_VECTOR(what, careful, 1, NAME(from)(last), REST(last), k, k_low, s[1], s_low[1], q[1], q_low[1], least[1], most[1]);
+        ADD_VECTOR(what, careful, 1, NAME(from)(p), REST(p), k, k_low, s[1], s_low[1], q[1], q_low[1], least[1],
+                   most[1]);
     }
     double sum = sums[SUM * pitch], low = sums[SUM_LOW * pitch];
     double squares = sums[SQUARES * pitch], squares_low = sums[SQUARES_LOW * pitch];
@@ -426,12 +465,9 @@ ALWAYS void NAME(add_row)(const T *x, ptrdiff_t n, int what, int careful, double
     least[0] = lesser(lesser(least[0], least[1]), lesser(least[2], least[3]));
     most[0] = greater(greater(most[0], most[1]), greater(most[2], most[3]));
     if (what & 1) {
-        double total = 0;
-        for (int j = 0; j < DOUBLES; j++) {
-            smallest = least[0][j] < smallest ? least[0][j] : smallest;
-            largest = most[0][j] > largest ? most[0][j] : largest;
-            total += s[0][j];
-        }
+        const double one = least_of(least[0]), other = most_of(most[0]), total = total_of(s[0]);
+        smallest = one < smallest ? one : smallest;
+        largest = other > largest ? other : largest;
         if (careful)
             for (int v = 0; v < VECTORS; v++)
                 for (int j = 0; j < DOUBLES; j++) {
@@ -442,18 +478,15 @@ ALWAYS void NAME(add_row)(const T *x, ptrdiff_t n, int what, int careful, double
             ADD_EXACTLY(double, sum, low, total);
     }
     if (what & 2) {
-        double total = 0;
+        const double total = total_of(q[0]);
         if (careful)
             for (int v = 0; v < VECTORS; v++)
                 for (int j = 0; j < DOUBLES; j++) {
                     ADD_EXACTLY(double, squares, squares_low, q[v][j]);
                     squares_low -= q_low[v][j];
                 }
-        else {
-            for (int j = 0; j < DOUBLES; j++)
-                total += q[0][j];
+        else
             ADD_EXACTLY(double, squares, squares_low, total);
-        }
     }
     sums[SUM * pitch] = sum, sums[SUM_LOW * pitch] = low;
     sums[SQUARES * pitch] = squares, sums[SQUARES_LOW * pitch] = squares_low;
@@ -484,8 +517,8 @@ static void NAME(row)(const void *x, ptrdiff_t n, int careful, double *sums, ptr
 }
 
 /* Adds lines to `vectors` neighbouring vectors of columns; of the last one, from lane `from` on. */
-ALWAYS void NAME(add_columns)(const char *x, ptrdiff_t x_pitch, int lines, int vectors, int from, int what, int careful,
-                              double *sums, ptrdiff_t pitch) {
+ALWAYS void NAME(add_columns)(const char *x, ptrdiff_t x_pitch, int lines, int vectors, int from, ptrdiff_t ahead,
+                              ptrdiff_t fetched, int what, int careful, double *sums, ptrdiff_t pitch) {
     const Doubles zero = {0};
     Doubles s[WIDE_TILE], s_low[WIDE_TILE], q[WIDE_TILE], q_low[WIDE_TILE], least[WIDE_TILE], most[WIDE_TILE];
     Doubles k[WIDE_TILE], k_low[WIDE_TILE];
@@ -496,12 +529,17 @@ ALWAYS void NAME(add_columns)(const char *x, ptrdiff_t x_pitch, int lines, int v
         k[j] = doubles_at(sums + SHIFT * pitch + j * DOUBLES);
         k_low[j] = PARTS == 2 ? doubles_at(sums + SHIFT_LOW * pitch + j * DOUBLES) : zero;
     }
-    for (int line = 0; line < lines; line++, x += x_pitch)
+    for (int line = 0; line < lines; line++, x += x_pitch) {
+        if ((what & 1) && ahead)
+            for (ptrdiff_t byte = 0; byte < fetched; byte += 64)
+                __builtin_prefetch(x + ahead + byte);
 #pragma GCC unroll 4
         for (int j = 0; j < vectors; j++) {
             const T *p = (const T *) x + j * DOUBLES;
-            ADD_VECTOR(what, careful, 0, NAME(from)(p), REST(p), k[j], k_low[j], s[j], s_low[j], q[j], q_low[j], least[j], most[j]);
+            ADD_VECTOR(what, careful, 0, NAME(from)(p), REST(p), k[j], k_low[j], s[j], s_low[j], q[j], q_low[j],
+                       least[j], most[j]);
         }
+    }
     for (int j = 0; j < vectors; j++) {
         if (what & 1) {
             add_lanes(sums + SUM * pitch, pitch, j, from, s[j], careful ? s_low[j] : zero);
@@ -513,39 +551,44 @@ ALWAYS void NAME(add_columns)(const char *x, ptrdiff_t x_pitch, int lines, int v
     }
 }
 
-ALWAYS void NAME(tile)(const char *x, ptrdiff_t x_pitch, int lines, int vectors, int from, int careful, double *sums,
-                       ptrdiff_t pitch) {
+ALWAYS void NAME(tile)(const char *x, ptrdiff_t x_pitch, int lines, int vectors, int from, ptrdiff_t ahead,
+                       ptrdiff_t fetched, int careful, double *sums, ptrdiff_t pitch) {
     if (sums[SHIFT * pitch + from] == sums[SHIFT * pitch + from]) {
-        NAME(add_columns)(x, x_pitch, lines, vectors, from, 3, careful, sums, pitch);
+        NAME(add_columns)(x, x_pitch, lines, vectors, from, ahead, fetched, 3, careful, sums, pitch);
         return;
     }
-    NAME(add_columns)(x, x_pitch, lines, vectors, from, 1, careful, sums, pitch);
+    NAME(add_columns)(x, x_pitch, lines, vectors, from, ahead, fetched, 1, careful, sums, pitch);
     for (int i = from; i < vectors * DOUBLES; i++)
         place_shift(sums + i, pitch, lines, WHOLE, PARTS == 2);
-    NAME(add_columns)(x, x_pitch, lines, vectors, from, 2, careful, sums, pitch);
+    NAME(add_columns)(x, x_pitch, lines, vectors, from, 0, 0, 2, careful, sums, pitch);
 }
 
-ALWAYS void NAME(columns_of)(const char *x, ptrdiff_t x_pitch, int lines, ptrdiff_t columns, int careful, double *sums,
-                             ptrdiff_t pitch) {
+ALWAYS void NAME(columns_of)(const char *x, ptrdiff_t x_pitch, int lines, ptrdiff_t columns, ptrdiff_t ahead,
+                             int careful, double *sums, ptrdiff_t pitch) {
+    /* Of lines that follow each other the first tile fetches all: memory likes long stretches. */
+    const int dense = x_pitch == columns * (ptrdiff_t) sizeof(T);
+    const ptrdiff_t fetched = (dense ? columns : WIDE_TILE * DOUBLES) * (ptrdiff_t) sizeof(T);
     ptrdiff_t c = 0;
     for (; c + WIDE_TILE * DOUBLES <= columns; c += WIDE_TILE * DOUBLES)
-        NAME(tile)(x + c * sizeof(T), x_pitch, lines, WIDE_TILE, 0, careful, sums + c, pitch);
+        NAME(tile)(x + c * sizeof(T), x_pitch, lines, WIDE_TILE, 0, dense && c ? 0 : ahead, fetched, careful, sums + c,
+                   pitch);
     for (; c + DOUBLES <= columns; c += DOUBLES)
-        NAME(tile)(x + c * sizeof(T), x_pitch, lines, 1, 0, careful, sums + c, pitch);
+        NAME(tile)(x + c * sizeof(T), x_pitch, lines, 1, 0, dense && c ? 0 : ahead, fetched, careful, sums + c, pitch);
     if (c < columns) {  /* what is left, beside columns that are done */
         const int from = (int) (c + DOUBLES - columns);
-        NAME(tile)(x + (columns - DOUBLES) * sizeof(T), x_pitch, lines, 1, from, careful, sums + columns - DOUBLES, pitch);
+        NAME(tile)(x + (columns - DOUBLES) * sizeof(T), x_pitch, lines, 1, from, 0, 0, careful,
+                   sums + columns - DOUBLES, pitch);
     }
 }
 
-static void NAME(columns)(const void *x, ptrdiff_t x_pitch, int lines, ptrdiff_t columns, int careful, double *sums,
-                          ptrdiff_t pitch) {
+static void NAME(columns)(const void *x, ptrdiff_t x_pitch, int lines, ptrdiff_t columns, ptrdiff_t ahead, int careful,
+                          double *sums, ptrdiff_t pitch) {
 #if CAREFUL == 0
     if (careful)
-        NAME(columns_of)(x, x_pitch, lines, columns, 1, sums, pitch);
+        NAME(columns_of)(x, x_pitch, lines, columns, ahead, 1, sums, pitch);
     else
 #endif
-        NAME(columns_of)(x, x_pitch, lines, columns, CAREFUL == 1, sums, pitch);
+        NAME(columns_of)(x, x_pitch, lines, columns, ahead, CAREFUL == 1, sums, pitch);
 }
 
 static void NAME(widen)(const void *source, ptrdiff_t n, double *y) {

@@ -10,8 +10,8 @@ cdef extern from "kernels/statistics.h":
         int size, careful
         void (*row)(const void* x, Py_ssize_t n, bint careful, double* sums, Py_ssize_t pitch) noexcept nogil
         void (*columns)(
-            const void* x, Py_ssize_t x_pitch, int lines, Py_ssize_t columns, bint careful, double* sums,
-            Py_ssize_t pitch) noexcept nogil
+            const void* x, Py_ssize_t x_pitch, int lines, Py_ssize_t columns, Py_ssize_t ahead, bint careful,
+            double* sums, Py_ssize_t pitch) noexcept nogil
         void (*widen)(const void* x, Py_ssize_t n, double* y) noexcept nogil
     const Summation** summation_of
     Py_ssize_t choose_values(
@@ -41,6 +41,7 @@ cdef struct Tally:
     Reduction r
     const Summation* add
     bint careful, masked
+    bint far  # past the caches
     bint columns, transposed  # vectors run across slices; short slices, which are packed so
     bint packed
     Py_ssize_t size  # values of a slice
@@ -113,6 +114,7 @@ cdef void see_reduction(Tally* t) noexcept nogil:
         t.size *= r.reduced_axes[i].length
     t.masked = r.where != NULL or r.omit
     t.run = reduced.length
+    t.far = t.size * r.slices * size > FAR_BYTES
     t.fold = 1
     t.transposed = not t.masked and t.size <= TALLY_SHORT and r.slices >= 4 * DOUBLES
     t.columns = t.transposed or not t.masked and (labs(kept.x) < labs(reduced.x) or t.size == 1) and (
@@ -271,7 +273,7 @@ cdef void sum_columns(
     cdef const Span* inner = &r.reduced_axes[r.reduced - 1]
     cdef const Span* kept = &r.kept_axes[r.kept - 1]
     cdef int size = t.add.size
-    cdef Py_ssize_t wide = columns * t.fold, k, many, lines, run, i
+    cdef Py_ssize_t wide = columns * t.fold, k, many, lines, run, ahead, i
     cdef const char* x
     cdef Span at
     if not t.transposed or not t.packed:
@@ -281,8 +283,11 @@ cdef void sum_columns(
             k = start % inner.length
             at = place_in(r.reduced_axes, r.reduced - 1, start // inner.length)
             lines = min(inner.length - k, stop - start, TALL_BLOCK * t.fold) // t.fold
-            t.add.columns(x + at.x + k * inner.x, inner.x * t.fold, <int> lines, wide, t.careful, sums, pitch)
             start += lines * t.fold
+            ahead = 0
+            if t.far:  # the next block, or the strip beside it
+                ahead = lines * inner.x * t.fold if start < stop else columns * size
+            t.add.columns(x + at.x + k * inner.x, inner.x * t.fold, <int> lines, wide, ahead, t.careful, sums, pitch)
         return
     many = min(<Py_ssize_t> TALL_BLOCK, max(<Py_ssize_t> 1, TALLY_BUFFER // (wide * size))) * t.fold
     while start < stop:
@@ -304,7 +309,7 @@ cdef void sum_columns(
                     gather_line(packed + i * columns * size, x + at.x, kept.x, columns, size)
                 at.x += inner.x
             i += 1
-        t.add.columns(packed, wide * size, <int> (lines // t.fold), wide, t.careful, sums, pitch)
+        t.add.columns(packed, wide * size, <int> (lines // t.fold), wide, 0, t.careful, sums, pitch)
         start += lines
 
 

@@ -98,6 +98,8 @@ class _InstanceNorm(_BatchNorm):
         if single and (is_foreign(out) or is_foreign(options.get("residual"))):
             arrays = {"input": input, "out": out, "residual": options.pop("residual", None)}
             return with_ndarrays(self.forward, type(self).__name__, arrays, **options)
+        if single and options.get("residual") is not None:
+            options["residual"] = options["residual"][None]
         channels = input.shape[-1 if self.data_format == "channels_last" else 0 if single else 1]
         if channels != self.num_features:
             message = f"{type(self).__name__}: expected {self.num_features} channels, got shape {input.shape}"
@@ -116,14 +118,10 @@ class _InstanceNorm(_BatchNorm):
             data_format=self.data_format,
             out=out[None] if single and out is not None else out,
             activation=self.activation,
-            **{
-                name: value[None] if single and name == "residual" and value is not None else value
-                for name, value in options.items()
-            },
+            **options,
         )
         if single and isinstance(y, tuple):
-            y = tuple(array[0] for array in y)
-            return y
+            return tuple(array[0] for array in y)
         return out if single and out is not None else y[0] if single else y
 
 

@@ -18,7 +18,8 @@ class NumPy(Peer):
 
     def has(self, case):
         """The norm alone, in what NumPy computes in."""
-        return case.dtype in ("float32", "float64") and not case.layer.residual and case.layer.activation is None
+        alone = hasattr(self, case.norm) and not case.layer.residual and case.layer.activation is None
+        return alone and case.dtype in ("float32", "float64")
 
     def _call(self, function, *arrays):
         return Call(partial(function, *arrays))

@@ -20,7 +20,8 @@ class ONNXPeer(Peer):
     def has(self, case):
         """Channels first, contiguous, evaluation: its training updates statistics by another variance than torch's."""
         usual = not case.channels_last and case.mode != "train" and case.view is None
-        return usual and case.dtype in ("float32", "float64") and case.layer.activation in ACTIVATIONS
+        known = hasattr(self, case.norm) and case.layer.activation in ACTIVATIONS
+        return usual and known and case.dtype in ("float32", "float64")
 
     def _norm(self, case, a, operator, *parameters, **attributes):
         """The model of an operator, behind it what the case does to its result, as libraries are left to fuse it."""
