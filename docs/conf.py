@@ -51,6 +51,7 @@ PAGES = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}  
 def _link_inside(app, where, *rest):
     """A link to a file of the repository leads to the page that shows it."""
     text = rest[-1]
+    text[0] = text[0].replace("](docs/", "](")
     for file, page in PAGES.items():
         text[0] = re.sub(rf"\]\((\.\./)?{file}", f"]({page}", text[0])
 
