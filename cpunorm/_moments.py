@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Moments"]
 
 ENTRIES = ("record", "same_count", "axis", "dtype")
-DTYPES = (np.float64, np.float32, np.float16)
+DTYPES: tuple[Any, ...] = (np.float64, np.float32, np.float16)
 VARIES = -1  # the count, if it may differ from slice to slice
 
 
