@@ -449,6 +449,15 @@ cdef inline int kernel(
     return failed
 
 
+cdef int set_element(Norm* n, object x, const KernelSet* chosen, object forward) except -1:
+    """The element of x, checked once more: another thread may have changed the engine since it was looked at."""
+    cdef bint compiled = forward is None and chosen != &given_set
+    n.element = element_of(x)
+    if n.element < 0 or n.element > 1 and not compiled or n.activation == FUNCTION and chosen != &given_set:
+        raise RuntimeError("cpunorm: another thread changed the engine as this call began; it can't go on with this one")
+    return 0
+
+
 cdef object run(
     Norm* n, View view, int axis, object x, object out, object dtype, object residual, object running_mean=None,
     object running_var=None
@@ -473,7 +482,7 @@ cdef object run(
     if out is None and dtype is None:
         out = new_like(given) if turned else y
     n.x.data, n.y.data = data_of(x), data_of(y)
-    n.element = element_of(x)
+    set_element(n, x, chosen, forward)
     if residual is not None:
         if not is_laid_out_as(residual, y):
             residual = copy_like(y, residual)
@@ -879,7 +888,8 @@ cdef int run_moments(Norm* n, int axis, object x) except -1:
     if not place(n, BATCH, x, x, axis, False):
         x = x.copy("C")
         place(n, BATCH, x, x, axis, True)
-    n.x.data, n.element = data_of(x), element_of(x)
+    n.x.data = data_of(x)
+    set_element(n, x, chosen, forward)
     threads = team_for(chosen, n, size_of(x), 1)
     if forward is not None:
         forward_in_python(forward, n, x, None, None, None, None)
@@ -929,7 +939,6 @@ cdef tuple add_norm(
 ):
     cdef object x = input, addend = residual, w = weight, b = bias, y = out, total = sum_out
     cdef KernelSet* chosen = kernels
-    cdef bint usual = True
     cdef int ndim, threads, reads
     forward = python_forward
     if not is_plain(input):
@@ -937,7 +946,6 @@ cdef tuple add_norm(
     ndim = trailing(function, x, normalized_shape)
     n.eps = _arguments.default_eps(x.dtype) if eps is None else eps_of(function, eps, True)
     if not (fits(weight, x, ndim) and fits(bias, x, ndim) and alike(weight, bias) and x is input):
-        usual = False
         w, b = _arguments.as_parameters(function, x, input.dtype, x.shape[x.ndim - ndim:], weight=weight, bias=bias)
     if unit_offset is not False:
         w = _arguments.offset_weight(function, w, unit_offset)
@@ -956,7 +964,7 @@ cdef tuple add_norm(
     n.along = True
     n.weight, n.bias, n.parameter_element = data(w), data(b), parameter_element(w, b)
     n.x.data, n.y.data, n.addend, n.total = data_of(x), data_of(y), data_of(addend), data_of(total)
-    n.element = element_of(x)
+    set_element(n, x, chosen, forward)
     reads = 3 + (EXPENSIVE if n.activation > RELU else 0)
     threads = team_for(chosen, n, size_of(x), reads)
     if forward is not None:

@@ -6,22 +6,24 @@ Common to all:
 - the output has the input's shape, dtype and order of strides; it is computed in float64 for float64 and
   in float32 otherwise; float16 and ml_dtypes' bfloat16 are rounded once, to nearest even;
 - ``data_format`` says where the channels are: ``"channels_first"`` (N, C, ...) or ``"channels_last"`` (N, ..., C);
-- ``out`` takes the result and is returned; it may be the input itself, but not partly overlap it. For a half type it may
-  be float32, which takes the result unrounded;
+- ``out`` takes the result and is returned; it may be the input itself, but not partly overlap it. For a half type it
+  may be float32, which takes the result unrounded;
 - ``activation`` is done to the result while it is in registers, after ``residual``, an array of the input's shape and
-  dtype (it may be ``out``), is added to it: ``"relu"``, ``"relu6"``, ``"leaky_relu"`` (slope 0.01), ``"silu"``, ``"gelu"``,
-  ``"gelu_tanh"``, ``"hardswish"``, ``"hardsigmoid"``, ``"sigmoid"`` or ``"tanh"``, each within 2 ulp of float32; with the engine
-  numba also a function of one number, compiled by ``numba.njit`` and kept: NaN is what it raises an exception for;
-- ``scale`` and ``shift``, of one sample each, are applied after weight and bias: y (1 + scale) + shift. They broadcast against
-  the input and are constant along positions;
-- ``lengths`` are the numbers of valid positions of each sample: what lies behind takes no part, and ``pad_value`` comes out;
+  dtype (it may be ``out``), is added to it: ``"relu"``, ``"relu6"``, ``"leaky_relu"`` (slope 0.01), ``"silu"``,
+  ``"gelu"``, ``"gelu_tanh"``, ``"hardswish"``, ``"hardsigmoid"``, ``"sigmoid"`` or ``"tanh"``, each within 2 ulp of
+  float32; with the engine numba also a function of one number, compiled by ``numba.njit`` and kept: NaN is what it
+  raises an exception for;
+- ``scale`` and ``shift``, of one sample each, are applied after weight and bias: y (1 + scale) + shift. They broadcast
+  against the input and are constant along positions;
+- ``lengths`` are the numbers of valid positions of each sample: what lies behind takes no part, and ``pad_value``
+  comes out;
 - ``return_stats`` returns (y, mean, rstd) with the float64 mean and 1 / sqrt(var + eps) of each domain;
 - arrays may be those of another library in the CPU's memory, which is used as it is: torch tensors (that don't require
   grad), what has ``__dlpack__``, ``__array_interface__`` or ``__array__``, buffers. Results are ndarrays.
 """
 
-# Here are names, defaults and what they mean; `_call` checks the arguments and runs the kernel, `_per_sample` what takes
-# several. Compiled, for the sake of the 60 ns that it would cost to hand these defaults on in Python.
+# Here are names, defaults and what they mean; `_call` checks the arguments and runs the kernel, `_per_sample` what
+# takes several. Compiled, for the sake of the 60 ns that it would cost to hand these defaults on in Python.
 
 from cpunorm cimport _call
 
@@ -123,8 +125,8 @@ def batch_norm(
     """
     if lengths is None and return_stats is False:
         return _call.batch_norm(
-            input, running_mean, running_var, weight, bias, training, momentum, eps, data_format, out, activation, residual,
-            None, None)
+            input, running_mean, running_var, weight, bias, training, momentum, eps, data_format, out, activation,
+            residual, None, None)
     extras = _per_sample.Extras(
         out, activation, residual, lengths=lengths, pad_value=pad_value, return_stats=return_stats)
     return _per_sample.batch_norm(
@@ -379,8 +381,8 @@ def instance_norm(
     """
     if scale is None and shift is None and lengths is None and return_stats is False:
         return _call.instance_norm(
-            input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps, data_format, out, activation,
-            residual, None)
+            input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps, data_format, out,
+            activation, residual, None)
     extras = _per_sample.Extras(out, activation, residual, scale, shift, lengths, pad_value, return_stats)
     return _per_sample.instance_norm(
         input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps, data_format, extras)
@@ -492,7 +494,7 @@ def add_layer_norm(
     activation : str, optional
         What is done to y: see `cpunorm.functional`.
     out, sum_out : ndarray, optional
-        Where to write y and s: the input's shape and dtype; each may be `input` or `residual` itself, not both the same.
+        Where to write y and s: the input's shape and dtype; each may be `input` or `residual`, not both the same.
 
     Returns
     -------
@@ -546,7 +548,7 @@ def add_rms_norm(
     activation : str, optional
         What is done to y: see `cpunorm.functional`.
     out, sum_out : ndarray, optional
-        Where to write y and s: the input's shape and dtype; each may be `input` or `residual` itself, not both the same.
+        Where to write y and s: the input's shape and dtype; each may be `input` or `residual`, not both the same.
 
     Returns
     -------

@@ -323,5 +323,3 @@ cdef void forward_columns(Job* job, int threads) noexcept nogil:
         finish_strip(job, &strip, sample, 0, job.wide)
         if job.n.y.data != NULL:
             share(work_apply_columns, &shared, job.tall, threads)
-
-

@@ -139,5 +139,3 @@ cdef void forward_lanes(Job* job, int threads) noexcept nogil:
             t.window = lanes // n.groups * n.groups
     units = n.samples * ceil_div(n.groups, t.window) if t.within else ceil_div(n.samples * n.groups, t.window)
     share(work_lanes, &t, units, threads)
-
-

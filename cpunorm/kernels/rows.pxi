@@ -3,7 +3,8 @@
 
 cdef void apply_rows(
     const Job* job, Py_ssize_t sample, Py_ssize_t outer, Py_ssize_t middle, Py_ssize_t start, Py_ssize_t length,
-    Py_ssize_t channel, Py_ssize_t channels, const char* high, const char* scale, const char* shift, const Traffic* traffic,
+    Py_ssize_t channel, Py_ssize_t channels, const char* high, const char* scale, const char* shift,
+    const Traffic* traffic,
 ) noexcept nogil:
     """The `length` values from `start` on of the lines of `channels` channels, whose coefficients are given."""
     cdef double packed_values[BESIDE + MOST_BLOCK]
@@ -294,5 +295,3 @@ cdef void apply_all(Job* job, int threads) noexcept nogil:
                         job.high + at * computed, job.scale + at * computed, job.shift + at * computed)
     job.pieces = ceil_div(n.inner, PIECE) if lines < 4 * threads else 1
     share(work_apply_rows, job, lines * job.pieces, threads)
-
-

@@ -20,7 +20,7 @@ cdef Moments sum_moments(const Lines* lines, const char* x, Py_ssize_t length, R
 cdef void work_sum(void* context, int thread, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """The rows start..stop, of which some are summed, then normalised while the sums are in L1.
 
-    Those are read where they were stored, or in a tile, unrounded, if `total` is of a half type or stored around the caches.
+    Those are read where they were stored, or in a tile, unrounded, if `total` is of a half type or streamed.
     """
     cdef Job* job = <Job*> context
     cdef const Norm* n = &job.n
@@ -42,8 +42,9 @@ cdef void work_sum(void* context, int thread, Py_ssize_t start, Py_ssize_t stop)
         count, at = min(job.tile, stop - start), start * width
         sums = tile if job.tiles != NULL else <char*> n.total + at * job.lines.size
         y = sums if is_half(n.element) else y_at(job, at)
-        job.lines.add(<const char*> job.summand + at * job.lines.size, <const char*> n.addend + at * job.lines.size, <char*> n.total + at * job.lines.size,
-                      sums, count * width, traffic.streamed)
+        bytes = at * job.lines.size
+        job.lines.add(<const char*> job.summand + bytes, <const char*> n.addend + bytes, <char*> n.total + bytes, sums,
+                      count * width, traffic.streamed)
         if width <= real.block:
             real.row_moments(sums, width, <int> count, width, False, job.rule, moments)
         else:
