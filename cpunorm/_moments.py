@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Moments"]
 
 ENTRIES = ("record", "same_count", "axis", "dtype")
-DTYPES = (np.float64, np.float32, np.float16)
+DTYPES: tuple[Any, ...] = (np.float64, np.float32, np.float16)
 VARIES = -1  # the count, if it may differ from slice to slice
 
 
@@ -81,6 +81,9 @@ class Moments:
 
     __slots__ = ("_dtype", "_record", "_same_count", "axis")
 
+    _dtype: Any
+    _record: NDArray[np.float64]
+    _same_count: int
     axis: tuple[int, ...] | None
 
     def __init__(
@@ -220,8 +223,6 @@ class Moments:
             and self.dtype == other.dtype
             and np.array_equal(self._record, other._record, equal_nan=True)
         )
-
-    __hash__ = None  # type: ignore[assignment]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Moments, (self._record, self._same_count, self.axis, self.dtype)

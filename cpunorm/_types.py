@@ -1,33 +1,15 @@
 """What annotations say of arrays and names; nothing here is looked at when a function is called."""
 
 from collections.abc import Callable
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-__all__ = ["Activation", "AnyArray", "Array", "DataFormat", "EngineName", "Scalar", "Shape"]
+__all__ = ["Activation", "Array", "DataFormat", "EngineName", "Scalar", "Shape"]
 
 Shape = TypeVar("Shape", bound=tuple[Any, ...])
 Scalar = TypeVar("Scalar", bound=np.generic)  # not np.floating, for ml_dtypes says no more than this of its bfloat16
 Array = np.ndarray[Shape, np.dtype[Scalar]]  # an input, and the result like it: of one shape and dtype, no subclass
-
-
-class _DLPack(Protocol):
-    @property
-    def __dlpack__(self) -> Any: ...
-
-
-class _ArrayInterface(Protocol):
-    @property
-    def __array_interface__(self) -> Any: ...
-
-
-class _Buffer(Protocol):
-    @property
-    def __buffer__(self) -> Any: ...
-
-
-AnyArray = _DLPack | _ArrayInterface | _Buffer  # of any library, in the CPU's memory
 DataFormat = Literal["channels_first", "channels_last"]
 Activation = (  # a function, too, where Numba is the engine
     Literal[

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from cpunorm._plain import local_response_norm as local_response_norm
 from cpunorm._plain import normalize as normalize
-from cpunorm._types import Activation, AnyArray, Array, DataFormat, Scalar, Shape
+from cpunorm._types import Activation, Array, DataFormat, Scalar, Shape
 
 __all__ = [
     "add_layer_norm",
@@ -59,25 +59,6 @@ def batch_norm(
     return_stats: Literal[True],
 ) -> tuple[Array[Shape, Scalar], NDArray[np.float64], NDArray[np.float64]]: ...
 @overload
-def batch_norm(
-    input: AnyArray,
-    running_mean: AnyArray | None,
-    running_var: AnyArray | None,
-    weight: AnyArray | None = None,
-    bias: AnyArray | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-    *,
-    data_format: DataFormat = "channels_first",
-    out: AnyArray | None = None,
-    activation: Activation | None = None,
-    residual: AnyArray | None = None,
-    lengths: Sequence[int] | NDArray[np.integer[Any]] | None = None,
-    pad_value: float = 0.0,
-    return_stats: bool = False,
-) -> Any: ...
-@overload
 def layer_norm(
     input: Array[Shape, Scalar],
     normalized_shape: int | Sequence[int],
@@ -111,23 +92,6 @@ def layer_norm(
     pad_value: float = 0.0,
     return_stats: Literal[True],
 ) -> tuple[Array[Shape, Scalar], NDArray[np.float64], NDArray[np.float64]]: ...
-@overload
-def layer_norm(
-    input: AnyArray,
-    normalized_shape: int | Sequence[int],
-    weight: AnyArray | None = None,
-    bias: AnyArray | None = None,
-    eps: float = 1e-5,
-    *,
-    out: AnyArray | None = None,
-    activation: Activation | None = None,
-    residual: AnyArray | None = None,
-    scale: AnyArray | None = None,
-    shift: AnyArray | None = None,
-    lengths: Sequence[int] | NDArray[np.integer[Any]] | None = None,
-    pad_value: float = 0.0,
-    return_stats: bool = False,
-) -> Any: ...
 @overload
 def group_norm(
     input: Array[Shape, Scalar],
@@ -164,24 +128,6 @@ def group_norm(
     pad_value: float = 0.0,
     return_stats: Literal[True],
 ) -> tuple[Array[Shape, Scalar], NDArray[np.float64], NDArray[np.float64]]: ...
-@overload
-def group_norm(
-    input: AnyArray,
-    num_groups: int,
-    weight: AnyArray | None = None,
-    bias: AnyArray | None = None,
-    eps: float = 1e-5,
-    *,
-    data_format: DataFormat = "channels_first",
-    out: AnyArray | None = None,
-    activation: Activation | None = None,
-    residual: AnyArray | None = None,
-    scale: AnyArray | None = None,
-    shift: AnyArray | None = None,
-    lengths: Sequence[int] | NDArray[np.integer[Any]] | None = None,
-    pad_value: float = 0.0,
-    return_stats: bool = False,
-) -> Any: ...
 @overload
 def instance_norm(
     input: Array[Shape, Scalar],
@@ -225,27 +171,6 @@ def instance_norm(
     return_stats: Literal[True],
 ) -> tuple[Array[Shape, Scalar], NDArray[np.float64], NDArray[np.float64]]: ...
 @overload
-def instance_norm(
-    input: AnyArray,
-    running_mean: AnyArray | None = None,
-    running_var: AnyArray | None = None,
-    weight: AnyArray | None = None,
-    bias: AnyArray | None = None,
-    use_input_stats: bool = True,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-    *,
-    data_format: DataFormat = "channels_first",
-    out: AnyArray | None = None,
-    activation: Activation | None = None,
-    residual: AnyArray | None = None,
-    scale: AnyArray | None = None,
-    shift: AnyArray | None = None,
-    lengths: Sequence[int] | NDArray[np.integer[Any]] | None = None,
-    pad_value: float = 0.0,
-    return_stats: bool = False,
-) -> Any: ...
-@overload
 def rms_norm(
     input: Array[Shape, Scalar],
     normalized_shape: int | Sequence[int],
@@ -279,23 +204,6 @@ def rms_norm(
     pad_value: float = 0.0,
     return_stats: Literal[True],
 ) -> tuple[Array[Shape, Scalar], NDArray[np.float64], NDArray[np.float64]]: ...
-@overload
-def rms_norm(
-    input: AnyArray,
-    normalized_shape: int | Sequence[int],
-    weight: AnyArray | None = None,
-    eps: float | None = None,
-    *,
-    unit_offset: bool = False,
-    out: AnyArray | None = None,
-    activation: Activation | None = None,
-    residual: AnyArray | None = None,
-    scale: AnyArray | None = None,
-    shift: AnyArray | None = None,
-    lengths: Sequence[int] | NDArray[np.integer[Any]] | None = None,
-    pad_value: float = 0.0,
-    return_stats: bool = False,
-) -> Any: ...
 def add_layer_norm(
     input: Array[Shape, Scalar],
     residual: Array[Shape, Scalar],

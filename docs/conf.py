@@ -22,7 +22,10 @@ extensions = [
 exclude_patterns = ["_build", "_templates"]
 templates_path = ["_templates"]
 default_role = "autolink"
-nitpick_ignore_regex = [("py:obj", r"(torch|numpy|threadpoolctl)\b.*")]  # not of this site
+nitpick_ignore_regex = [  # not of this site; what can be imported, but is a parameter or listed by another name
+    ("py:obj", r"(torch|numpy|threadpoolctl|sklearn|dask)\b.*"),
+    ("py:obj", "array|transform|Moments"),
+]
 
 autodoc_typehints = "none"  # the docstrings say it in words
 numpydoc_show_class_members = False  # the template of classes has them
@@ -48,6 +51,7 @@ PAGES = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}  
 def _link_inside(app, where, *rest):
     """A link to a file of the repository leads to the page that shows it."""
     text = rest[-1]
+    text[0] = text[0].replace("](docs/", "](")
     for file, page in PAGES.items():
         text[0] = re.sub(rf"\]\((\.\./)?{file}", f"]({page}", text[0])
 

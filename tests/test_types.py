@@ -12,7 +12,7 @@ import pytest
 import typed_use
 
 USE = Path(typed_use.__file__)
-UNTYPED = "cpunorm.bench", "cpunorm.sklearn"  # a command; a class whose base class has no types
+UNTYPED = "cpunorm.bench", "cpunorm.stats", "cpunorm.sklearn"  # commands; a class whose base class has no types
 
 
 @pytest.fixture

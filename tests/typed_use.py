@@ -75,14 +75,6 @@ def dtypes_and_subclasses(folder: Path) -> None:
     assert subclass is not result
 
 
-def arrays_of_others() -> None:
-    buffer = bytearray(32)
-    rows = memoryview(buffer).cast("f", (2, 4))
-    y = F.layer_norm(rows, 4, out=rows)
-    assert y is rows
-    cpunorm.LayerNorm(4)(rows)
-
-
 def modules(folder: Path) -> None:
     x = image()
     norm = cpunorm.BatchNorm2d(4, momentum=None, device="cpu", dtype=np.float32, data_format="channels_first")

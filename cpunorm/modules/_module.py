@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 from cpunorm import _running
 from cpunorm._arguments import HALVES, check_activation, check_array
 from cpunorm._foreign import as_ndarray
-from cpunorm._types import Activation, AnyArray, Array, Scalar, Shape
+from cpunorm._types import Activation, Array, Scalar, Shape
 
 __all__ = ["Module"]
 
@@ -136,8 +136,6 @@ class Module:
         return_stats: Literal[True],
         **options: Any,
     ) -> tuple[Array[Shape, Scalar], NDArray[np.float64], NDArray[np.float64]]: ...
-    @overload
-    def __call__(self, input: AnyArray, *, out: AnyArray | None = None, **options: Any) -> Any: ...
     def __call__(self, input: Any, **options: Any) -> Any:
         """The same as `forward`."""
         return self.forward(input, **options)

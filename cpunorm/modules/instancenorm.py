@@ -121,7 +121,8 @@ class _InstanceNorm(_BatchNorm):
             **options,
         )
         if single and isinstance(y, tuple):
-            return tuple(array[0] for array in y)
+            y = tuple(array[0] for array in y)
+            return y
         return out if single and out is not None else y[0] if single else y
 
 
