@@ -454,7 +454,7 @@ cdef int set_element(Norm* n, object x, const KernelSet* chosen, object forward)
     cdef bint compiled = forward is None and chosen != &given_set
     n.element = element_of(x)
     if n.element < 0 or n.element > 1 and not compiled or n.activation == FUNCTION and chosen != &given_set:
-        raise RuntimeError("cpunorm: another thread changed the engine as this call began; it can't go on with this one")
+        raise RuntimeError("cpunorm: another thread changed the engine as this call began, to one that can't go on")
     return 0
 
 
