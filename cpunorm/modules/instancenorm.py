@@ -122,8 +122,9 @@ class _InstanceNorm(_BatchNorm):
         )
         if single and isinstance(y, tuple):
             y = tuple(array[0] for array in y)
-            return y
-        return out if single and out is not None else y[0] if single else y
+        elif single:
+            y = y[0] if out is None else out
+        return y
 
 
 class InstanceNorm1d(_InstanceNorm):  # noqa: D101 (its __doc__ is made of two parts)
