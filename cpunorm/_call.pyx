@@ -418,7 +418,7 @@ cdef int raise_explained(KernelSet* chosen, const Norm* n, Py_ssize_t size, int 
     threads, why = explained_threads(size * reads)
     told = {"lengths": (n.samples, n.outer, n.middle, n.channels, n.inner), "groups": n.groups, "threads": threads,
             "why": why, "given": n.statistic == GIVEN, "x": <size_t> n.x.data, "y": <size_t> n.y.data}
-    if chosen != NULL and chosen.explain != NULL:
+    if python_forward is None and chosen != NULL and chosen.explain != NULL:
         if chosen.explain(n, &plan):
             raise MemoryError("cpunorm: no memory for the scratch of a kernel")
         told |= {"way": ("rows", "columns", "lanes", "sum")[<int> plan.way], "packed": bool(plan.packed),
@@ -949,13 +949,15 @@ cdef tuple add_norm(
         w, b = _arguments.as_parameters(function, x, input.dtype, x.shape[x.ndim - ndim:], weight=weight, bias=bias)
     if unit_offset is not False:
         w = _arguments.offset_weight(function, w, unit_offset)
-    _arguments.check_sum(function, input, residual, out, sum_out, weight, bias)
+    if not (x is input and out is None and sum_out is None and is_plain_out(residual, x)):
+        _arguments.check_sum(function, input, residual, out, sum_out, weight, bias)
     finish_of(function, n, input, x, None, activation, None)
     if size_of(x) == 0:
         return _arguments.empty(input, input.dtype, out), _arguments.empty(input, input.dtype, sum_out)
     # Rows follow each other in all four arrays.
     x = x if is_contiguous(x) else x.copy("C")
-    addend = np.ascontiguousarray(addend, x.dtype)
+    if not is_plain_row_major(addend, x):
+        addend = np.ascontiguousarray(addend, x.dtype)
     if out is None or not is_plain_row_major(out, x):
         y = new_like(x)
     if sum_out is None or not is_plain_row_major(sum_out, x):

@@ -101,7 +101,7 @@ cdef extern from "kernels/lines.h":
         void (*widen)(const void* x, void* y, Py_ssize_t n) noexcept nogil
         void (*narrow)(const void* x, void* y, Py_ssize_t n, bint streamed) noexcept nogil
         void (*add)(
-            const void* x, const void* addend, void* total, void* sum, Py_ssize_t n, bint streamed) noexcept nogil
+            const void* x, const void* addend, void* total, void* sum, Py_ssize_t n, const Traffic* t) noexcept nogil
     const Lines** lines_of
     void merge_columns_of(
         const double* mean, const double* m2, Py_ssize_t n, double lines, double* joint_mean, double* joint_m2

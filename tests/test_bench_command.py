@@ -243,7 +243,7 @@ def test_against_torch(monkeypatch, capsys):
         ["--from", "no-such-run.json"],
         ["--engine", "fortran"],
         ["--peers", "jax99"],
-        ["--dtype", "float16"],
+        ["--dtype", "int8"],
         ["--samples", "6"],
         ["--samples", "1.5"],
         ["--cases", "nothing-like-it"],

@@ -1,5 +1,6 @@
 """The number of threads: its rules, where it comes from, forks, and many threads calling at once."""
 
+import contextlib
 import os
 import sys
 import threading
@@ -395,12 +396,12 @@ def test_kernels_release_the_gil(engine, name):
 
 def allowed_cpus():
     """The CPUs that each thread of this process may run on."""
-    return {
-        line
-        for task in Path("/proc/self/task").iterdir()
-        for line in (task / "status").read_text().splitlines()
-        if line.startswith("Cpus_allowed:")
-    }
+    found = set()
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # of a thread that has ended meanwhile
+            lines = (task / "status").read_text().splitlines()
+            found |= {line for line in lines if line.startswith("Cpus_allowed:")}
+    return found
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="reads Linux's /proc")

@@ -337,20 +337,24 @@ static void NAME(narrow)(const void *source, void *target, ptrdiff_t n, int stre
         NAME(put_part)(y + i, NAME(load_part)(x + i, (int) (n - i)), (int) (n - i));
 }
 
-static void NAME(add)(const void *source, const void *addends, void *totals, void *sums, ptrdiff_t n, int streamed) {
+static void NAME(add)(const void *source, const void *addends, void *totals, void *sums, ptrdiff_t n,
+                      const Traffic *t) {
     const X *x = source, *addend = addends;
     X *total = totals;
     R *sum = sums;
     ptrdiff_t i = 0;
-    streamed = streamed && (size_t) total % (WIDTH * sizeof(X)) == 0;
+    const ptrdiff_t residual = (const char *) addend - (const char *) total;
+    const int streams = t->streamed && (size_t) total % (WIDTH * sizeof(X)) == 0;
 #define ADD(streamed)                                                                                                 \
     for (; i + WIDTH <= n; i += WIDTH) {                                                                              \
+        if (t->ahead)                                                                                                 \
+            NAME(fetch)(x + i, total + i, 1, t->ahead, streamed, ADDED, residual);                                    \
         const VEC v = NAME(take)(x + i) + NAME(take)(addend + i);                                                     \
         NAME(put)(total + i, v, streamed);                                                                            \
         if (sums != totals)                                                                                           \
             NAME(store)(sum + i, v);                                                                                  \
     }
-    if (streamed)
+    if (streams)
         ADD(1)
     else
         ADD(0)

@@ -114,7 +114,7 @@ typedef struct {
     void (*widen)(const void *x, void *y, ptrdiff_t n);
     void (*narrow)(const void *x, void *y, ptrdiff_t n, int streamed);
     /* sum (computed) = total (in memory) = x + addend, n of each; sum may be total where they are of one type. */
-    void (*add)(const void *x, const void *addend, void *total, void *sum, ptrdiff_t n, int streamed);
+    void (*add)(const void *x, const void *addend, void *total, void *sum, ptrdiff_t n, const Traffic *t);
 } Lines;
 
 /* To be called by the thread that streamed, before others read what it stored. */

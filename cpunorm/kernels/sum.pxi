@@ -37,14 +37,13 @@ cdef void work_sum(void* context, int thread, Py_ssize_t start, Py_ssize_t stop)
     cdef char* scale = <char*> &coefficients[TOGETHER]
     cdef char* shift = <char*> &coefficients[2 * TOGETHER]
     cdef Traffic traffic = job.traffic
-    traffic.ahead = 0
     while start < stop:
         count, at = min(job.tile, stop - start), start * width
         sums = tile if job.tiles != NULL else <char*> n.total + at * job.lines.size
         y = sums if is_half(n.element) else y_at(job, at)
         bytes = at * job.lines.size
         job.lines.add(<const char*> job.summand + bytes, <const char*> n.addend + bytes, <char*> n.total + bytes, sums,
-                      count * width, traffic.streamed)
+                      count * width, &job.traffic)
         if width <= real.block:
             real.row_moments(sums, width, <int> count, width, False, job.rule, moments)
         else:
