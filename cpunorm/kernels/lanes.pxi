@@ -59,6 +59,7 @@ cdef void work_lanes(void* context, int thread, Py_ssize_t start, Py_ssize_t sto
     cdef char* weights = <char*> matrix
     cdef char* biases = <char*> &matrix[LANE_VALUES * MOST_LANES]
     cdef Py_ssize_t unit, first, count, sample, group, lane, some, known = -1, at
+    cdef Py_ssize_t most = min(t.window, n.samples * n.groups)  # lanes that are ever used
     for unit in range(start, stop):
         if t.within:
             sample, group = unit % n.samples, unit // n.samples * t.window
@@ -70,7 +71,7 @@ cdef void work_lanes(void* context, int thread, Py_ssize_t start, Py_ssize_t sto
         if job.along_step and known != first % n.groups:
             known = first % n.groups
             lane = 0
-            while lane < count or lane < t.window and not t.within:
+            while lane < count or lane < most and not t.within:
                 group = (known + lane) % n.groups
                 some = min(n.groups - group, t.window - lane)
                 at = group * job.along_step * computed
