@@ -13,6 +13,7 @@ from cpython.float cimport PyFloat_CheckExact
 from cpython.long cimport PyLong_CheckExact
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_ITEM, PyTuple_GET_SIZE
+from libc.float cimport DBL_EPSILON, FLT_EPSILON
 from libc.stdlib cimport free, labs, malloc
 from libc.string cimport memcpy
 
@@ -183,6 +184,11 @@ cdef inline double eps_of(str function, object eps, bint zero_allowed) except? -
     if PyFloat_CheckExact(eps) and (<double> eps > 0 or (zero_allowed and <double> eps == 0)):
         return <double> eps
     return _arguments.positive_eps(function, eps, zero_allowed)
+
+
+cdef inline double machine_epsilon(object x) noexcept:
+    """Of what x is computed in: torch's eps of rms_norm."""
+    return DBL_EPSILON if type_of(x) == cnp.NPY_FLOAT64 else FLT_EPSILON
 
 
 cdef inline int channel_axis(str function, object x, object data_format) except -1:
@@ -692,7 +698,7 @@ cpdef object group_norm(input, num_groups, weight, bias, eps, data_format, out, 
 
 
 cdef inline int trailing(str function, object x, object normalized_shape) except -1:
-    """How many axes `normalized_shape` names: quickly, if it is the int, or a tuple of those, in which that of x ends."""
+    """How many axes `normalized_shape` names: quickly, if it is the int or the tuple of ints in which that of x ends."""
     cdef int axis, ndim = ndim_of(x), leading
     if PyLong_CheckExact(normalized_shape) and ndim and normalized_shape == length_of(x, ndim - 1):
         return 1
@@ -752,7 +758,7 @@ cpdef object rms_norm(input, normalized_shape, weight, bias, eps, unit_offset, o
     if not is_simple(input, out):
         x, dtype = as_input("rms_norm", input, out)
     cdef int ndim = trailing("rms_norm", x, normalized_shape)
-    n.eps = _arguments.default_eps(x.dtype) if eps is None else eps_of("rms_norm", eps, True)
+    n.eps = machine_epsilon(x) if eps is None else eps_of("rms_norm", eps, True)
     if not (fits(weight, x, ndim) and fits(bias, x, ndim) and alike(weight, bias) and dtype is None):
         usual = False
         w, b = _arguments.as_parameters("rms_norm", x, input.dtype, x.shape[x.ndim - ndim:], weight=weight, bias=bias)
@@ -946,7 +952,7 @@ cdef tuple add_norm(
     if not is_plain(input):
         x = as_input(function, input, None)[0]
     ndim = trailing(function, x, normalized_shape)
-    n.eps = _arguments.default_eps(x.dtype) if eps is None else eps_of(function, eps, True)
+    n.eps = machine_epsilon(x) if eps is None else eps_of(function, eps, True)
     if not (fits(weight, x, ndim) and fits(bias, x, ndim) and alike(weight, bias) and x is input):
         w, b = _arguments.as_parameters(function, x, input.dtype, x.shape[x.ndim - ndim:], weight=weight, bias=bias)
     if unit_offset is not False:
