@@ -698,7 +698,7 @@ cpdef object group_norm(input, num_groups, weight, bias, eps, data_format, out, 
 
 
 cdef inline int trailing(str function, object x, object normalized_shape) except -1:
-    """How many axes `normalized_shape` names: quickly, if it is the int or the tuple of ints in which that of x ends."""
+    """How many axes `normalized_shape` names: quickly, if it is the int or tuple of ints in which that of x ends."""
     cdef int axis, ndim = ndim_of(x), leading
     if PyLong_CheckExact(normalized_shape) and ndim and normalized_shape == length_of(x, ndim - 1):
         return 1
