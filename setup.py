@@ -63,7 +63,7 @@ def extensions():
         "extra_link_args": [*link_openmp, *strip],
         "depends": [
             str(path)
-            for files in ("_kernels.pyx", "_levels.py", "*.pxd", "*.h", "include/*", "kernels/*")
+            for files in ("_kernels.pyx", "_levels.py", "*.pxd", "*.h", "call/*", "include/*", "kernels/*")
             for path in Path("cpunorm").glob(files)
         ],
     }
