@@ -24,7 +24,7 @@ def as_ndarray(what: str, value: Any) -> np.ndarray:
     Raises
     ------
     TypeError
-        It is no array (a NumPy scalar is none), on another device than the CPU, or can't be shared, with its own words.
+        It is no array (a NumPy scalar and bytes are none), on another device than the CPU, or can't be shared, with its own words.
     RuntimeError
         A tensor that requires grad (torch's type).
     ModuleNotFoundError
@@ -48,7 +48,7 @@ def as_ndarray(what: str, value: Any) -> np.ndarray:
                 raise TypeError(f"{what}: the memory of this {kind} can't be shared: {error}") from None
         except TypeError as error:
             raise TypeError(f"{what}: the memory of this {kind} can't be shared: {error}") from None
-    if isinstance(value, np.generic):
+    if isinstance(value, np.generic | bytes | bytearray):
         raise TypeError(f"{what} must be a numpy.ndarray, got {kind}")
     if has_array:
         return np.asarray(value)

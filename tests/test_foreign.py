@@ -315,3 +315,11 @@ def test_a_batch_is_counted_once():
     with pytest.raises(TypeError, match="input"):
         module(OnGpu(x, device=2))
     assert module.num_batches_tracked == 3
+
+
+@pytest.mark.parametrize("value", [b"123456", bytearray(24), np.float32(1), [1.0, 2.0]])
+def test_what_is_no_array_is_refused(value):
+    with pytest.raises(TypeError, match=type(value).__name__):
+        functional.layer_norm(value, 6)
+    with pytest.raises(RuntimeError, match="weight"):
+        cpunorm.LayerNorm(6).load_state_dict({"weight": value, "bias": np.ones(6, np.float32)})
