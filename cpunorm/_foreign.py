@@ -24,7 +24,7 @@ def as_ndarray(what: str, value: Any) -> np.ndarray:
     Raises
     ------
     TypeError
-        It is no array (a NumPy scalar and bytes are none), on another device than the CPU, or can't be shared, with its own words.
+        It is no array (nor are a NumPy scalar and bytes), on another device than the CPU, or can't be shared.
     RuntimeError
         A tensor that requires grad (torch's type).
     ModuleNotFoundError
