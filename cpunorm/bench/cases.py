@@ -329,7 +329,10 @@ class Case:
     def expected(self, arrays):
         """The output, running mean and running variance for `arrays`, in float64, by the formula."""
         norm = NORMS[self.norm]
-        x = arrays.x.astype(np.float64) + arrays.residual if norm.sums else arrays.x
+        x = arrays.x
+        if norm.sums:  # rounded to what is computed in, as everybody's is
+            wide = np.float64 if x.dtype == np.float64 else np.float32
+            x = x.astype(wide) + arrays.residual.astype(wide)
         x = np.moveaxis(x, -1, 1) if self.channels_last else x
         z = x.astype(np.float64, order="C").reshape(*norm.domains(self.layer), -1)
         axes = (0, 2) if norm.over_samples else (2,)
