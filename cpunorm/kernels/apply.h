@@ -41,6 +41,8 @@ ALWAYS void NAME(finish)(X *y, VEC v, int part, const int streamed, const int fi
 
 ALWAYS void NAME(fetch)(const X *x, const X *y, const int vectors, ptrdiff_t ahead, const int streamed,
                         const int finish, ptrdiff_t residual) {
+    if (vectors * WIDTH * sizeof(X) < 64 && (size_t) y % 64 >= WIDTH * sizeof(X))
+        return;  /* the vectors before have fetched this line */
     for (ptrdiff_t byte = ahead; byte < ahead + vectors * WIDTH * (int) sizeof(X); byte += 64) {
         __builtin_prefetch((const char *) x + byte, 0);
         if (finish & ADDED)

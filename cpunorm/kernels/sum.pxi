@@ -37,6 +37,8 @@ cdef void work_sum(void* context, int thread, Py_ssize_t start, Py_ssize_t stop)
     cdef char* scale = <char*> &coefficients[TOGETHER]
     cdef char* shift = <char*> &coefficients[2 * TOGETHER]
     cdef Traffic traffic = job.traffic
+    if is_half(n.element):
+        traffic.ahead = 0  # y is the tile
     while start < stop:
         count, at = min(job.tile, stop - start), start * width
         sums = tile if job.tiles != NULL else <char*> n.total + at * job.lines.size
