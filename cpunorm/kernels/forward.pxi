@@ -63,7 +63,7 @@ cdef void finish(Job* job) noexcept nogil:
 cdef Way way_of(Job* job) noexcept nogil:
     """Which way the norm goes, its domains cut accordingly."""
     cdef const Norm* n = &job.n
-    if n.addend != NULL:
+    if n.addend != NULL and not sums_first(job):
         return SUM_WAY
     if not job.columns:
         cut_rows(job)
@@ -91,6 +91,8 @@ cdef int forward(const Norm* norm, int threads) noexcept nogil:
     begin(&job, norm)
     if not job.failed:
         way = way_of(&job)
+        if norm.addend != NULL and way != SUM_WAY:
+            add_all(&job, threads)
         if way == SUM_WAY:
             forward_sum(&job, threads)
         elif norm.statistic == GIVEN:

@@ -80,3 +80,24 @@ cdef void forward_sum(Job* job, int threads) noexcept nogil:
             return
     share(work_sum, job, n.channels, threads)
     free(job.tiles)
+
+
+cdef inline bint sums_first(const Job* job) noexcept nogil:
+    """Whether rows are so short that all are summed, then normalised as any others are."""
+    return job.positions <= LANE_ROW and not is_half(job.n.element)
+
+
+cdef void work_add(void* context, int thread, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+    """The parts start..stop of x + addend."""
+    cdef const Job* job = <const Job*> context
+    cdef const Norm* n = &job.n
+    cdef Py_ssize_t first = start * PART, bytes = first * job.lines.size
+    cdef Traffic traffic = Traffic(job.traffic.ahead, False, False, 0, 0)
+    job.lines.add(<const char*> n.x.data + bytes, <const char*> n.addend + bytes, <char*> n.total + bytes,
+                  <char*> n.total + bytes, min(stop * PART, n.channels * job.positions) - first, &traffic)
+
+
+cdef void add_all(Job* job, int threads) noexcept nogil:
+    """total = x + addend, which is x from then on."""
+    share(work_add, job, ceil_div(job.n.channels * job.positions, PART), threads)
+    job.n.x.data = job.n.total
