@@ -5,11 +5,13 @@ Exceptions have torch's type; the message names what was given.
 
 import math
 import operator
+from typing import get_args
 
 import numpy as np
 
 from cpunorm import _running
 from cpunorm._memory import empty_like
+from cpunorm._types import ActivationName
 
 __all__ = [
     "HALVES",
@@ -56,18 +58,7 @@ COMPUTED = (np.dtype(np.float32), np.dtype(np.float64))
 IMAGE_VALUES = tuple(np.dtype(t) for t in (np.uint8, np.uint16, np.float16, np.float32))
 IMAGE_LAYOUTS = ("HWC->CHW", "HWC->HWC", "CHW->CHW")
 HALVES = ("float16", "bfloat16")  # computed in float32; bfloat16 is ml_dtypes' NumPy type, known by its name
-ACTIVATIONS = (  # the order of `_norm.pxd`
-    "relu",
-    "relu6",
-    "leaky_relu",
-    "silu",
-    "gelu",
-    "gelu_tanh",
-    "hardswish",
-    "hardsigmoid",
-    "sigmoid",
-    "tanh",
-)
+ACTIVATIONS = get_args(ActivationName)
 
 
 def _native(dtype):

@@ -143,7 +143,8 @@ cdef inline bint are_channel_vectors(
             and is_vector(running_mean, x, channels) and is_vector(running_var, x, channels)
             and (running_mean is None) == (running_var is None) and (train or running_mean is not None)
             and (not train or running_mean is None or is_writeable(running_mean) and is_writeable(running_var))
-            and alike(weight, bias) and alike(weight, running_mean) and alike(running_mean, running_var))
+            and alike(weight, bias) and alike(weight, running_mean) and alike(bias, running_mean)
+            and alike(running_mean, running_var))
 
 
 cdef inline int parameter_element(object weight, object bias) noexcept:

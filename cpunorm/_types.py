@@ -5,25 +5,23 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-__all__ = ["Activation", "Array", "DataFormat", "EngineName", "Scalar", "Shape"]
+__all__ = ["Activation", "ActivationName", "Array", "DataFormat", "EngineName", "Scalar", "Shape"]
 
 Shape = TypeVar("Shape", bound=tuple[Any, ...])
 Scalar = TypeVar("Scalar", bound=np.generic)  # not np.floating, for ml_dtypes says no more than this of its bfloat16
 Array = np.ndarray[Shape, np.dtype[Scalar]]  # an input, and the result like it: of one shape and dtype, no subclass
 DataFormat = Literal["channels_first", "channels_last"]
-Activation = (  # a function, too, where Numba is the engine
-    Literal[
-        "relu",
-        "relu6",
-        "leaky_relu",
-        "silu",
-        "gelu",
-        "gelu_tanh",
-        "hardswish",
-        "hardsigmoid",
-        "sigmoid",
-        "tanh",
-    ]
-    | Callable[[float], float]
-)
+ActivationName = Literal[  # the order of `_norm.pxd`; `_arguments.ACTIVATIONS` are these
+    "relu",
+    "relu6",
+    "leaky_relu",
+    "silu",
+    "gelu",
+    "gelu_tanh",
+    "hardswish",
+    "hardsigmoid",
+    "sigmoid",
+    "tanh",
+]
+Activation = ActivationName | Callable[[float], float]  # a function, too, where Numba is the engine
 EngineName = Literal["cython", "numba", "reference"]

@@ -192,3 +192,16 @@ def test_sums_beyond_the_range_of_float16():
     x = (np.random.default_rng(3).standard_normal((4, 300)) * 3000 + 50000).astype(np.float16)
     expected = oracle.layer_norm(x.astype(float), (300,))
     assert_rounded_once(layer_norm(x, 300), expected, oracle.bound(expected, np.float32))
+
+
+@pytest.mark.parametrize("other", ["running_mean", "running_var", "weight", "bias"])
+def test_one_parameter_of_another_type_is_refused(other):
+    """Wherever it stands, and whichever of the rest are left out."""
+    x = np.ones((4, 3, 2), np.float16)
+    statistics = {name: np.ones(3, np.float32) for name in ("running_mean", "running_var")}
+    for given in ({"weight"}, {"bias"}, {"weight", "bias"}, set()):
+        vectors = statistics | {name: np.ones(3, np.float32) for name in given}
+        if other in vectors:
+            vectors[other] = vectors[other].astype(np.float16)
+            with pytest.raises(RuntimeError, match="mixed dtypes"):
+                batch_norm(x, **vectors)

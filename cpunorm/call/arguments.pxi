@@ -54,7 +54,7 @@ cdef inline bint is_wider(object out, object array) noexcept:
 
 cdef inline bint is_simple(object array, object out) noexcept:
     """Whether an input needs no conversion."""
-    return is_plain(array) and (out is None or not is_wider(out, array))
+    return is_plain(array) and not is_wider(out, array)
 
 
 cdef inline bint goes_with(object vector, object x) noexcept:

@@ -57,9 +57,9 @@ cdef void finish_strip(
 cdef inline void spread(Strip* strip, Py_ssize_t channels, Py_ssize_t width, int size) noexcept nogil:
     """Coefficients of channels become those of their `width` columns each."""
     if width > 1:
-        widen(strip.high, strip.high, channels, width, size)
-        widen(strip.scale, strip.scale, channels, width, size)
-        widen(strip.shift, strip.shift, channels, width, size)
+        repeat(strip.high, strip.high, channels, width, size)
+        repeat(strip.scale, strip.scale, channels, width, size)
+        repeat(strip.shift, strip.shift, channels, width, size)
 
 
 cdef void pack_rest(const Job* job, char* target, const char* x, Py_ssize_t left) noexcept nogil:

@@ -99,7 +99,7 @@ cdef inline void copy(
         copy_of(<uint64_t*> target, to_stride, <const uint64_t*> source, stride, n)
 
 
-cdef void widen(char* target, const char* source, Py_ssize_t count, Py_ssize_t width, int size) noexcept nogil:
+cdef void repeat(char* target, const char* source, Py_ssize_t count, Py_ssize_t width, int size) noexcept nogil:
     """target (count, width) = source (count, 1); from the end on, for they may begin at the same place."""
     cdef Py_ssize_t i = count
     cdef uint64_t value
@@ -313,7 +313,7 @@ cdef void expand(const Job* job, char* target, const char* source, bint innermos
     """target = the weights of all channels for each position: (groups, positions, member) or (channels, positions)."""
     cdef Py_ssize_t group, position, bytes = job.member * job.lines.computed
     if not innermost:
-        widen(target, source, job.n.channels, job.positions, job.lines.computed)
+        repeat(target, source, job.n.channels, job.positions, job.lines.computed)
         return
     for group in range(job.n.groups):
         for position in range(job.positions):
