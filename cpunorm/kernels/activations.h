@@ -1,7 +1,9 @@
 /* Activations of a register of values.  Included by lines.h for float and for double.
 
    Of float, those with an exponential are computed in double and rounded once; what their polynomials leave out is a part
-   of that rounding, so they are within 1 ulp, subnormal results too.  Of double, lane by lane, by the C library.
+   of that rounding, so they are within 1 ulp, subnormal results too.  Sigmoid and SiLU of |x| <= 16, which norms give, are
+   computed in float, to 1.75 ulp (all floats were tried), in less than half the time.  Of double, lane by lane, by the C
+   library.
    What the formulas of real numbers make of Inf and NaN is what comes out. */
 
 #define CHOOSE(mask, a, b) ((VEC) (((MASK) (mask) & (MASK) (a)) | (~(MASK) (mask) & (MASK) (b))))
@@ -116,11 +118,53 @@ ALWAYS Wide wide_tanh(Wide x) {  /* (exp(2 x) - 1) / (exp(2 x) + 1), without can
         const VEC y = BOTH(wide_##name(LOW(v)), wide_##name(HIGH(v)));                                                \
         return CHOOSE(where, ALL(value), y);                                                                          \
     }
-IN_DOUBLE(sigmoid, v != v, NAN)
 IN_DOUBLE(tanh, v != v, NAN)
-IN_DOUBLE(silu, v == -INFINITY, NAN)
 IN_DOUBLE(gelu, v == -INFINITY, NAN)
 IN_DOUBLE(gelu_tanh, v == -INFINITY, NAN)
+
+/* 1 + exp(-x), |x| <= 16: as in double, but with log(2) in two parts, of which the first times n is exact, as is 1 + 2^n. */
+ALWAYS VEC one_and_exponential(VEC x) {
+    const float rounding = 12582912;  /* 1.5 * 2^23 */
+    const VEC shifted = x * -1.44269504f + rounding, n = shifted - rounding;
+    const VEC r = (-x - n * 0.693145752f) - n * 1.42860677e-06f;
+    const VEC p = (((ALL(0.00138825076f) * r + 0.00836658048f) * r + 0.0416672018f) * r + 0.166665432f) * r + 0.49999998f;
+    const VEC power = (VEC) (((MASK) shifted << 23) + (MASK) ALL(1));  /* 2^n */
+    return (1 + power) + power * (r + r * r * p);
+}
+
+ALWAYS VEC quotient(VEC a, VEC b) {
+#if VECTOR_BYTES == 64
+    const VEC r = (VEC) _mm512_rcp14_ps((__m512) b), q = a * r;
+    return q + (a - q * b) * r;
+#else
+    return a / b;
+#endif
+}
+
+ALWAYS int any(MASK mask) {
+#if VECTOR_BYTES == 64
+    return _mm512_movepi32_mask((__m512i) mask);
+#elif VECTOR_BYTES == 32
+    return _mm256_movemask_ps((__m256) mask);
+#elif defined(__SSE2__)
+    return _mm_movemask_ps((__m128) mask);
+#else
+    return (mask[0] | mask[1] | mask[2] | mask[3]) != 0;
+#endif
+}
+
+/* Each lane by itself, whatever the others are. */
+#define IN_FLOAT(name, numerator, where, value)                                                                       \
+    static __attribute__((noinline, cold)) VEC name##_in_double(VEC v) {                                              \
+        return CHOOSE(where, ALL(value), BOTH(wide_##name(LOW(v)), wide_##name(HIGH(v))));                            \
+    }                                                                                                                 \
+    ALWAYS VEC name##_float(VEC v) {                                                                                  \
+        const VEC y = quotient(numerator, one_and_exponential(v));                                                    \
+        const MASK far = (MASK) ~((VEC) ((MASK) v & INT32_MAX) <= 16);                                                \
+        return __builtin_expect(any(far), 0) ? CHOOSE(far, name##_in_double(v), y) : y;                               \
+    }
+IN_FLOAT(sigmoid, ALL(1), v != v, NAN)
+IN_FLOAT(silu, v, v == -INFINITY, NAN)
 
 #else
 
