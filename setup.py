@@ -77,4 +77,7 @@ def extensions():
 
 
 DIRECTIVES = {"language_level": 3, "freethreading_compatible": True}
-setup(ext_modules=cythonize(list(extensions()), nthreads=0, compiler_directives=DIRECTIVES))
+setup(
+    ext_modules=cythonize(list(extensions()), nthreads=0, compiler_directives=DIRECTIVES),
+    options={"build_ext": {"parallel": os.cpu_count()}},
+)

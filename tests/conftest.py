@@ -1,22 +1,16 @@
 """The `engine` fixture: one suite, run over every engine and every ISA level that this machine runs."""
 
-import importlib.util
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
+import engines
 import hypothesis
 import pytest
 
 import cpunorm
 from cpunorm import _engine
-
-IMPLEMENTATIONS = [("cython", isa) for isa in _engine.isa_levels()] + [
-    (name, None)
-    for name in _engine.ENGINES
-    if name == "reference" or (name == "numba" and importlib.util.find_spec("numba") is not None)
-]
 
 # Kernels are compiled and CI machines are noisy: no deadline. The engine fixture lasts for all examples of a test.
 hypothesis.settings.register_profile(
@@ -30,8 +24,8 @@ hypothesis.settings.register_profile("quick", hypothesis.settings.get_profile("f
 
 
 def pytest_configure(config):
-    """Without the slow tests, fewer examples too."""
-    hypothesis.settings.load_profile("quick" if config.option.markexpr == "not slow" else "full")
+    """Fewer examples, too, unless every test is asked for."""
+    hypothesis.settings.load_profile("quick" if config.option.markexpr else "full")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -50,7 +44,7 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: "numba" in item.nodeid)
 
 
-@pytest.fixture(params=IMPLEMENTATIONS, ids=["-".join(filter(None, i)) for i in IMPLEMENTATIONS])
+@pytest.fixture(params=engines.LEVELS + engines.OTHERS)
 def engine(request, compiling):
     """Everything inside the test runs on this (engine, ISA level)."""
     if request.param[0] == "numba":

@@ -7,11 +7,12 @@ import numpy as np
 import oracle
 import pytest
 from arrays import memory
+from engines import LEVELS
 from norms import EPS, affine, parameter_dtype
 from strided import LAYOUTS, surroundings
 
 import cpunorm
-from cpunorm import _engine, functional
+from cpunorm import functional
 
 DTYPES = [np.dtype(t) for t in (np.float32, np.float64, np.float16, ml_dtypes.bfloat16)]
 # Rows of one value to more than a part of 65536, around a vector, a block of 32 steps of 4, a tile of 16 KiB.
@@ -216,7 +217,7 @@ def test_of_no_values(engine, add):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", [("cython", isa) for isa in _engine.isa_levels()], indirect=True, ids="-".join)
+@pytest.mark.parametrize("engine", LEVELS, indirect=True)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("width", [768, 1001, 70001])
 def test_stored_past_the_caches(engine, add, dtype, width):

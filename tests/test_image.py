@@ -10,6 +10,7 @@ import hypothesis
 import numpy as np
 import pytest
 import strided
+from engines import LEVELS
 from hypothesis import strategies as st
 
 import cpunorm
@@ -25,11 +26,11 @@ SLACK = 2.0**-11
 PRECISION = {np.float32: (24, -126), np.float16: (11, -14), ml_dtypes.bfloat16: (8, -126)}
 
 
-@pytest.fixture(params=_engine.isa_levels(), autouse=True)
+@pytest.fixture(params=LEVELS, autouse=True)
 def isa(request):
     before = _engine._engine, _engine._isa
-    _engine.select("cython", request.param)
-    yield request.param
+    _engine.select(*request.param)
+    yield request.param[1]
     _engine.select(*before)
 
 

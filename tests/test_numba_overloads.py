@@ -185,6 +185,7 @@ def test_residual_and_activation():
     refused(numba.TypingError, "residual must be", fused, x, w, x.astype(np.float64))
 
 
+@pytest.mark.slow
 def test_rms_norm_instance_norm_and_sums():
     @numba.njit
     def several(x, residual, total, w):
@@ -222,6 +223,7 @@ def test_what_cannot_be_given(call, named):
     refused(numba.TypingError, named, numba.njit(scope["caller"]), values((2, 6, 5)))
 
 
+@pytest.mark.slow
 def test_numba_finds_it_by_itself(entry_point, tmp_path):
     code = f"""
 import sys; sys.path.insert(0, {os.fspath(entry_point)!r})

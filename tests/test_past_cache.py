@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from engines import LEVELS
 
 import cpunorm
-from cpunorm import _engine
 from cpunorm.functional import batch_norm, group_norm, layer_norm
 
 VALUES = 13 << 20  # of float32: input and output are 104 MiB, over any share of a cache that is counted on
@@ -67,7 +67,7 @@ def enlarged(shape, axis, large):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("engine")
-@pytest.mark.parametrize("engine", [("cython", isa) for isa in _engine.isa_levels()], indirect=True, ids="-".join)
+@pytest.mark.parametrize("engine", LEVELS, indirect=True)
 @pytest.mark.parametrize("name", CASES)
 def test_has_the_bits_of_the_result_in_place(name, large):
     run, shape, options = CASES[name]

@@ -361,7 +361,7 @@ COPIES = {
 
 
 @pytest.mark.parametrize("way", COPIES)
-@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float16, marks=pytest.mark.slow)])
 def test_a_copy_is_one_moment(eager_switching, way, dtype):
     """While a thread trains with momentum 1, on batches of which mean and unbiased variance are both 2 * s * s."""
     channels, steps = 512, (1, 3, 5)
