@@ -10,7 +10,6 @@ from typing import get_args
 import numpy as np
 
 from cpunorm import _running
-from cpunorm._memory import empty_like
 from cpunorm._types import ActivationName
 
 __all__ = [
@@ -37,9 +36,9 @@ __all__ = [
     "check_target",
     "computed_dtype",
     "default_eps",
-    "deliver",
     "dimension",
     "empty",
+    "empty_samples_first",
     "image_dtype",
     "image_layout",
     "image_scale",
@@ -49,7 +48,6 @@ __all__ = [
     "offset_weight",
     "positive_eps",
     "real",
-    "samples_first",
     "trailing_axes",
 ]
 
@@ -529,19 +527,10 @@ def empty(array, dtype, out):
     return np.empty(array.shape, dtype or _native(array.dtype)) if out is None else out
 
 
-def samples_first(x):
-    """A copy whose first axis is the outermost in memory, the others in the order that they have."""
+def empty_samples_first(x):
+    """An array for a copy of x whose first axis is the outermost in memory, the others in the order that they have."""
     order = [0, *sorted(range(1, x.ndim), key=lambda axis: -abs(x.strides[axis]))]
-    return x.transpose(order).copy().transpose(np.argsort(order))
-
-
-def deliver(y, out, dtype):
-    """`out` (a new array in the order of y, if it is None) = y, rounded to `dtype`."""
-    if out is None:
-        out = empty_like(y) if y.dtype == dtype else np.empty_like(y, dtype)
-    with np.errstate(all="ignore"):  # beyond the range of half precision is infinite, as in torch
-        np.copyto(out, y, casting="unsafe")
-    return out
+    return np.empty([x.shape[axis] for axis in order], x.dtype).transpose(np.argsort(order))
 
 
 def as_images(image):

@@ -23,7 +23,8 @@ cimport numpy as cnp
 
 from cpunorm._cpu cimport call_ends, threads_for
 from cpunorm._memory cimport new_like, release
-from cpunorm._norm cimport ABOUT_ZERO, CENTRED, FUNCTION, GIVEN, KernelSet, Norm, Operand, Plan, RELU
+from cpunorm._norm cimport (
+    ABOUT_ZERO, CENTRED, FUNCTION, GIVEN, MOST_AXES, RELU, Axis, Copy, KernelSet, Norm, Operand, Plan)
 from cpunorm._running cimport count_up, enter, is_counter, leave, read, update
 
 from cpunorm import _arguments, _memory
@@ -62,7 +63,6 @@ cdef extern from *:
     bint is_carray(object a)
 
 cdef enum:
-    MOST_AXES = 64  # of an ndarray
     EXPENSIVE = 4  # an activation with an exponential takes as long as so many readings of x
 
 cdef Norm unset  # all zeros
@@ -443,7 +443,7 @@ cdef int run_moments(Norm* n, int axis, object x) except -1:
     cdef KernelSet* chosen = kernels
     forward = python_forward
     if not place(n, BATCH, x, x, axis, False):
-        x = x.copy("C")
+        x = dense(x, "C")
         place(n, BATCH, x, x, axis, True)
     n.x.data = data_of(x)
     set_element(n, x, chosen, forward)
@@ -512,7 +512,7 @@ cdef tuple add_norm(
     if size_of(x) == 0:
         return _arguments.empty(input, input.dtype, out), _arguments.empty(input, input.dtype, sum_out)
     # Rows follow each other in all four arrays.
-    x = x if is_contiguous(x) else x.copy("C")
+    x = x if is_contiguous(x) else dense(x, "C")
     if not is_plain_row_major(addend, x):
         addend = np.ascontiguousarray(addend, x.dtype)
     if out is None or not is_plain_row_major(out, x):
@@ -536,7 +536,7 @@ cdef tuple add_norm(
         raise MemoryError("cpunorm: no memory for the scratch of a kernel")
     call_ends(size_of(x), reads)
     if y is not out and (out is not None or y.dtype != input.dtype):
-        y = _arguments.deliver(y, out, input.dtype)
+        y = deliver(y, out, input.dtype)
     if total is not sum_out and (sum_out is not None or total.dtype != input.dtype):
-        total = _arguments.deliver(total, sum_out, input.dtype)
+        total = deliver(total, sum_out, input.dtype)
     return y, total

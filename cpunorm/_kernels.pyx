@@ -56,7 +56,7 @@ from libc.string cimport memcpy, memset
 
 from cpunorm._image cimport MOST_CHANNELS, Image, Source
 from cpunorm._norm cimport (
-    ABOUT_ZERO, COLUMNS_WAY, GIVEN, KernelSet, LANES_WAY, Norm, Plan, ROWS_WAY, SUM_WAY, Way)
+    ABOUT_ZERO, COLUMNS_WAY, GIVEN, Axis, Copy, KernelSet, LANES_WAY, Norm, Plan, ROWS_WAY, SUM_WAY, Way)
 from cpunorm._reduction cimport RECORD, Reduction, Sliding, Span, Standardization, Step, U64
 
 cdef extern from "kernels/lines.h":
@@ -109,6 +109,11 @@ cdef extern from "kernels/lines.h":
     void end_stream() noexcept nogil
     Py_ssize_t stream_bytes() noexcept nogil
 
+cdef extern from "kernels/copy.h":
+    void copy_block(
+        char* y, const char* x, int size, Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t y_row, Py_ssize_t y_column,
+        Py_ssize_t x_row, Py_ssize_t x_column) noexcept nogil
+
 cdef extern from "kernels/team.h":
     ctypedef struct Team:
         pass
@@ -145,12 +150,14 @@ include "kernels/columns.pxi"
 include "kernels/lanes.pxi"
 include "kernels/sum.pxi"
 include "kernels/forward.pxi"
+include "kernels/copy.pxi"
 include "kernels/image.pxi"
 include "kernels/statistics.pxi"
 include "kernels/standardize.pxi"
 
 cdef KernelSet kernel_set
 kernel_set.forward, kernel_set.explain = &forward, &explain
+kernel_set.copy = &copy_array
 kernel_set.moments = &reduce_moments
 kernel_set.standardize = &standardize
 kernel_set.slide = &slide

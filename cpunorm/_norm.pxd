@@ -65,12 +65,27 @@ cdef struct Plan:
     bint far  # x and y don't fit the caches ...
     bint streamed  # ... and y is stored around them
 
+cdef enum:
+    MOST_AXES = 64  # of an ndarray
+
+cdef struct Axis:
+    Py_ssize_t length, x, y  # strides in values
+
+cdef struct Copy:
+    # y = x, arrays of values of `size` bytes.
+    const char* x
+    char* y
+    int size, count
+    Axis axes[MOST_AXES]
+
 cdef struct KernelSet:
     # y from x.  Returns 0, or -1 when there was no memory for its scratch; the bits of y depend neither on `threads`
     # nor on strides, only on the lengths, the order of the axes in memory, and the values.
     int (*forward)(const Norm* norm, int threads) noexcept nogil
     # What `forward` would do; -1 as there.  NULL in kernel sets that can't say.
     int (*explain)(const Norm* norm, Plan* plan) noexcept nogil
+    # Any two arrays that don't overlap, in whichever order their axes lie. NULL where NumPy is to do it.
+    void (*copy)(const Copy* copy, int threads) noexcept nogil
     # The moments of slices.  Returns 0, or -1 without memory; the bits do not depend on `threads`.
     int (*moments)(const Reduction* reduction, int threads) noexcept nogil
     # y = (x - mean) * scale, clipped.

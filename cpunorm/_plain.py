@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cpunorm._arguments import as_input, as_out, channel_axis, deliver, integer, real
+from cpunorm._arguments import as_input, as_out, channel_axis, integer, real
+from cpunorm._call import deliver
 from cpunorm._foreign import is_foreign, with_ndarrays
 from cpunorm._types import Array, DataFormat, Scalar, Shape
 

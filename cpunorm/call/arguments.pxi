@@ -164,10 +164,3 @@ cdef bint is_laid_out_as(object array, object y) noexcept:
         if length_of(y, axis) > 1 and stride_of(array, axis) != stride_of(y, axis):
             return False
     return True
-
-
-cdef object copy_like(object y, object array):
-    """`array` in the type and strides of a y that is dense."""
-    copy = new_like(y)
-    np.copyto(copy, array, casting="unsafe")
-    return copy

@@ -81,6 +81,40 @@ cdef int set_element(Norm* n, object x, const KernelSet* chosen, object forward)
     return 0
 
 
+cdef object fill(object target, object source):
+    """target = source, rounded to its type if that is another; they don't overlap."""
+    cdef Copy c
+    cdef KernelSet* chosen = kernels
+    cdef int threads
+    if (chosen == NULL or chosen.copy == NULL or type_of(target) != type_of(source) or size_of(source) == 0
+            or not (is_plain(target) and is_plain(source))):
+        with np.errstate(all="ignore"):  # beyond the range of half precision is infinite, as in torch
+            np.copyto(target, source, casting="unsafe")
+        return target
+    c.x, c.y, c.size = <const char*> data_of(source), <char*> data_of(target), itemsize_of(source)
+    c.count = see(c.axes, source, target, 0, ndim_of(source), -1, True)
+    if c.count == 0:
+        c.axes[0], c.count = Axis(1, 1, 1), 1
+    threads = threads_for(size_of(source), 1)
+    with nogil:
+        chosen.copy(&c, threads)
+    call_ends(size_of(source), 1)
+    return target
+
+
+cdef object dense(object x, str order):
+    """A copy in C's order, in that of the axes of x (K), or in that but for samples, which are outermost (S)."""
+    return fill(new_like(x) if order == "K" else _arguments.empty_samples_first(x) if order == "S"
+                else np.empty(x.shape, x.dtype), x)
+
+
+def deliver(y, out, dtype):
+    """`out` (a new array in the order of y, if it is None) = y, rounded to `dtype`."""
+    if out is None:
+        out = new_like(y) if y.dtype == dtype else np.empty_like(y, dtype)
+    return fill(out, y)
+
+
 cdef object run(
     Norm* n, View view, int axis, object x, object out, object dtype, object residual, object running_mean=None,
     object running_var=None
@@ -98,7 +132,7 @@ cdef object run(
     for order in ("S" if view == SAMPLES and is_across(x) else "KC"):
         if place(n, view, x, y, axis, order != "K"):
             break
-        x, turned = _arguments.samples_first(x) if order == "S" else x.copy(order), order != "K"
+        x, turned = dense(x, order), order != "K"
         y = new_like(x)
     else:
         place(n, view, x, y, axis, True)
@@ -108,7 +142,7 @@ cdef object run(
     set_element(n, x, chosen, forward)
     if residual is not None:
         if not is_laid_out_as(residual, y):
-            residual = copy_like(y, residual)
+            residual = fill(new_like(y), residual)
         n.residual = data_of(residual)
     reads = 1 if n.statistic == GIVEN else 2
     if n.activation > RELU:
@@ -120,7 +154,7 @@ cdef object run(
             release() and kernel(chosen, n, running_mean, running_var, threads) == 0):
         raise MemoryError("cpunorm: no memory for the scratch of a kernel")
     call_ends(size, reads)
-    return y if out is y else _arguments.deliver(y, out, dtype)
+    return y if out is y else deliver(y, out, dtype)
 
 
 cdef object seen(const Operand* a, const Norm* n, object base):

@@ -1,10 +1,6 @@
 # Seeing arrays along the axes of a Norm.
 # Included by _call.pyx.
 
-cdef struct Axis:
-    Py_ssize_t length, x, y  # strides in elements
-
-
 cdef inline int log2_size(object x) noexcept:
     """The logarithm of the size of an element: strides are shifted by it, for a division takes ten times as long."""
     cdef Py_ssize_t size = itemsize_of(x)

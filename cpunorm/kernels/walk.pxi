@@ -7,10 +7,6 @@ cdef enum:
     SHEET = 16384  # values of a sample up to which that is so in channels_last, too, if it is one group
 
 
-cdef struct Axis:
-    Py_ssize_t length, x, y  # strides in values
-
-
 cdef struct Job:
     # A norm and how it is run; `work` functions get it with their thread's number and a range of units.
     Norm n

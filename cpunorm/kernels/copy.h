@@ -1,0 +1,89 @@
+/* A block of one array into another whose axes lie otherwise.  Includes itself once per size of value. */
+
+#ifndef T
+
+#ifndef CPUNORM_COPY_H
+#define CPUNORM_COPY_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum { SIDE = 4 };  /* of a tile: a register of 32 bits each way */
+
+typedef uint32_t Four __attribute__((vector_size(16), aligned(4), may_alias));
+
+#define T uint32_t
+#define OF_SIZE(name) name##_4
+#include "copy.h"
+#undef T
+#undef OF_SIZE
+
+#define T uint16_t
+#define OF_SIZE(name) name##_2
+#include "copy.h"
+#undef T
+#undef OF_SIZE
+
+#define T uint64_t
+#define OF_SIZE(name) name##_8
+#include "copy.h"
+#undef T
+#undef OF_SIZE
+
+static void copy_block(char *y, const char *x, int size, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t y_row,
+                       ptrdiff_t y_column, ptrdiff_t x_row, ptrdiff_t x_column) {
+    if (size == 4)
+        copy_block_4((uint32_t *) y, (const uint32_t *) x, rows, columns, y_row, y_column, x_row, x_column);
+    else if (size == 2)
+        copy_block_2((uint16_t *) y, (const uint16_t *) x, rows, columns, y_row, y_column, x_row, x_column);
+    else
+        copy_block_8((uint64_t *) y, (const uint64_t *) x, rows, columns, y_row, y_column, x_row, x_column);
+}
+
+#endif
+
+#else
+
+/* y[i, j] = x[i, j], where x is contiguous along i and y along j. */
+static inline void OF_SIZE(copy_tile)(T *y, const T *x, ptrdiff_t y_row, ptrdiff_t x_column) {
+    if (sizeof(T) == 4) {
+        const Four a = *(const Four *) x, b = *(const Four *) (x + x_column);
+        const Four c = *(const Four *) (x + 2 * x_column), d = *(const Four *) (x + 3 * x_column);
+        const Four ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), cd = __builtin_shufflevector(c, d, 0, 4, 1, 5);
+        const Four AB = __builtin_shufflevector(a, b, 2, 6, 3, 7), CD = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+        *(Four *) y = __builtin_shufflevector(ab, cd, 0, 1, 4, 5);
+        *(Four *) (y + y_row) = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+        *(Four *) (y + 2 * y_row) = __builtin_shufflevector(AB, CD, 0, 1, 4, 5);
+        *(Four *) (y + 3 * y_row) = __builtin_shufflevector(AB, CD, 2, 3, 6, 7);
+    } else {
+        for (int i = 0; i < SIDE; i++)
+            for (int j = 0; j < SIDE; j++)
+                y[i * y_row + j] = x[i + j * x_column];
+    }
+}
+
+static void OF_SIZE(copy_values)(T *y, const T *x, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t y_row,
+                                 ptrdiff_t y_column, ptrdiff_t x_row, ptrdiff_t x_column) {
+    if (rows < columns)
+        for (ptrdiff_t i = 0; i < rows; i++)
+            for (ptrdiff_t j = 0; j < columns; j++)
+                y[i * y_row + j * y_column] = x[i * x_row + j * x_column];
+    else
+        for (ptrdiff_t j = 0; j < columns; j++)
+            for (ptrdiff_t i = 0; i < rows; i++)
+                y[i * y_row + j * y_column] = x[i * x_row + j * x_column];
+}
+
+static void OF_SIZE(copy_block)(T *y, const T *x, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t y_row,
+                                ptrdiff_t y_column, ptrdiff_t x_row, ptrdiff_t x_column) {
+    const int across = x_row == 1 && y_column == 1;
+    const ptrdiff_t tall = across ? rows / SIDE * SIDE : 0, wide = across ? columns / SIDE * SIDE : 0;
+    for (ptrdiff_t j = 0; j < wide; j += SIDE)
+        for (ptrdiff_t i = 0; i < tall; i += SIDE)
+            OF_SIZE(copy_tile)(y + i * y_row + j, x + i + j * x_column, y_row, x_column);
+    OF_SIZE(copy_values)(y + tall * y_row, x + tall * x_row, rows - tall, columns, y_row, y_column, x_row, x_column);
+    OF_SIZE(copy_values)(y + wide * y_column, x + wide * x_column, tall, columns - wide, y_row, y_column, x_row,
+                         x_column);
+}
+
+#endif
