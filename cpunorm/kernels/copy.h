@@ -1,4 +1,4 @@
-/* A block of one array into another whose axes lie otherwise.  Includes itself once per size of value. */
+/* A block of one array into another whose axes lie otherwise; values repeated.  Includes itself once per size of value. */
 
 #ifndef T
 
@@ -38,6 +38,14 @@ static void copy_block(char *y, const char *x, int size, ptrdiff_t rows, ptrdiff
         copy_block_2((uint16_t *) y, (const uint16_t *) x, rows, columns, y_row, y_column, x_row, x_column);
     else
         copy_block_8((uint64_t *) y, (const uint64_t *) x, rows, columns, y_row, y_column, x_row, x_column);
+}
+
+/* y (count, width) = x (count, 1), of 4 or 8 bytes; from the end on, for they may begin at the same place. */
+static void repeat(char *y, const char *x, ptrdiff_t count, ptrdiff_t width, int size) {
+    if (size == 4)
+        repeat_4((uint32_t *) y, (const uint32_t *) x, count, width);
+    else
+        repeat_8((uint64_t *) y, (const uint64_t *) x, count, width);
 }
 
 #endif
@@ -84,6 +92,23 @@ static void OF_SIZE(copy_block)(T *y, const T *x, ptrdiff_t rows, ptrdiff_t colu
     OF_SIZE(copy_values)(y + tall * y_row, x + tall * x_row, rows - tall, columns, y_row, y_column, x_row, x_column);
     OF_SIZE(copy_values)(y + wide * y_column, x + wide * x_column, tall, columns - wide, y_row, y_column, x_row,
                          x_column);
+}
+
+static inline void OF_SIZE(repeat)(T *y, const T *x, ptrdiff_t count, ptrdiff_t width) {
+    typedef T Some __attribute__((vector_size(16), aligned(sizeof(T)), may_alias));
+    enum { SOME = 16 / sizeof(T) };
+    while (count-- > 0) {
+        const T value = x[count];
+        T *to = y + count * width;
+        if (width < SOME) {
+            for (ptrdiff_t i = 0; i < width; i++)
+                to[i] = value;
+            continue;
+        }
+        for (ptrdiff_t i = 0; i < width - SOME; i += SOME)
+            *(Some *) (to + i) = value - (Some){0};
+        *(Some *) (to + width - SOME) = value - (Some){0};
+    }
 }
 
 #endif

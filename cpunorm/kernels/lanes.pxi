@@ -2,16 +2,15 @@
 # Included by _kernels.pyx, whose header says how and why.
 
 cdef struct Turn:
-    # A tile of `window` domains, whose values lie at these offsets from their first.
+    # A tile of `window` domains, whose values lie at these offsets from their first; NULL: one after the other.
     Job* job
     Py_ssize_t window
     bint within  # windows lie within samples, all samples of one window before the next; else over all domains
-    Py_ssize_t x[LANE_VALUES]
-    Py_ssize_t y[LANE_VALUES]
-    Py_ssize_t in_order[LANE_VALUES]
+    const Py_ssize_t* x
+    const Py_ssize_t* y
 
 
-cdef inline void turn_of(
+cdef void turn_of(
     unit* target, const unit* source, Py_ssize_t stride, Py_ssize_t lanes, const Py_ssize_t* offsets, int values,
     bint back,
 ) noexcept nogil:
@@ -31,13 +30,28 @@ cdef inline void turn(
     char* target, const char* source, Py_ssize_t stride, Py_ssize_t lanes, const Py_ssize_t* offsets, int values,
     int size, bint back,
 ) noexcept nogil:
-    """target (values, lanes) = source, domains `stride` apart; `back`: source (values, lanes) to such a target."""
-    if size == 4:
+    """target (values, lanes) = source, domains `stride` apart; `back`: source (values, lanes) to such a target.
+
+    Without offsets, the values of a domain follow each other.
+    """
+    if offsets == NULL and back:
+        copy_block(target, source, size, lanes, values, stride, 1, 1, MOST_LANES)
+    elif offsets == NULL:
+        copy_block(target, source, size, values, lanes, MOST_LANES, 1, 1, stride)
+    elif size == 4:
         turn_of(<uint32_t*> target, <const uint32_t*> source, stride, lanes, offsets, values, back)
     elif size == 2:
         turn_of(<uint16_t*> target, <const uint16_t*> source, stride, lanes, offsets, values, back)
     else:
         turn_of(<uint64_t*> target, <const uint64_t*> source, stride, lanes, offsets, values, back)
+
+
+cdef const Py_ssize_t* unless_in_order(const Py_ssize_t* offsets, Py_ssize_t values) noexcept nogil:
+    cdef Py_ssize_t v
+    for v in range(values):
+        if offsets[v] != v:
+            return offsets
+    return NULL
 
 
 cdef void work_lanes(void* context, int thread, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
@@ -75,9 +89,9 @@ cdef void work_lanes(void* context, int thread, Py_ssize_t start, Py_ssize_t sto
                 group = (known + lane) % n.groups
                 some = min(n.groups - group, t.window - lane)
                 at = group * job.along_step * computed
-                turn(weights + lane * computed, <const char*> n.weight + at, job.along_step, some, t.in_order, values,
+                turn(weights + lane * computed, <const char*> n.weight + at, job.along_step, some, NULL, values,
                      computed, False)
-                turn(biases + lane * computed, <const char*> n.bias + at, job.along_step, some, t.in_order, values,
+                turn(biases + lane * computed, <const char*> n.bias + at, job.along_step, some, NULL, values,
                      computed, False)
                 lane += some
         lane = 0
@@ -126,13 +140,14 @@ cdef void forward_lanes(Job* job, int threads) noexcept nogil:
     cdef Axis axes[5]
     cdef Norm* n = &job.n
     cdef Py_ssize_t v, lanes = MOST_LANES, units
+    cdef Py_ssize_t x[LANE_VALUES]
+    cdef Py_ssize_t y[LANE_VALUES]
     t.job = job
     axes[0], axes[1] = job.segments[0], job.segments[1]
     axes[2], axes[3], axes[4] = job.run[0], job.run[1], job.run[2]
     for v in range(job.positions):
-        t.x[v] = offset_in(axes, 5, v, False)
-        t.y[v] = offset_in(axes, 5, v, True)
-        t.in_order[v] = v
+        x[v], y[v] = offset_in(axes, 5, v, False), offset_in(axes, 5, v, True)
+    t.x, t.y = unless_in_order(x, job.positions), unless_in_order(y, job.positions)
     t.window, t.within = lanes, False
     if n.along and job.along_step:
         t.within = n.groups >= lanes

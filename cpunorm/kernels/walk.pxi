@@ -95,16 +95,6 @@ cdef inline void copy(
         copy_of(<uint64_t*> target, to_stride, <const uint64_t*> source, stride, n)
 
 
-cdef void repeat(char* target, const char* source, Py_ssize_t count, Py_ssize_t width, int size) noexcept nogil:
-    """target (count, width) = source (count, 1); from the end on, for they may begin at the same place."""
-    cdef Py_ssize_t i = count
-    cdef uint64_t value
-    while i > 0:
-        i -= 1
-        memcpy(&value, source + i * size, size)
-        copy(target + i * width * size, 1, <const char*> &value, 0, width, size)
-
-
 cdef inline bint inside(Py_ssize_t length, Py_ssize_t stride, const Norm* n) noexcept nogil:
     """Whether an axis of positions lies inside the channels in memory."""
     return length == 1 or n.channels == 1 or labs(stride) < labs(n.x.channel)
