@@ -15,6 +15,7 @@ class JAX(NumPy):
     packages = ("jax",)
     settle = 0.01
     compiles = True
+    standardize_sliding = None  # it has no views
 
     def __init__(self, threads):
         super().__init__(threads)
@@ -40,7 +41,7 @@ class JAX(NumPy):
     def _call(self, function, *arrays):
         jitted = self.jax.jit(function)
         arrays = [self.numpy.array(array) for array in arrays]
-        return Call(lambda: jitted(*arrays).block_until_ready())
+        return Call(lambda: self.jax.block_until_ready(jitted(*arrays)))
 
     def _train(self, function, *arrays):
         jitted = self.jax.jit(function)
