@@ -497,7 +497,9 @@ class StatisticsCase(Case):
         mean = x.mean(self.axis, keepdims=True, dtype=np.longdouble).astype(np.float64)
         x -= mean
         var = np.square(x).mean(self.axis, keepdims=True, dtype=np.longdouble).astype(np.float64)
-        return (np.stack([mean.squeeze(self.axis), var.squeeze(self.axis)]) if self.gives_moments else x / np.sqrt(var),)
+        return (
+            np.stack([mean.squeeze(self.axis), var.squeeze(self.axis)]) if self.gives_moments else x / np.sqrt(var),
+        )
 
 
 def window_of(frame, frames):
@@ -512,7 +514,9 @@ def statistics_cases(dtype, quick=False):
         for layer, axis, mode in STATISTICS
         if (layer.quick or not quick)
         and (mode is None or dtype == "float32")
-        and not (layer.norm.startswith(("sklearn_", "dask_")) and not importlib.util.find_spec(layer.norm.split("_")[0]))
+        and not (
+            layer.norm.startswith(("sklearn_", "dask_")) and not importlib.util.find_spec(layer.norm.split("_")[0])
+        )
     ]
 
 

@@ -66,7 +66,7 @@ def _case(rng, dtype):
 
 
 def _statistics(rng, dtype):
-    """A case of two to four axes, some of which are taken together; None if these or all are few, for alike values have no deviation."""
+    """Two to four axes, some of which are taken together; None if these or all are too few, or too many."""
     shape = _extents(rng, math.exp(rng.uniform(*map(math.log, VALUES))), rng.choice((2, 3, 4)))
     axes = tuple(axis for axis in range(len(shape)) if rng.random() < 0.5)
     if not VALUES[0] <= math.prod(shape) <= VALUES[1] or math.prod(shape[axis] for axis in axes) < TOGETHER:
