@@ -25,7 +25,8 @@ class Accuracy:
 
     def track_largest_error(self, implementation, *axes):
         error = errors.largest_error(peer(implementation), CASES[axes])
-        if not math.isfinite(error):
+        if error is None or not math.isfinite(error):
             message = f"{implementation}: {error} in {CASES[axes].name}"
-            raise SkipNotImplemented(message) if implementation in COMPETITORS else ArithmeticError(message)
+            others = error is None or implementation in COMPETITORS
+            raise SkipNotImplemented(message) if others else ArithmeticError(message)
         return error

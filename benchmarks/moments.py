@@ -11,13 +11,13 @@ CASES = {
 PARAMS = ([name for (name,) in CASES],)
 
 
-class TimeStatistics(AsCalled):
+class TimeMoments(AsCalled):
     cases = CASES
     params = ([*filter(available, ENGINES), *COMPETITORS], *PARAMS)
     param_names = ("implementation", "work")
 
 
-class RatioStatistics(Against):
+class RatioMoments(Against):
     cases = CASES
     params = (["1", "all"] if THREADS > 1 else ["1"], *PARAMS)
     param_names = ("threads", "work")

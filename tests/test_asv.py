@@ -274,6 +274,16 @@ def test_an_engine_that_a_commit_does_not_have_is_not_available(suite, benchmark
         assert math.isnan(result(benchmarks[name], combination, tmp_path))
 
 
+def test_a_function_that_a_commit_does_not_have_is_not_available(suite, benchmarks, tmp_path, monkeypatch):
+    monkeypatch.delattr(cpunorm, "moments")
+    for name, combination in (
+        ("moments.TimeMoments.time_as_called", ("cython", "moments 400x64 axis 0")),
+        ("moments.RatioMoments.track_vs_numpy", ("1", "moments 400x64 axis 0")),
+        ("accuracy.Accuracy.track_largest_error", ("cython", "moments", "1")),
+    ):
+        assert math.isnan(result(benchmarks[name], combination, tmp_path))
+
+
 # asv itself
 
 
