@@ -15,7 +15,6 @@ class JAX(NumPy):
     packages = ("jax",)
     settle = 0.01
     compiles = True
-    standardize_sliding = None  # it has no views
 
     def __init__(self, threads):
         super().__init__(threads)
@@ -30,9 +29,9 @@ class JAX(NumPy):
         return self.jax.enable_x64(True)
 
     def has(self, case):
-        """A process's number of threads is settled by its first call: one for each CPU that it may use."""
+        """A process has a thread for each CPU that it may use, since its first call; and there are no views."""
         cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        return super().has(case) and self.threads == cpus
+        return super().has(case) and self.threads == cpus and case.norm != "standardize_sliding"
 
     def to_numpy(self, case, y):
         """The values."""
