@@ -118,9 +118,9 @@ def _parser():
     bench = commands.add_parser(
         "bench",
         help="time cpunorm against other libraries on this machine",
-        description="Time cpunorm against NumPy and whatever else is installed: real shapes of layers, images and tables, "
-        "outputs checked against float64 first, then timed turn by turn. Exit code 1: a case failed, a mean is too "
-        "small for --fail-under, or --compare found something slower; 130: interrupted.",
+        description="Time cpunorm against NumPy and whatever else is installed: real shapes of layers, images and "
+        "tables, outputs checked against float64 first, then timed turn by turn. Exit code 1: a case failed, a mean is "
+        "too small for --fail-under, or --compare found something slower; 130: interrupted.",
     )
     bench.add_argument(
         "--quick",

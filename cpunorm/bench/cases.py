@@ -211,8 +211,8 @@ IMAGE_SCALES = {"uint8": 1 / 255, "float32": 1.0}  # by the dtype of their pixel
 
 # What has a mean and a deviation: the axes that are taken together (None: all), and what it is of if not of the dtype.
 STATISTICS = (
-    (Layer("table", "moments", (100_000, 64), quick=True), (0,), None),
-    (Layer("ResNet-50", "moments", (8, 256, 28, 28)), (0, 2, 3), None),
+    (Layer("table", "moments", (100_000, 64)), (0,), None),
+    (Layer("ResNet-50", "moments", (8, 256, 28, 28), quick=True), (0, 2, 3), None),
     (Layer("signal", "moments", (1_000_000,)), None, None),
     (Layer("volume", "moments", (128, 256, 256)), None, None),
     (Layer("photographs", "moments", (64, 224, 224, 3)), (0, 1, 2), "uint8"),
