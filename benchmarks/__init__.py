@@ -87,13 +87,18 @@ def prepared(implementation, case, threads=THREADS):
 
     Raises
     ------
+    SkipNotImplemented
+        It hasn't the case.
     WrongResult
         Its output is not the case's.
     """
     who = peer(implementation, threads)
     allowed = runner.SAME_WORK if implementation in COMPETITORS else runner.PROMISED
     _contexts.enter_context(who.context())
-    return runner.checked(who, case, *work(case), allowed)[0]
+    call, _ = runner.checked(who, case, *work(case), allowed)
+    if call is None:
+        raise SkipNotImplemented(f"{implementation} has no {case.name}")
+    return call
 
 
 def copies(case, *peers):
@@ -128,3 +133,31 @@ class AsCalled(abc.ABC):
 
     def time_as_called(self, *_):
         self.call()
+
+
+class Against(abc.ABC):
+    """Our time as a share of theirs, turn by turn in one process: under 1 is faster than they are."""
+
+    version = "1"
+    timeout = TIMEOUT
+
+    @property
+    @abc.abstractmethod
+    def cases(self):
+        """Those that are timed, by the parameters after the threads, "1" or "all"."""
+
+    def track_vs_numpy(self, threads, *axes):
+        return self.against("numpy", threads, axes)
+
+    def track_vs_torch(self, threads, *axes):
+        return self.against("torch", threads, axes)
+
+    def against(self, competitor, threads, axes):
+        threads = THREADS if threads == "all" else 1
+        both = "cython", competitor
+        for implementation in both:
+            prepared(implementation, self.cases[axes], threads)
+        return ratio(copies(self.cases[axes], *(peer(implementation, threads) for implementation in both)))
+
+    track_vs_numpy.unit, track_vs_torch.unit = "ours/numpy", "ours/torch"
+    track_vs_numpy.rounds = track_vs_torch.rounds = ROUNDS  # asv looks for a track's at the function alone

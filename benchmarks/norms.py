@@ -6,21 +6,7 @@ The classes here are abstract, so that asv lists their subclasses alone.
 import abc
 import itertools
 
-from . import (
-    ALL,
-    COMPETITORS,
-    ENGINES,
-    ROUNDS,
-    THREADS,
-    TIMEOUT,
-    AsCalled,
-    available,
-    cases,
-    copies,
-    peer,
-    prepared,
-    ratio,
-)
+from . import ALL, COMPETITORS, ENGINES, THREADS, Against, AsCalled, available, cases
 
 AXES = ("shape", "layout", "mode", "dtype")
 
@@ -81,11 +67,7 @@ class Time(Norm, AsCalled):
         return super().exists(implementation, axes) and available(implementation) and not too_slow_to_compile
 
 
-class Ratio(Norm):
-    """Our time as a share of theirs, turn by turn in one process: under 1 is faster than they are."""
-
-    version = "1"
-    timeout = TIMEOUT
+class Ratio(Norm, Against):
     first = "threads", ("1", "all")
 
     @classmethod
@@ -94,19 +76,3 @@ class Ratio(Norm):
             return False
         large = cls.cases[axes].bytes / 2 >= cases.NEW_PAGES  # takes seconds: once is enough
         return ALL or not large or (threads == "all" and "channels_last" not in axes)
-
-    def track_vs_numpy(self, threads, *axes):
-        return self.against("numpy", threads, axes)
-
-    def track_vs_torch(self, threads, *axes):
-        return self.against("torch", threads, axes)
-
-    def against(self, competitor, threads, axes):
-        threads = THREADS if threads == "all" else 1
-        both = "cython", competitor
-        for implementation in both:
-            prepared(implementation, self.cases[axes], threads)
-        return ratio(copies(self.cases[axes], *(peer(implementation, threads) for implementation in both)))
-
-    track_vs_numpy.unit, track_vs_torch.unit = "ours/numpy", "ours/torch"
-    track_vs_numpy.rounds = track_vs_torch.rounds = ROUNDS  # asv looks for a track's at the function alone

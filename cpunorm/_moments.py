@@ -1,5 +1,6 @@
 """`Moments`: count, mean and sum of squared deviations as a value that merges, moves and is kept."""
 
+import functools
 import math
 import os
 from collections.abc import Iterable
@@ -181,16 +182,17 @@ class Moments:
         Notes
         -----
         The tree depends on how many parts there are alone, so the bits do not depend on who computed them, and when.
+        Of a long iterator only as many are kept as the tree is high.
         """
-        parts = list(parts)
-        if not parts:
+        merged: list[Moments] = []  # of 2^i parts each, fewer and fewer: the number of parts in binary
+        for number, part in enumerate(parts, 1):
+            Moments._check_like(merged[0] if merged else part, part)
+            while number % 2 == 0:
+                part, number = merged.pop() + part, number // 2
+            merged.append(part)
+        if not merged:
             raise ValueError("Moments.merge: there are no parts")
-        for part in parts:
-            parts[0]._check_like(part)
-        while len(parts) > 1:
-            pairs = zip(parts[::2], parts[1::2], strict=False)
-            parts = [a + b for a, b in pairs] + parts[len(parts) // 2 * 2 :]
-        return parts[0]
+        return functools.reduce(lambda later, earlier: earlier + later, reversed(merged))
 
     def update(self, x: NDArray[Any], **options: Any) -> None:
         """Add the values of another array to these, in place; `options` are those of `cpunorm.moments`.

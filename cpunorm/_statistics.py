@@ -6,7 +6,7 @@ What all have in common: `x` is an ndarray of bool, integers, float16, bfloat16,
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -16,10 +16,12 @@ from cpunorm import _reduction
 from cpunorm._arguments import HALVES, as_out, boolean, integer, positive_eps, real
 from cpunorm._memory import empty_like
 from cpunorm._moments import DTYPES, VARIES, Moments
+from cpunorm._progress import track
 
 __all__ = ["moments", "standardize", "standardize_sliding"]
 
 NAN = ("propagate", "omit")
+PIECE = 2**26  # bytes of an array from one step of a bar to the next
 
 
 def _chosen(function, x, where, lengths, length_axis):
@@ -58,7 +60,20 @@ def _chosen(function, x, where, lengths, length_axis):
     return valid if where is None else valid & where
 
 
-def _tally(function, x, axis, where, lengths, length_axis, nan):
+def _piecewise(x, axes, where, omit):
+    """What `_reduction.moments` gives, read under a bar; what is large in pieces along the axis that lies outermost."""
+    axis, pieces = None, [...]
+    if x.nbytes > PIECE:
+        axis = max(range(x.ndim), key=lambda a: abs(x.strides[a]) * (x.shape[a] > 1))
+        step = max(1, PIECE * x.shape[axis] // x.nbytes)
+        pieces = [(slice(None),) * axis + (slice(at, at + step),) for at in range(0, x.shape[axis], step)]
+    records = (_reduction.moments(x[p], axes, where if where is None else where[p], omit) for p in track(pieces))
+    if axis is None or axis in axes:
+        return Moments.merge(Moments(record, VARIES, axes) for record in records)._record
+    return np.concatenate([*records], 1 + sum(a not in axes for a in range(axis)))
+
+
+def _tally(function, x, axis, where, lengths, length_axis, nan, progress=False):
     """x as it was walked, the reduced axes, which values counted, the record, and the count if all slices have it."""
     x = _reduction.as_tallied(function, x)
     axes = _reduction.as_axes(function, axis, x.ndim)
@@ -68,11 +83,17 @@ def _tally(function, x, axis, where, lengths, length_axis, nan):
         where = _chosen(function, x, where, lengths, length_axis)
     omit = nan == "omit" and x.dtype.kind not in "biu"
     same = VARIES if omit or where is not None else math.prod([x.shape[a] for a in axes])
-    return x, axes, where, _reduction.moments(x, axes, where, omit), same
+    return x, axes, where, (_piecewise if progress else _reduction.moments)(x, axes, where, omit), same
+
+
+def _of_one(x, axis, where, lengths, length_axis, nan, dtype, progress=False):
+    """The moments of one array, in silence where there are none."""
+    _, axes, _, record, same = _tally("moments", x, axis, where, lengths, length_axis, nan, progress)
+    return Moments(record, same, None if axis is None else axes, dtype)
 
 
 def moments(
-    x: NDArray[Any],
+    x: NDArray[Any] | Iterator[NDArray[Any]],
     axis: int | Sequence[int] | None = None,
     *,
     where: NDArray[np.bool] | None = None,
@@ -80,6 +101,7 @@ def moments(
     length_axis: int = 1,
     nan: Literal["propagate", "omit"] = "propagate",
     dtype: DTypeLike = np.float64,
+    progress: bool = False,
 ) -> Moments:
     r"""Count, mean, sum of squared deviations, minimum and maximum, in one read.
 
@@ -87,8 +109,9 @@ def moments(
 
     Parameters
     ----------
-    x : ndarray of any shape
-        bool, integers, float16, bfloat16, float32 or float64; any strides.
+    x : ndarray of any shape, or an iterator of such
+        bool, integers, float16, bfloat16, float32 or float64; any strides; may be a memmap. The moments of an iterator
+        are those of all its arrays together; one after the other is read, and let go.
     axis : int, sequence of int or None
         The axes that are taken together; None for all.
     where : ndarray of bool, optional
@@ -100,6 +123,9 @@ def moments(
         What a NaN does: its slice becomes NaN, or it doesn't count.
     dtype : dtype-like
         In which the moments are shown, float64, float32 or float16. Inside they are float64 in two parts.
+    progress : bool
+        Whether to show a bar on a terminal, by rich: of the arrays of an iterator, or of what is read of one that is
+        large. Such a one is read in pieces then, which are merged as `Moments` are; its last digits may be others.
 
     Returns
     -------
@@ -107,13 +133,16 @@ def moments(
 
     Raises
     ------
+    ModuleNotFoundError
+        A bar without rich.
     TypeError
         Not an ndarray, or one of complex numbers, objects, times; a `where` that isn't of bool; `lengths` that are
         not ints.
     numpy.exceptions.AxisError
         An axis that there is not.
     ValueError
-        An axis twice; a `where` that does not broadcast, lengths beyond their axis; another `nan` or `dtype`.
+        An axis twice; a `where` that does not broadcast, lengths beyond their axis, or of an iterator; another `nan` or
+        `dtype`; an iterator of nothing, or of arrays whose kept axes differ.
 
     Warns
     -----
@@ -136,6 +165,9 @@ def moments(
     >>> padded = np.array([[1.0, 2.0, 0.0], [3.0, 4.0, 5.0]])
     >>> cpunorm.moments(padded, axis=1, lengths=[2, 3]).mean
     array([1.5, 4. ])
+    >>> batches = (np.full(2, value) for value in (1.0, 2.0, 3.0))
+    >>> cpunorm.moments(batches).mean
+    np.float64(2.0)
 
     References
     ----------
@@ -143,9 +175,15 @@ def moments(
     """
     if dtype not in DTYPES and np.dtype(dtype) not in DTYPES:
         raise ValueError(f"moments: dtype must be float64, float32 or float16, got {dtype!r}")
-    _, axes, _, record, same = _tally("moments", x, axis, where, lengths, length_axis, nan)
-    found = Moments(record, same, None if axis is None else axes, dtype)
-    if same == 0 or (same == VARIES and not record[0].all()):
+    progress = boolean("moments: progress", progress)
+    if not isinstance(x, np.ndarray) and isinstance(x, Iterator):
+        if lengths is not None:
+            raise ValueError("moments: lengths are of one array, not of an iterator of arrays")
+        arrays = track(x) if progress else x
+        found = Moments.merge(_of_one(array, axis, where, None, length_axis, nan, dtype) for array in arrays)
+    else:
+        found = _of_one(x, axis, where, lengths, length_axis, nan, dtype, progress)
+    if found._same_count == 0 or (found._same_count == VARIES and not found._record[0].all()):
         warnings.warn("moments: mean of empty slice", RuntimeWarning, stacklevel=2)
     return found
 

@@ -6,13 +6,13 @@ import json
 import math
 import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
 import cpunorm
+from cpunorm._progress import track
 
 __all__ = ["add_parser", "run"]
 
@@ -109,27 +109,14 @@ def _moments(path, channel_axis):
     return found
 
 
-@contextmanager
-def _progress(total):
-    """A function to be called after each file: a bar with the time left, on a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = TextColumn("reading"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=total)
-        yield lambda: progress.advance(task)
-
-
 def _read(files, channel_axis):
     """What each file holds or the exception that it raised, by its place in `files`; and whether it was interrupted."""
     known, threads = {}, min(len(files), cpunorm.get_num_threads())
-    with cpunorm.num_threads(1), _progress(len(files)) as advance, ThreadPoolExecutor(threads) as pool:
+    with cpunorm.num_threads(1), ThreadPoolExecutor(threads) as pool:
         places = {pool.submit(_moments, path, channel_axis): place for place, path in enumerate(files)}
         try:
-            for done in as_completed(places):
+            for done in track(as_completed(places), len(files)):
                 known[places[done]] = done.exception() or done.result()
-                advance()
         except KeyboardInterrupt:
             pool.shutdown(cancel_futures=True)
             return known, True

@@ -14,6 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from cpunorm.bench import accuracy, cases, peers, tables
 from cpunorm.bench.figures import OURS
+from cpunorm.bench.markdown import of
 from cpunorm.bench.plots import INK, LIMIT, Plot, looks, plain
 from cpunorm.bench.report import is_loss
 from cpunorm.bench.runner import PROMISED
@@ -47,6 +48,7 @@ def kind(result):
 def speed(run):
     """How many times as fast as NumPy and torch: a dot for each layer, a line for the geometric mean."""
     view = tables.views(run)[0]
+    view = view._replace(results=of(cases.NORMS, view))
     against = {peer: row for peer, row in tables.versus(view.results, "as_called").items() if peer in RIVALS}
     look = looks(against)
     kinds = sorted(set(map(kind, view.results)), reverse=True)

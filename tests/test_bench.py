@@ -255,14 +255,15 @@ def test_the_grid_has_every_region_and_the_sweep_every_size():
 
 
 def test_accuracy_is_of_float32_rows_of_4096_values_around_an_offset():
-    every = cases.accuracy_cases()
-    assert len({case.name for case in every}) == len(every) == 5 * 4
+    every = [case for case in cases.accuracy_cases() if case.norm != "moments"]
+    assert len({case.name for case in every}) == len(every) == 6 * 4
     assert {(case.norm, case.layout, case.mode) for case in every} == {
         ("batch_norm", "NCHW", "train"),
         ("batch_norm", "NHWC", "train"),
         ("layer_norm", None, None),
         ("group_norm", "NCHW", None),
         ("group_norm", "NHWC", None),
+        ("standardize", "axis 0", None),
     }
     for case in every:
         a = case.arrays()
@@ -282,6 +283,59 @@ def test_accuracy_of_ours_and_of_numpy(case):
     result = accuracy.measure(case, ours, [peers.NumPy(1), Lacking(1)], 7)
     assert result.errors.keys() == {"cpunorm", "numpy"}
     assert not result.timed
+
+
+def test_traps_are_those_of_sums(monkeypatch):
+    """Their expected values come from the cycle; ours gives them, NumPy doesn't where it sums one after the other."""
+    ones, wide, halves = cases.TRAPS
+    assert ones[0] == (2**25, 2)
+    monkeypatch.setattr(cases, "TRAPS", (((2**24 + 2**22, 2), *ones[1:]), wide, halves))
+    traps = [case for case in cases.accuracy_cases() if case.norm == "moments"]
+    assert [(case.mode or case.dtype, case.offset) for case in traps] == [
+        ("float32", 1),
+        ("float64", 10**8),
+        ("float16", 1000),
+    ]
+    errors = {}
+    for case, (mean, var) in zip(traps, [(1, 0), (10**8 + 1, 2 / 3), (1000, 0)], strict=True):
+        a = case.arrays()
+        assert (a.x.shape, a.x.dtype) == (case.layer.shape, case.mode or case.dtype)
+        np.testing.assert_array_equal(case.expected(a)[0], [[mean] * 2, [var] * 2])
+        errors[case.offset] = [
+            accuracy.largest_error(peer, case) for peer in (peers.CPUNorm(1, "cython"), peers.NumPy(1))
+        ]
+    ours, numpy = zip(*errors.values(), strict=True)
+    assert ours == (0, 0, 0)
+    assert numpy[0] > 0.1
+    assert numpy[1] == 0
+    assert numpy[2] == np.inf
+
+
+@pytest.mark.parametrize("case", cases.statistics_cases("float32"), ids=lambda case: case.name)
+def test_expected_statistics_are_the_oracles(case):
+    small = tuple(min(length, 7) for length in case.layer.shape)
+    case = replace(case, layer=replace(case.layer, shape=(400, 5) if "sliding" in case.norm else small))
+    a = case.arrays()
+    (y,) = case.expected(a)
+    x = a.x.astype(np.float64)
+    if case.gives_moments:
+        expected = np.stack([x.mean(case.axis), x.var(case.axis)])
+    elif case.norm == "standardize_sliding":
+        windows = [x[start : start + 300] for start in [0] * 150 + [*range(100)] + [100] * 150]
+        expected = [(row - window.mean(0)) / window.std(0) for row, window in zip(x, windows, strict=True)]
+    else:
+        expected = (x - x.mean(case.axis, keepdims=True)) / x.std(case.axis, keepdims=True)
+    np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-12)
+    assert a.x.dtype == (case.mode or case.dtype)
+    assert case.bytes == a.x.nbytes + (0 if case.gives_moments else 4 * a.x.size)
+
+
+def test_statistics_of_libraries_that_are_not_installed_are_no_cases(monkeypatch):
+    every = {case.norm.partition("_")[0] for case in cases.statistics_cases("float32")}
+    assert every >= {"moments", "standardize"}
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert {case.norm.partition("_")[0] for case in cases.statistics_cases("float32")} == {"moments", "standardize"}
+    assert "uint8" not in {case.mode for case in cases.statistics_cases("float64")}
 
 
 class Lacking(peers.Peer):

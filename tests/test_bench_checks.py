@@ -50,6 +50,19 @@ def test_a_peers_wrong_result_fails_that_case_by_name_and_no_other(monkeypatch, 
     assert failure == {"case": "net/LayerNorm/6x8/float32", "engine": engine, "threads": 1, "peer": "wrong"}
 
 
+@pytest.mark.parametrize(("mean", "var"), [(1.01, 1), (1, 1.01), (np.nan, 1)])
+def test_moments_are_wrong_if_one_of_them_is(monkeypatch, mean, var):
+    class Wrong(peers.NumPy):
+        def moments(self, case, a):
+            return peers.Call(lambda: (a.x.mean(0) * np.float32(mean), a.x.var(0) * np.float32(var)))
+
+    monkeypatch.setattr(runner, "interleave", lambda *arguments: [])
+    monkeypatch.setitem(runner.SAME_WORK, "float32", 1e-4)
+    case = cases.StatisticsCase(cases.Layer("net", "moments", (50, 3)), False, None, "float32", axis=(0,))
+    result = runner.measure(case, peers.CPUNorm(1, cpunorm.get_engine()), [Wrong(1)], 7)
+    assert re.match("WrongResult: numpy: wrong result: largest", result.failures["numpy"])
+
+
 def test_nothing_is_timed_of_what_is_wrong(monkeypatch):
     monkeypatch.setattr(runner, "interleave", lambda *arguments: [])
     (case,) = cases.matching(cases.expand(tiny.LAYERS, "float32"), "layernorm")

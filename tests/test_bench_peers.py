@@ -1,5 +1,6 @@
 """`cpunorm bench`'s libraries: each does the same work, and says what it doesn't have."""
 
+import importlib.util
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -144,6 +145,73 @@ def test_images(name, lacks, monkeypatch):
             call, error = runner.checked(peer, case, a, case.expected(a), allowed)
         assert (call is None) == any(text in case.name for text in lacks), case.name
         assert call is None or error < 1e-5
+
+
+STATISTICS = [
+    (Layer("net", "moments", (640, 5)), (0,), None),
+    (Layer("net", "moments", (4, 5, 6, 7)), (0, 2, 3), None),
+    (Layer("net", "moments", (5000,)), None, None),
+    (Layer("net", "moments", (20, 30, 3)), (0, 1), "uint8"),
+    (Layer("net", "standardize", (640, 5)), (0,), None),
+    (Layer("net", "standardize", (20, 30, 3)), (0, 1), None),
+    (Layer("net", "standardize_sliding", (400, 5)), (0,), None),
+    (Layer("net", "sklearn_fit", (640, 5)), (0,), None),
+    (Layer("net", "sklearn_transform", (640, 5)), (0,), None),
+    (Layer("net", "dask_moments", (640, 5)), (0,), None),
+    (Layer("net", "dask_standardize", (640, 5)), (0,), None),
+]
+EXTRAS = {"sklearn_fit", "sklearn_transform", "dask_moments", "dask_standardize"}
+
+
+@pytest.mark.parametrize(
+    ("name", "has"),
+    [
+        ("cpunorm", {"all", "axis 0", "axes 0,1", "axes 0,2,3", "standardize_sliding", *EXTRAS}),
+        ("numpy", {"all", "axis 0", "axes 0,1", "axes 0,2,3", "standardize_sliding"}),
+        ("torch", {"all", "axis 0", "axes 0,1", "axes 0,2,3", "standardize_sliding"}),
+        ("jax", {"all", "axis 0", "axes 0,1", "axes 0,2,3"}),
+        ("opencv", {"moments axes 0,1"}),
+        ("albucore", {"standardize axes 0,1"}),
+        ("numbagg", {"moments all", "moments axis 0", "moments axes 0,2,3", "standardize_sliding"}),
+        ("bottleneck", {"moments all", "moments axis 0", "standardize_sliding"}),
+        ("sklearn", {"axis 0", "sklearn_fit", "sklearn_transform"}),
+        ("dask", {"dask_moments", "dask_standardize"}),
+        ("onnxruntime", set()),
+    ],
+)
+def test_statistics(name, has):
+    """Each library takes the moments that are expected, or says that it doesn't; in a process of its own, as above."""
+    if name != "cpunorm" and not peers.PEERS[name].installed():
+        pytest.skip(f"{name} is not installed")
+    code = f"""
+import os, test_bench_peers
+from cpunorm.bench import cases, peers, runner
+cases.STATISTICS = test_bench_peers.STATISTICS
+threads = len(os.sched_getaffinity(0)) if {name!r} == "jax" else 1
+peer = peers.CPUNorm(1, "cython") if {name!r} == "cpunorm" else peers.PEERS[{name!r}](threads)
+allowed = runner.PROMISED if {name!r} == "cpunorm" else runner.SAME_WORK
+for case in cases.statistics_cases("float32"):
+    a = case.arrays()
+    before = a.x.copy()
+    with peer.context():
+        call, error = runner.checked(peer, case, a, case.expected(a), allowed)
+    assert (a.x == before).all()
+    if call is not None:
+        assert {name!r} != "cpunorm" or call.into is not None
+        print(case.norm, case.layout)
+"""
+    path = os.pathsep.join((str(fresh.PACKAGE.parent), str(Path(__file__).parent)))
+    done = fresh.python(code, timeout=300, PYTHONPATH=path)
+    assert done.returncode == 0, done.stderr
+    installed = {extra for extra in EXTRAS if importlib.util.find_spec(extra.partition("_")[0])}
+    expected = []
+    for layer, axis, mode in STATISTICS:
+        case = cases.StatisticsCase(layer, False, mode, "float32", axis=axis)
+        plain = layer.norm in ("moments", "standardize")
+        known = {f"{layer.norm} {case.layout}", *((case.layout,) if plain else (layer.norm,))}
+        if known & has and (layer.norm not in EXTRAS or layer.norm in installed):
+            expected.append(f"{case.norm} {case.layout}")
+    assert done.stdout.splitlines() == expected
 
 
 def test_jax_has_only_the_threads_of_its_process():

@@ -36,7 +36,7 @@ def test_a_seed_draws_the_same_cases_and_another_seed_others():
 
 
 def test_every_kind_is_drawn():
-    every = drawn.draw(600, 0, "float32")
+    every = drawn.draw(600, 0, "float32", lambda case: case.norm in NORMS)
     kinds = {(name, mode) for name, norm in NORMS.items() for mode in norm.modes}
     assert {(case.norm, case.mode) for case in every} == kinds
     assert {len(case.layer.shape) for case in every} == {2, 3, 4, 5}
@@ -55,6 +55,30 @@ def test_every_kind_is_drawn():
             assert case.layer.shape[1] % case.layer.groups == 0
         if case.mode == "train":
             assert size > case.layer.shape[1]
+
+
+def test_statistics_are_drawn():
+    assert 20 < sum(case.norm not in NORMS for case in drawn.draw(200, 0, "float32")) < 60
+    some = drawn.draw(300, 0, "float32", lambda case: case.norm not in NORMS)
+    assert {case.norm for case in some} == {"moments", "standardize"}
+    assert {len(case.layer.shape) for case in some} == {2, 3, 4}
+    assert {case.view for case in some} == {None, *VIEWS}
+    assert {"all", "axis 0", "axis 1", "axes 0,2"} <= {case.layout for case in some}
+    for case in some:
+        assert 300 <= np.prod(case.layer.shape) <= 4_000_000
+
+
+@pytest.mark.parametrize("view", [None, *VIEWS])
+def test_peers_take_moments_of_the_same_view(view):
+    names = [name for name in ("numpy", "torch") if peers.PEERS[name].installed()]
+    for norm in ("moments", "standardize"):
+        layer = Layer("net", norm, (4, 3, 6, 5))
+        case = cases.StatisticsCase(layer, False, None, "float32", view=view, axis=(0, 2))
+        a = case.arrays()
+        assert (view is None) == a.x.flags.c_contiguous
+        for peer in (peers.CPUNorm(1, "reference"), *(peers.PEERS[name](1) for name in names)):
+            with peer.context():
+                runner.checked(peer, case, a, case.expected(a), runner.SAME_WORK, "fresh")
 
 
 def test_only_those_wanted_are_drawn_and_none_if_there_are_none():

@@ -68,6 +68,18 @@ def test_each_case_of_the_most_threads_has_a_row():
     ]
 
 
+def test_statistics_have_a_table_of_their_own_and_no_part_in_the_means():
+    one = bench_run.result("layer_norm", (9, 64), {"numpy": 9.0, "dask": 3.0}, {"copy": 0.5}, layout="axis 0")
+    run = bench_run.run([*RUN["results"], one | {"norm": "moments", "module": "moments"}])
+    assert markdown.fill(TEXT.format("glance"), run) == markdown.fill(TEXT.format("glance"), RUN)
+    assert markdown.fill(TEXT.format("cases"), run) == markdown.fill(TEXT.format("cases"), RUN)
+    lines = markdown.fill(TEXT.format("statistics"), run).splitlines()
+    head = "| case | time, as called | numpy, as called | dask, as called | time, out= | of copy, out= | ours, error |"
+    assert head in lines
+    assert "| moments 9x64 axis 0 | 1.00ms ±0% | 9.00x | 3.00x | 1.00ms ±0% | 50% | 4.3e-7 |" in lines
+    assert "The run had none of them." in markdown.fill(TEXT.format("images"), run)
+
+
 def test_the_command_writes_the_tables_of_a_kept_run(tmp_path, capsys):
     kept, file = tmp_path / "run.json", tmp_path / "text.md"
     kept.write_text(record.dumps(RUN))

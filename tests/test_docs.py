@@ -94,7 +94,7 @@ def test_performance_says_what_the_record_says():
     text, record = PERFORMANCE.read_text(encoding="utf-8"), PERFORMANCE.with_name("record.json")
     assert record.stat().st_size < 150_000
     assert markdown.fill(text, json.loads(record.read_text(encoding="utf-8"))) == text
-    assert re.findall("<!-- begin: (.*) -->", text) == ["environment", "glance", "cases"]
+    assert re.findall("<!-- begin: (.*) -->", text) == ["environment", "glance", "cases", "images", "statistics"]
 
 
 @pytest.mark.parametrize("name", PAGES)

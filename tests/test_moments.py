@@ -4,7 +4,12 @@ import io
 import itertools
 import math
 import pickle
+import re
+import sys
+import threading
 import tracemalloc
+import warnings
+import weakref
 import zipfile
 from fractions import Fraction
 
@@ -16,7 +21,7 @@ import numpy as np
 import pytest
 
 import cpunorm
-from cpunorm import Moments, moments
+from cpunorm import Moments, _statistics, moments
 
 DTYPES = [
     *(np.float32, np.float64, np.float16, ml_dtypes.bfloat16),
@@ -432,6 +437,11 @@ def test_statistics_that_no_batch_norm_takes():
         (ValueError, "other than 0, got 1", lambda: moments(np.zeros(2), lengths=[1, 2])),
         (ValueError, "one of .*'omit'.*, got 'drop'", lambda: moments(np.zeros(2), nan="drop")),
         (ValueError, "got 'int8'", lambda: moments(np.zeros(2), dtype="int8")),
+        (ValueError, "lengths are of one array", lambda: moments(iter([np.zeros((2, 3))]), lengths=[1, 2])),
+        (ValueError, "there are no parts", lambda: moments(iter([]))),
+        (TypeError, "must be a numpy.ndarray, got builtins.float", lambda: moments(iter([1.0]))),
+        (ValueError, r"\(2,\) and \(3,\)", lambda: moments((np.zeros((2, n)) for n in (2, 3)), 0)),
+        (TypeError, "progress must be a bool, got 1", lambda: moments(np.zeros(2), progress=1)),
         (ValueError, "there are no parts", lambda: Moments.merge([])),
         (TypeError, "merge with Moments, got builtins.int", lambda: Moments.merge([moments(np.zeros(2)), 1])),
         (ValueError, r"\(2,\) and \(3,\)", lambda: moments(np.zeros((2, 2)), 0) + moments(np.zeros((2, 3)), 0)),
@@ -459,6 +469,107 @@ def test_memory_map(tmp_path):
     x = rng.standard_normal((100, 3)).astype(np.float32)
     x.tofile(tmp_path / "x")
     assert moments(np.memmap(tmp_path / "x", np.float32, "r", shape=x.shape), 0) == moments(x, 0)
+
+
+@pytest.mark.usefixtures("engine")
+def test_iterators():
+    """One after the other is read and let go; the bits are those of `merge`."""
+    parts = [1e6 + rng.standard_normal((n, 3)) for n in (1, 5, 700, 2, 1, 64, 3)]
+    for count in range(1, len(parts) + 1):
+        found = moments(iter(parts[:count]), 0)
+        level = [moments(part, 0) for part in parts[:count]]
+        while len(level) > 1:
+            level = [level[i] + level[i + 1] if i + 1 < len(level) else level[i] for i in range(0, len(level), 2)]
+        assert found == level[0] == Moments.merge(moments(part, 0) for part in parts[:count])
+    with pytest.warns(RuntimeWarning, match="empty slice"):
+        found = moments((part for part in parts), 0, dtype=np.float32, where=np.array([True, False, True]))
+    assert (found.dtype, found.axis) == (np.float32, (0,))
+    assert found.count.tolist() == [776, 0, 776]
+    assert moments(iter(parts)).var() == pytest.approx(np.concatenate(parts).var(), rel=1e-12)
+    some = moments(parts[0], 0)
+    some.update(iter(parts[1:]))
+    assert some.count == 776
+    alive = []
+
+    def arrays():
+        for _ in range(50):
+            assert sum(ref() is not None for ref in alive) <= 1
+            x = np.ones(10)
+            alive.append(weakref.ref(x))
+            yield x
+            del x
+
+    assert moments(arrays()).count == 500
+
+
+def test_only_an_iterator_of_nothing_is_nothing():
+    assert moments(iter([np.zeros(0), np.ones(3), np.zeros(0)])).count == 3  # no warning
+    with pytest.warns(RuntimeWarning, match="empty slice"):
+        assert moments(iter([np.zeros(0)])).count == 0
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("axis", [None, 0, 1, 2, (0, 2), (1, 2), ()])
+def test_pieces_of_a_large_array(axis, order, monkeypatch, tmp_path):
+    pytest.importorskip("rich")
+    monkeypatch.setattr(_statistics, "PIECE", 2000)
+    seen = []
+    monkeypatch.setattr(_statistics, "track", lambda pieces: seen.extend(pieces) or pieces)
+    x = np.memmap(tmp_path / "x", np.float32, "w+", shape=(40, 30, 7), order=order)
+    x[...] = 1e4 + rng.standard_normal(x.shape)
+    x[3, 4, 5] = np.nan
+    where = rng.random((30, 1)) < 0.9
+    for options in ({"nan": "omit"}, {"where": where}, {"lengths": rng.integers(3, 31, 40), "nan": "omit"}):
+        seen.clear()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of empty slices
+            expected, found = moments(x, axis, **options), moments(x, axis, progress=True, **options)
+        assert len(seen) == {"C": 20, "F": 7}[order]
+        assert found.axis == expected.axis
+        np.testing.assert_array_equal(found.count, expected.count)
+        np.testing.assert_array_equal((found.min, found.max), (expected.min, expected.max))
+        np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-15)
+        np.testing.assert_allclose(found.var(), expected.var(), rtol=1e-13, atol=1e-25)
+    for small in (np.zeros(()), np.ones((0, 3)), np.ones(5)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert moments(small, progress=True) == moments(small)
+
+
+def test_a_bar_is_shown_on_a_terminal_alone(monkeypatch, capsys):
+    pytest.importorskip("rich")
+    arrays = [np.ones(3)] * 4
+    assert moments(iter(arrays), progress=True).count == 12
+    assert capsys.readouterr() == ("", "")
+    for name, value in {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "90"}.items():
+        monkeypatch.setenv(name, value)
+    assert moments((x for x in arrays), progress=True).count == 12  # nobody knows how many there will be
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert re.search(r"reading.*4/\?", shown.err)
+    moments(iter(arrays), progress=True)
+    assert re.search(r"reading.*4/4", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("x", [np.ones(3), iter([np.ones(3)])], ids=["array", "iterator"])
+def test_a_bar_needs_rich_which_nothing_else_does(x, monkeypatch):
+    for name in ("rich", "rich.console", "rich.progress"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ModuleNotFoundError, match=r'a progress bar needs rich.*pip install "cpunorm\[stats\]"'):
+        moments(x, progress=True)
+    assert moments(x).count == 3  # of the iterator nothing had been taken
+
+
+def test_a_bar_is_gone_after_an_error(monkeypatch, capsys):
+    pytest.importorskip("rich")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    before = set(threading.enumerate())
+    with pytest.raises(ZeroDivisionError):
+        moments((np.ones(3 // n) for n in (1, 0)), progress=True)
+    assert capsys.readouterr().err.endswith("\x1b[2K")  # its line erased
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 def test_no_more_memory_than_x():

@@ -20,6 +20,7 @@ def shrink(monkeypatch):
     """The command line sees those layers, NumPy, and blocks that are over at once."""
     monkeypatch.setattr(cases, "LAYERS", LAYERS)
     monkeypatch.setattr(cases, "IMAGES", ())
+    monkeypatch.setattr(cases, "STATISTICS", ())
     monkeypatch.setattr(cases, "accuracy_cases", list)
     monkeypatch.setattr(peers, "PEERS", {"numpy": peers.NumPy})
     monkeypatch.setattr("cpunorm.bench.__main__.PEERS", peers.PEERS)

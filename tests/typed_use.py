@@ -54,6 +54,7 @@ def statistics() -> None:
     x = image()
     m = cpunorm.moments(x, axis=(0, 2, 3), nan="omit")
     assert_type(m, cpunorm.Moments)
+    assert_type(cpunorm.moments(iter([x, x]), axis=0, progress=True), cpunorm.Moments)
     assert_type(m + m, cpunorm.Moments)
     assert_type(cpunorm.Moments.merge([m, m]).shape, tuple[int, ...])
     assert_type(cpunorm.standardize(x, axis=0, moments=None), NDArray[Any])

@@ -118,9 +118,9 @@ def _parser():
     bench = commands.add_parser(
         "bench",
         help="time cpunorm against other libraries on this machine",
-        description="Time cpunorm against NumPy and whatever else is installed: real shapes of layers and images, "
-        "outputs checked against float64 first, then timed turn by turn. Exit code 1: a case failed, a mean is too "
-        "small for --fail-under, or --compare found something slower; 130: interrupted.",
+        description="Time cpunorm against NumPy and whatever else is installed: real shapes of layers, images and "
+        "tables, outputs checked against float64 first, then timed turn by turn. Exit code 1: a case failed, a mean is "
+        "too small for --fail-under, or --compare found something slower; 130: interrupted.",
     )
     bench.add_argument(
         "--quick",
@@ -241,7 +241,11 @@ def main(arguments=None):
             bench.error("argument --random: torch is not installed; against whom? --peers or --against")
         return _run_random(options)
     layers = [layer for layer in registry.LAYERS if layer.quick or not options.quick]
-    cases = [case for dtype in dict.fromkeys(options.dtype) for case in registry.expand(layers, dtype)]
+    cases = [
+        case
+        for dtype in dict.fromkeys(options.dtype)
+        for case in registry.expand(layers, dtype) + registry.statistics_cases(dtype, options.quick)
+    ]
     if "float32" in options.dtype:
         cases += registry.image_cases(options.quick)
     cases = registry.matching(cases + ([] if options.quick else registry.accuracy_cases()), options.cases)
@@ -299,6 +303,8 @@ def run(cases, options):
     samples = options.samples or (QUICK_SAMPLES if options.quick else SAMPLES)
     usual = QUICK_PEERS if options.quick else PEERS
     peers = {number: _peers(options, usual, number) for number in threads}
+    used = {peer.name for some in peers.values() for peer in some if any(map(peer.has, cases))}
+    peers = {number: [peer for peer in some if peer.name in used] for number, some in peers.items()}
     engines = dict.fromkeys(options.engine or [cpunorm.get_engine()])
     work = [
         (case, engine, number)

@@ -4,6 +4,7 @@ A new layer is one line in `LAYERS`, a new norm one entry in `NORMS`.
 """
 
 import fnmatch
+import importlib.util
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from typing import NamedTuple
 
 import ml_dtypes  # noqa: F401 (so that NumPy knows bfloat16 by its name)
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from cpunorm._kernels_reference import ACTIVATIONS
 
@@ -207,12 +209,38 @@ IMAGES = (
 )
 IMAGE_SCALES = {"uint8": 1 / 255, "float32": 1.0}  # by the dtype of their pixels
 
+# What has a mean and a deviation: the axes that are taken together (None: all), and what it is of if not of the dtype.
+STATISTICS = (
+    (Layer("table", "moments", (100_000, 64)), (0,), None),
+    (Layer("ResNet-50", "moments", (8, 256, 28, 28), quick=True), (0, 2, 3), None),
+    (Layer("signal", "moments", (1_000_000,)), None, None),
+    (Layer("volume", "moments", (128, 256, 256)), None, None),
+    (Layer("photographs", "moments", (64, 224, 224, 3)), (0, 1, 2), "uint8"),
+    (Layer("HD", "moments", (720, 1280, 3)), (0, 1), "uint8"),
+    (Layer("table", "standardize", (20_000, 64), quick=True), (0,), None),
+    (Layer("table", "standardize", (100_000, 64)), (0,), None),
+    (Layer("HD", "standardize", (720, 1280, 3)), (0, 1), None),
+    (Layer("speech", "standardize_sliding", (1000, 80)), (0,), None),
+    (Layer("table", "sklearn_fit", (100_000, 64)), (0,), None),
+    (Layer("table", "sklearn_transform", (100_000, 64)), (0,), None),
+    (Layer("table", "dask_moments", (400_000, 64)), (0,), None),
+    (Layer("table", "dask_standardize", (400_000, 64)), (0,), None),
+)
+WINDOW = 300  # frames of `standardize_sliding`, centred
+DASK_CHUNKS = 8
+
 # 64 rows of 4096 values each, in the arrays' float32 `offset + N(0, 1)`: what an offset costs in accuracy.
 OFFSETS = (0.0, 1e2, 1e4, 1e6)
 ACCURACY_LAYERS = (
     Layer("accuracy", "batch_norm", (4, 64, 32, 32)),
     Layer("accuracy", "layer_norm", (64, 4096)),
     Layer("accuracy", "group_norm", (2, 128, 32, 32), groups=32),
+)
+# Where sums lose themselves, along axis 0: shape, dtype, the values that are repeated.
+TRAPS = (
+    ((2**25, 2), "float32", (1,)),
+    ((3000, 2), "float64", (10**8, 10**8 + 1, 10**8 + 2)),
+    ((100, 2), "float16", (1000,)),
 )
 
 
@@ -307,14 +335,18 @@ class Case:
             else "cache-bound"
         )
 
-    def arrays(self):
-        """The input and parameters: the same numbers at every call."""
-        random = np.random.default_rng(0)
+    def _values(self, random):
+        """Those of the input, channels first."""
         x = random.standard_normal(self.layer.shape, "float64" if self.dtype == "float64" else "float32")
         scale, shift = (2, 0.5) if self.offset is None else (1, self.offset)
         x *= scale
         x += shift
-        x = x.astype(self.dtype, copy=False)
+        return x.astype(self.dtype, copy=False)
+
+    def arrays(self):
+        """The input and parameters: the same numbers at every call."""
+        random = np.random.default_rng(0)
+        x = self._values(random)
         if self.channels_last:
             x = np.ascontiguousarray(np.moveaxis(x, 1, -1))
         if self.view is not None:
@@ -405,6 +437,89 @@ class ImageCase(Case):
         return (y if self.result == "HWC" else np.moveaxis(y, -1, 0),)
 
 
+@dataclass(frozen=True)
+class StatisticsCase(Case):
+    """Mean and variance along `axis`, or values brought to 0 and 1 of them; of uint8 or float16 if that is its `mode`.
+
+    What `moments` and their like give is seen as one array: the mean before the variance. With a `cycle` the input is
+    that, repeated along axis 0: a measurement of accuracy. `weight` says how large an error is.
+    """
+
+    axis: tuple | None = None
+    cycle: tuple | None = None
+
+    @property
+    def module(self):
+        """As its users know it."""
+        return self.norm
+
+    @property
+    def layout(self):
+        """The axes that are taken together."""
+        if self.axis is None:
+            return "all"
+        return f"{'axis' if len(self.axis) == 1 else 'axes'} {','.join(map(str, self.axis))}"
+
+    @property
+    def gives_moments(self):
+        """Whether it is mean and variance that come out."""
+        return self.norm in ("moments", "sklearn_fit", "dask_moments")
+
+    @property
+    def bytes(self):
+        """Bytes of the input, and of the output where it is as large."""
+        moved = [self.mode or self.dtype] + [self.dtype] * (not self.gives_moments)
+        return math.prod(self.layer.shape) * sum(np.dtype(dtype).itemsize for dtype in moved)
+
+    def _period(self, dtype):
+        """The cycle in each column."""
+        return np.repeat(np.array(self.cycle, dtype)[:, np.newaxis], self.layer.shape[1], axis=1)
+
+    def _values(self, random):
+        if self.cycle is not None:
+            return np.tile(self._period(self.mode or self.dtype), (self.layer.shape[0] // len(self.cycle), 1))
+        return random.integers(0, 256, self.layer.shape, np.uint8) if self.mode == "uint8" else super()._values(random)
+
+    def arrays(self):
+        """The input, and what it is written to."""
+        x = self._values(np.random.default_rng(0))
+        unit = x.var(dtype=np.float64) if self.gives_moments and self.offset is None else 1.0
+        x = x if self.view is None else VIEWS[self.view](x, -1)
+        none = np.empty(0)
+        return Arrays(x, np.array([unit]), none, none, none, np.empty_like(x, self.dtype))
+
+    def expected(self, arrays):
+        """Mean and variance, or the output, in float64; of a cycle from the cycle alone, which is exact."""
+        x = arrays.x.astype(np.float64) if self.cycle is None else self._period(np.float64)
+        if self.norm == "standardize_sliding":
+            windows = sliding_window_view(x, WINDOW, axis=0)[window_of(np.arange(len(x)), len(x))]
+            return ((x - windows.mean(-1)) / windows.std(-1),)
+        mean = x.mean(self.axis, keepdims=True, dtype=np.longdouble).astype(np.float64)
+        x -= mean
+        var = np.square(x).mean(self.axis, keepdims=True, dtype=np.longdouble).astype(np.float64)
+        return (
+            np.stack([mean.squeeze(self.axis), var.squeeze(self.axis)]) if self.gives_moments else x / np.sqrt(var),
+        )
+
+
+def window_of(frame, frames):
+    """The first frame of the window around a frame, which is moved inwards at both ends."""
+    return np.clip(frame - WINDOW // 2, 0, frames - WINDOW)
+
+
+def statistics_cases(dtype, quick=False):
+    """Every case of `STATISTICS`, without those of libraries that are not installed."""
+    return [
+        StatisticsCase(layer, False, mode, dtype, axis=axis)
+        for layer, axis, mode in STATISTICS
+        if (layer.quick or not quick)
+        and (mode is None or dtype == "float32")
+        and not (
+            layer.norm.startswith(("sklearn_", "dask_")) and not importlib.util.find_spec(layer.norm.split("_")[0])
+        )
+    ]
+
+
 def image_cases(quick=False):
     """Every case of `IMAGES`."""
     return [
@@ -429,7 +544,15 @@ def expand(layers, dtype):
 def accuracy_cases():
     """The cases in which an offset's cost in accuracy is measured."""
     every = [case for case in expand(ACCURACY_LAYERS, "float32") if case.mode != "eval"]
-    return [replace(case, offset=offset) for case in every for offset in OFFSETS]
+    every.append(StatisticsCase(Layer("accuracy", "standardize", (4096, 64)), False, None, "float32", axis=(0,)))
+    far = [replace(case, offset=offset) for case in every for offset in OFFSETS]
+    return far + [_trap(*trap) for trap in TRAPS]
+
+
+def _trap(shape, dtype, cycle):
+    """Moments of one of `TRAPS`; those of float16 in float32."""
+    mode, dtype = (dtype, "float32") if dtype == "float16" else (None, dtype)
+    return StatisticsCase(Layer("accuracy", "moments", shape), False, mode, dtype, cycle[0], axis=(0,), cycle=cycle)
 
 
 def matching(cases, pattern):

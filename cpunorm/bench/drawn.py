@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import track
 
 from . import runner
-from .cases import NORMS, VIEWS, Case, Layer
+from .cases import NORMS, VIEWS, Case, Layer, StatisticsCase
 from .environment import environment
 from .peers import CPUNorm
 from .report import LOST
@@ -19,6 +19,8 @@ from .report import LOST
 VALUES = 300, 4_000_000  # of an input
 CHANNELS, WIDTH = 2048, 8192  # at most
 VIEWED = 0.15  # share of inputs that are not contiguous
+STATISTICS = 0.2  # share of moments and standardized arrays
+TOGETHER = 16  # values in a slice of these, at least
 WORST = 10
 TRIES = 1000  # draws for each case, until there are no more of those asked for
 HOW = {"fresh": "as called", "into": "into a given output"}
@@ -63,10 +65,22 @@ def _case(rng, dtype):
     return Case(layer, channels_last, mode, dtype, view=view if rng.random() < VIEWED else None)
 
 
+def _statistics(rng, dtype):
+    """Two to four axes, some of which are taken together; None if these or all are too few, or too many."""
+    shape = _extents(rng, math.exp(rng.uniform(*map(math.log, VALUES))), rng.choice((2, 3, 4)))
+    axes = tuple(axis for axis in range(len(shape)) if rng.random() < 0.5)
+    if not VALUES[0] <= math.prod(shape) <= VALUES[1] or math.prod(shape[axis] for axis in axes) < TOGETHER:
+        return None
+    layer = Layer("random", rng.choice(("moments", "standardize")), shape)
+    view = rng.choice([view for view in VIEWS if len(shape) > 2 or view != "channels moved"])
+    axis = None if len(axes) == len(shape) else axes
+    return StatisticsCase(layer, False, None, dtype, view=view if rng.random() < VIEWED else None, axis=axis)
+
+
 def draw(number, seed, dtype, *wanted):
     """The first `number` cases of a seed of which all of `wanted` are true; fewer if hardly any is."""
     rng = random.Random(seed)
-    every = (_case(rng, dtype) for _ in range(TRIES * number))
+    every = ((_statistics if rng.random() < STATISTICS else _case)(rng, dtype) for _ in range(TRIES * number))
     return list(itertools.islice((case for case in every if case and all(want(case) for want in wanted)), number))
 
 

@@ -3,7 +3,19 @@
 import re
 
 from . import tables
+from .cases import IMAGES, NORMS, STATISTICS
 from .figures import counted, variant
+
+TABLES = {  # of cases, by the norms that they are of
+    "cases": frozenset(NORMS),
+    "images": frozenset(layer.norm for layer in IMAGES),
+    "statistics": frozenset(layer.norm for layer, *_ in STATISTICS),
+}
+
+
+def of(norms, view):
+    """The results of a view that are of some norms."""
+    return [result for result in view.results if result["norm"] in norms]
 
 
 def _table(rows):
@@ -23,9 +35,9 @@ def environment(run):
 
 
 def glance(run):
-    """Geometric means of the speed-ups, a table for each view."""
+    """Geometric means of the speed-ups of norms, a table for each view."""
     for view in tables.views(run):
-        regions, blocks = tables.glance(view.results)
+        regions, blocks = tables.glance(of(NORMS, view))
         rows = [
             (f"{name}, {memory}", *(cell.text for cell in cells))
             for memory, block in blocks.items()
@@ -34,10 +46,12 @@ def glance(run):
         yield f"{view.title}:\n\n{_table([('', *regions, 'slower in'), *rows])}"
 
 
-def cases(run):
-    """Time and speed-ups of each case, of the view with the most threads."""
+def cases(run, norms):
+    """Time and speed-ups of each case of some norms, of the view with the most threads."""
     view = tables.views(run)[0]
-    columns, regions = tables.heatmap(view.results)
+    if not of(norms, view):
+        return "The run had none of them."
+    columns, regions = tables.heatmap(of(norms, view))
     head = [f"{name}, {memory}" for memory, names in columns for name in names]
     rows = [
         (
@@ -62,7 +76,7 @@ def fill(text, run):
     made = {
         "environment": environment(run),
         "glance": "\n\n".join(glance(run)),
-        "cases": cases(run),
+        **{name: cases(run, norms) for name, norms in TABLES.items()},
     }
     return re.sub(
         rf"(<!-- begin: ({'|'.join(made)}) -->\n).*?(<!-- end -->)",

@@ -5,6 +5,8 @@ import importlib.util
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
+
 
 class Call(NamedTuple):
     """A case as a library's users call it, ready to be called with no argument."""
@@ -50,18 +52,17 @@ class Peer:
         return all(importlib.util.find_spec(package) for package in cls.packages)
 
     def has(self, case):
-        """Whether the library has that layout, mode and dtype, on that number of threads."""
-        return True
+        """Whether the library has that norm, layout, mode and dtype, on that number of threads."""
+        return getattr(self, case.norm, None) is not None
 
     def prepare(self, case, arrays):
-        """The case's `Call`, by the method of its norm's name; None if there is none."""
-        method = getattr(self, case.norm, None)
-        return method and method(case, arrays)
+        """The case's `Call`, by the method of its norm's name; None if that has none."""
+        return getattr(self, case.norm)(case, arrays)
 
     def context(self):
         """A context manager in which the calls are made."""
         return contextlib.nullcontext()
 
     def to_numpy(self, case, y):
-        """An output as an ndarray in the case's layout."""
-        return y
+        """An output as an ndarray in the case's layout; mean and variance as one."""
+        return np.stack(y).astype(case.dtype) if isinstance(y, tuple) else y

@@ -29,9 +29,9 @@ class JAX(NumPy):
         return self.jax.enable_x64(True)
 
     def has(self, case):
-        """A process's number of threads is settled by its first call: one for each CPU that it may use."""
+        """A process has a thread for each CPU that it may use, since its first call; and there are no views."""
         cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        return super().has(case) and self.threads == cpus
+        return super().has(case) and self.threads == cpus and case.norm != "standardize_sliding"
 
     def to_numpy(self, case, y):
         """The values."""
@@ -40,7 +40,7 @@ class JAX(NumPy):
     def _call(self, function, *arrays):
         jitted = self.jax.jit(function)
         arrays = [self.numpy.array(array) for array in arrays]
-        return Call(lambda: jitted(*arrays).block_until_ready())
+        return Call(lambda: self.jax.block_until_ready(jitted(*arrays)))
 
     def _train(self, function, *arrays):
         jitted = self.jax.jit(function)

@@ -3,8 +3,9 @@
 from functools import partial
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
-from ..cases import EPS, MOMENTUM
+from ..cases import EPS, MOMENTUM, WINDOW, window_of
 from .base import Call, Peer
 
 
@@ -18,7 +19,7 @@ class NumPy(Peer):
 
     def has(self, case):
         """The norm alone, in what NumPy computes in."""
-        alone = hasattr(self, case.norm) and not case.layer.residual and case.layer.activation is None
+        alone = super().has(case) and not case.layer.residual and case.layer.activation is None
         return alone and case.dtype in ("float32", "float64")
 
     def _call(self, function, *arrays):
@@ -111,3 +112,25 @@ class NumPy(Peer):
             return y if case.result == "HWC" else self.numpy.array(y.transpose(2, 0, 1), order="C")
 
         return self._call(normalize, a.x, a.running_mean, a.running_var)
+
+    def moments(self, case, a):
+        """Two functions."""
+        return self._call(lambda x: (x.mean(case.axis), x.var(case.axis)), a.x)
+
+    def standardize(self, case, a):
+        """One line."""
+
+        def standardize(x):
+            return (x - x.mean(case.axis, keepdims=True)) / x.std(case.axis, keepdims=True)
+
+        return self._call(standardize, a.x)
+
+    def standardize_sliding(self, case, a):
+        """Moments of all windows, looked up."""
+        start = window_of(np.arange(len(a.x)), len(a.x))
+
+        def standardize(x):
+            windows = sliding_window_view(x, WINDOW, axis=0)
+            return (x - windows.mean(-1)[start]) / windows.std(-1)[start]
+
+        return self._call(standardize, a.x)

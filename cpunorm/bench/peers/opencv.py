@@ -6,8 +6,13 @@ from functools import partial
 from .base import Call, Peer
 
 
+def is_image(case):
+    """Whether it is along the pixels of an image that moments are taken."""
+    return case.axis == (0, 1) and len(case.layer.shape) == 3 and case.layer.shape[2] <= 4 and case.dtype == "float32"
+
+
 class OpenCV(Peer):
-    """`cv2.dnn.blobFromImage`."""
+    """`cv2.dnn.blobFromImage` and `cv2.meanStdDev`."""
 
     name = "opencv"
     packages: tuple[str, ...] = ("cv2",)
@@ -29,9 +34,13 @@ class OpenCV(Peer):
         finally:
             self.cv2.setNumThreads(before)
 
+    def has(self, case):
+        """Images alone, each channel by itself."""
+        return super().has(case) and (case.norm == "normalize_image" or is_image(case))
+
     def to_numpy(self, case, y):
         """The one image of the batch."""
-        return y[0]
+        return super().to_numpy(case, y) if isinstance(y, tuple) else y[0]
 
     def normalize_image(self, case, a):
         """One deviation for all channels, of which it takes 1, 3 or 4; planar results alone."""
@@ -40,3 +49,12 @@ class OpenCV(Peer):
             return None
         mean, scale = (a.running_mean / case.scale).tolist(), float(case.scale / a.running_var[0])
         return Call(partial(self.cv2.dnn.blobFromImage, a.x, scale, (columns, rows), mean))
+
+    def moments(self, case, a):
+        """Mean and deviation, squared."""
+
+        def moments():
+            mean, std = self.cv2.meanStdDev(a.x)
+            return mean[:, 0], std[:, 0] ** 2
+
+        return Call(moments)

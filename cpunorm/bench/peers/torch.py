@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from ..cases import NORMS
+from ..cases import NORMS, WINDOW, window_of
 from .base import Call, Peer
 
 
@@ -36,8 +36,14 @@ class Torch(Peer):
         finally:
             self.torch.set_num_threads(before)
 
+    def has(self, case):
+        """The norms of `torch.nn.functional`, and what has a method here."""
+        return case.norm in NORMS or super().has(case)
+
     def to_numpy(self, case, y):
         """The same memory, in the case's layout."""
+        if isinstance(y, tuple):
+            return super().to_numpy(case, tuple(self.to_numpy(case, v) for v in y))
         y = y.movedim(1, -1) if case.channels_last else y
         return y.view(self.torch.int16).numpy().view(case.dtype) if case.dtype == "bfloat16" else y.numpy()
 
@@ -69,8 +75,8 @@ class Torch(Peer):
 
     def prepare(self, case, a):
         """`torch.nn.functional`'s function; into a given output only BatchNorm's, `torch.native_batch_norm`."""
-        if case.norm == "normalize_image":
-            return self.normalize_image(case, a)
+        if case.norm not in NORMS:
+            return super().prepare(case, a)
         x, residual = (
             v.movedim(-1, 1) if case.channels_last and v is not None else v
             for v in map(self._tensor, (a.x, a.residual))
@@ -105,6 +111,34 @@ class Torch(Peer):
         vectors = [self.torch.from_numpy(v) for v in (a.running_mean, a.running_var)]
         vectors = [v[:, None, None] if planar else v for v in vectors]
         return self._call(normalize, self.torch.from_numpy(a.x), *vectors)
+
+    def moments(self, case, a):
+        """`torch.var_mean`, of what has no mean in torch as float32."""
+
+        def moments(x):
+            var, mean = self.torch.var_mean(x.float() if case.mode == "uint8" else x, case.axis, correction=0)
+            return mean, var
+
+        return self._call(moments, self._tensor(a.x))
+
+    def standardize(self, case, a):
+        """By `torch.var_mean`."""
+
+        def standardize(x):
+            var, mean = self.torch.var_mean(x, case.axis, correction=0, keepdim=True)
+            return (x - mean) / var.sqrt()
+
+        return self._call(standardize, self._tensor(a.x))
+
+    def standardize_sliding(self, case, a):
+        """By `torch.var_mean` of all windows."""
+
+        def standardize(x, start):
+            var, mean = self.torch.var_mean(x.unfold(0, WINDOW, 1), -1, correction=0)
+            return (x - mean[start]) / var[start].sqrt()
+
+        start = self.torch.from_numpy(window_of(np.arange(len(a.x)), len(a.x)))
+        return self._call(standardize, self._tensor(a.x), start)
 
 
 class CompiledTorch(Torch):
