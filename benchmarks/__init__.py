@@ -87,13 +87,18 @@ def prepared(implementation, case, threads=THREADS):
 
     Raises
     ------
+    SkipNotImplemented
+        That library, or the cpunorm of that commit, has none: asv shows n/a.
     WrongResult
         Its output is not the case's.
     """
     who = peer(implementation, threads)
     allowed = runner.SAME_WORK if implementation in COMPETITORS else runner.PROMISED
     _contexts.enter_context(who.context())
-    return runner.checked(who, case, *work(case), allowed)[0]
+    call, _ = runner.checked(who, case, *work(case), allowed)
+    if call is None:
+        raise SkipNotImplemented(f"{implementation} has no {case.norm}")
+    return call
 
 
 def copies(case, *peers):
