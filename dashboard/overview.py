@@ -217,21 +217,23 @@ def drawn(path):
         for result in run["results"]:
             for norm in ("all", " ".join(filter(None, (result["norm"].replace("_", " "), result["mode"])))):
                 groups[norm].append((result["speedup"]["median"], result["case"]))
-        edge = max(abs(math.log(speed_up)) for speed_up, _ in groups["all"])
+        logs = [0.0, *(math.log(speed_up) for speed_up, _ in groups["all"])]
+        least, unit = min(logs), 390 / (max(logs) - min(logs))
         about = f"against {run['peer']}, threads: {where['threads'][0]}, {where['cpu']}, {where['date'][:10]}"
         lines.append(f"<h2>Shapes that nobody tuned for<small>times faster {escape(about)}</small></h2>")
-        lines.append("<table><tr><th><th>geometric mean<th>worst<th>of each case, by its size on a logarithmic scale")
+        lines.append("<table><tr><th><th>geometric mean<th>worst<th>of each case, on a logarithmic scale")
         for norm, cases in sorted(groups.items()):
             ratios = [speed_up for speed_up, _ in cases]
             sides = [side(ratio) for ratio in ratios]
             counts = ", ".join(f'<span class="{name}">{sides.count(s)} {name}</span>' for s, (name, _) in SIDES.items())
             mean, worst = statistics.geometric_mean(ratios), min(ratios)
             dots = "".join(
-                f'<circle cx="{round(200 + 190 * math.log(speed_up) / edge, 1)}" cy="9" r="3" fill-opacity=".4">'
+                f'<circle cx="{5 + unit * (math.log(speed_up) - least):.1f}" cy="9" r="3" fill-opacity=".4">'
                 f"<title>{speed_up:.3g}\N{MULTIPLICATION SIGN} {escape(case)}</title></circle>"
                 for speed_up, case in cases
             )
-            strip = f'<svg width="400" height="18"><line x1="200" x2="200" y2="18"/>{dots}</svg>'
+            one = f'<line x1="{5 - unit * least:.1f}" x2="{5 - unit * least:.1f}" y2="18"/>'
+            strip = f'<svg width="400" height="18">{one}{dots}</svg>'
             values = (f'<b class="{SIDES[side(v)][0]}">{v:.3g}\N{MULTIPLICATION SIGN}</b>' for v in (mean, worst))
             lines.append(f"<tr><td>{norm}<td>{next(values)}<small>{counts}</small><td>{next(values)}<td>{strip}")
         lines.append("</table>")

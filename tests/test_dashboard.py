@@ -174,7 +174,9 @@ def test_shapes_that_nobody_tuned_for(project):
     assert all(text in norms["all"] for text in ("1 ahead", "1 level", "1 behind", f'behind">0.5{TIMES}</b><td>'))
     dots = re.findall(rf'cx="([\d.]+)"[^>]*><title>([\d.]+){TIMES} random/(\w+)', part)
     assert len(dots) == 2 * 3
-    assert all((float(x) > 200) == (float(ratio) > 1) for x, ratio, _ in dots)
+    (one,) = set(re.findall(r'<line x1="([\d.]+)"', part))
+    assert all((float(x) > float(one), float(x) < float(one)) == (float(r) > 1, float(r) < 1) for x, r, _ in dots)
+    assert {x for x, *_ in dots} == {"5.0", one, "395.0"}
     assert {norm for *_, norm in dots} == {"batch_norm", "rms_norm"}
 
 
