@@ -88,7 +88,7 @@ def prepared(implementation, case, threads=THREADS):
     Raises
     ------
     SkipNotImplemented
-        It hasn't the case.
+        That library, or the cpunorm of that commit, has none: asv shows n/a.
     WrongResult
         Its output is not the case's.
     """

@@ -1,6 +1,6 @@
 """Norms with what people do before and after them; NumPy has none of these as one call."""
 
-from .norms import Time
+from .norms import Ratio, Time
 
 
 class TimeAddLayerNorm(Time):
@@ -13,6 +13,20 @@ class TimeAddRMSNorm(Time):
     norm = "add_rms_norm"
     shapes = ("512x1024",)
     float64_shapes = ()
+
+
+class RatioAddLayerNorm(Ratio):
+    norm = "add_layer_norm"
+    shapes = TimeAddLayerNorm.shapes
+    float64_shapes = ()
+    track_vs_numpy = None
+
+
+class RatioAddRMSNorm(Ratio):
+    norm = "add_rms_norm"
+    shapes = TimeAddRMSNorm.shapes
+    float64_shapes = ()
+    track_vs_numpy = None
 
 
 class TimeBatchNormReLU(Time):

@@ -80,7 +80,8 @@ def _plain(array, dtype):
     """`array` as a kernel can walk it: native, aligned, whole elements apart. Copied only where it isn't that."""
     if array.dtype == dtype and is_walkable(array):
         return array.view(np.ndarray)
-    return np.array(array, dtype=dtype, order="K", subok=False)
+    with np.errstate(invalid="ignore"):  # signalling NaN of float16: on aarch64 NumPy warns of them
+        return np.array(array, dtype=dtype, order="K", subok=False)
 
 
 def check_array(name, value):

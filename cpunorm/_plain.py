@@ -4,13 +4,15 @@
 """
 
 from collections.abc import Sequence
+from typing import Any, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cpunorm._arguments import as_input, as_out, channel_axis, integer, real
 from cpunorm._call import deliver
 from cpunorm._foreign import is_foreign, with_ndarrays
-from cpunorm._types import Array, DataFormat, Scalar, Shape
+from cpunorm._types import AnyArray, Array, DataFormat, Out, Scalar, Shape
 
 __all__ = ["local_response_norm", "normalize"]
 
@@ -53,13 +55,38 @@ def _lp_norm(x, p, axes):
     return unit * x.sum(axis=axes, keepdims=True) ** (1 / p)
 
 
+@overload
 def normalize(
     input: Array[Shape, Scalar],
     p: float = 2.0,
     dim: int | Sequence[int] = 1,
     eps: float = 1e-12,
     out: Array[Shape, Scalar] | None = None,
-) -> Array[Shape, Scalar]:
+) -> Array[Shape, Scalar]: ...
+@overload
+def normalize(
+    input: AnyArray,
+    p: float = 2.0,
+    dim: int | Sequence[int] = 1,
+    eps: float = 1e-12,
+    out: None = None,
+) -> NDArray[Any]: ...
+@overload
+def normalize(
+    input: AnyArray,
+    p: float = 2.0,
+    dim: int | Sequence[int] = 1,
+    eps: float = 1e-12,
+    *,
+    out: Out,
+) -> Out: ...
+def normalize(
+    input: Any,
+    p: float = 2.0,
+    dim: int | Sequence[int] = 1,
+    eps: float = 1e-12,
+    out: Any = None,
+) -> Any:
     r"""Divide by the p-norm along an axis: `torch.nn.functional.normalize`.
 
     .. math:: y = \frac{x}{\max(\lVert x \rVert_p, \epsilon)}, \qquad
@@ -126,6 +153,7 @@ def normalize(
     return deliver(y, out, dtype)
 
 
+@overload
 def local_response_norm(
     input: Array[Shape, Scalar],
     size: int,
@@ -135,7 +163,39 @@ def local_response_norm(
     *,
     data_format: DataFormat = "channels_first",
     out: Array[Shape, Scalar] | None = None,
-) -> Array[Shape, Scalar]:
+) -> Array[Shape, Scalar]: ...
+@overload
+def local_response_norm(
+    input: AnyArray,
+    size: int,
+    alpha: float = 1e-4,
+    beta: float = 0.75,
+    k: float = 1.0,
+    *,
+    data_format: DataFormat = "channels_first",
+    out: None = None,
+) -> NDArray[Any]: ...
+@overload
+def local_response_norm(
+    input: AnyArray,
+    size: int,
+    alpha: float = 1e-4,
+    beta: float = 0.75,
+    k: float = 1.0,
+    *,
+    data_format: DataFormat = "channels_first",
+    out: Out,
+) -> Out: ...
+def local_response_norm(
+    input: Any,
+    size: int,
+    alpha: float = 1e-4,
+    beta: float = 0.75,
+    k: float = 1.0,
+    *,
+    data_format: DataFormat = "channels_first",
+    out: Any = None,
+) -> Any:
     r"""Divide by a power of the mean square of neighbouring channels: `torch.nn.functional.local_response_norm`.
 
     .. math:: y_c = x_c \Bigl(k + \frac{\alpha}{\mathit{size}}

@@ -5,7 +5,9 @@ It answers from asv's results: how far ahead of the other libraries, where, sinc
 """
 
 import itertools
+import json
 import math
+import statistics
 import string
 import subprocess
 from collections import defaultdict
@@ -22,6 +24,7 @@ LEVEL = 1.05  # nearer than this factor to 1 a speed-up is neither ahead nor beh
 SIDES = {1: ("ahead", "▲"), 0: ("level", "●"), -1: ("behind", "▼")}
 RATIO = "ours/"
 QUOTE = "'"  # asv keeps the repr of parameters
+DRAWN = Path(__file__).parents[1] / "docs" / "random.json"  # `cpunorm bench --random --json`
 
 
 def side(speed_up):
@@ -204,6 +207,39 @@ def summary(history, ratios):
     return "\n".join((*lines, "</table>"))
 
 
+def drawn(path):
+    """A row per norm of a kept run of `cpunorm bench --random`: geometric mean, how many lose, a dot per case."""
+    if not path.exists():
+        return ""
+    lines = []
+    for run in json.loads(path.read_text(encoding="utf-8"))["runs"]:
+        groups, where = defaultdict(list), run["environment"]
+        for result in run["results"]:
+            for norm in ("all", " ".join(filter(None, (result["norm"].replace("_", " "), result["mode"])))):
+                groups[norm].append((result["speedup"]["median"], result["case"]))
+        logs = [0.0, *(math.log(speed_up) for speed_up, _ in groups["all"])]
+        least, unit = min(logs), 390 / (max(logs) - min(logs))
+        about = f"against {run['peer']}, threads: {where['threads'][0]}, {where['cpu']}, {where['date'][:10]}"
+        lines.append(f"<h2>Shapes that nobody tuned for<small>times faster {escape(about)}</small></h2>")
+        lines.append("<table><tr><th><th>geometric mean<th>worst<th>of each case, on a logarithmic scale")
+        for norm, cases in sorted(groups.items()):
+            ratios = [speed_up for speed_up, _ in cases]
+            sides = [side(ratio) for ratio in ratios]
+            counts = ", ".join(f'<span class="{name}">{sides.count(s)} {name}</span>' for s, (name, _) in SIDES.items())
+            mean, worst = statistics.geometric_mean(ratios), min(ratios)
+            dots = "".join(
+                f'<circle cx="{5 + unit * (math.log(speed_up) - least):.1f}" cy="9" r="3" fill-opacity=".4">'
+                f"<title>{speed_up:.3g}\N{MULTIPLICATION SIGN} {escape(case)}</title></circle>"
+                for speed_up, case in cases
+            )
+            one = f'<line x1="{5 - unit * least:.1f}" x2="{5 - unit * least:.1f}" y2="18"/>'
+            strip = f'<svg width="400" height="18">{one}{dots}</svg>'
+            values = (f'<b class="{SIDES[side(v)][0]}">{v:.3g}\N{MULTIPLICATION SIGN}</b>' for v in (mean, worst))
+            lines.append(f"<tr><td>{norm}<td>{next(values)}<small>{counts}</small><td>{next(values)}<td>{strip}")
+        lines.append("</table>")
+    return "\n".join(lines)
+
+
 def losses(ratios):
     """Where another library is faster, the worst first."""
     behind = sorted((s for s in ratios if s.newest is not None and side(s.newest) < 0), key=lambda s: s.newest)
@@ -258,6 +294,7 @@ class Overview(OutputPublisher):
             level=f"{100 * (LEVEL - 1):.0f} %",
             summary=summary(history, ratios),
             losses=losses(ratios),
+            drawn=drawn(DRAWN),
             tables="\n".join(table(history, title, members) for (_, title), members in sorted(tables.items())),
             commits=commits(history),
         )

@@ -24,7 +24,7 @@ templates_path = ["_templates"]
 default_role = "autolink"
 nitpick_ignore_regex = [  # not of this site; what can be imported, but is a parameter or listed by another name
     ("py:obj", r"(torch|numpy|threadpoolctl|sklearn|dask)\b.*"),
-    ("py:obj", "array|transform|Moments"),
+    ("py:obj", "array|call|transform|Moments"),
 ]
 
 autodoc_typehints = "none"  # the docstrings say it in words

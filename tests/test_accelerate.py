@@ -290,6 +290,6 @@ def test_example():
     done = subprocess.run([sys.executable, str(PATH), "--small", "--turns", "1"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()[2:]
-    assert [line[:18].strip() for line in lines] == list(NETWORKS)
+    assert [line[:18].strip() for line in lines] == [*NETWORKS, *example.trained()]
     assert all(float(line.split()[-1]) < 1e-5 for line in lines)
     assert all(np.isfinite([float(word) for word in line[18:].split()]).all() for line in lines)

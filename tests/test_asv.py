@@ -110,9 +110,11 @@ def live(benchmark):
         pytest.param("cold_start", marks=pytest.mark.slow),
         "group_norm",
         "images",
+        "instance_norm",
         "layer_norm",
         "memory",
         "moments",
+        "rms_norm",
         "scaling",
     ],
 )
@@ -156,7 +158,7 @@ def test_benchmarks_keep_their_history_when_they_are_edited(benchmarks):
 
 def test_fifteen_processes_give_a_sample_of_a_ratio_each(suite, benchmarks, tmp_path):
     ratios = [benchmark for name, benchmark in benchmarks.items() if ".Ratio" in name]
-    assert len(ratios) == 11
+    assert len(ratios) == 17
     assert all(benchmark.rounds >= 15 for benchmark in ratios)
     for benchmark in ratios:
         if suite.peers.Torch.installed() or "torch" not in benchmark.name:

@@ -5,6 +5,8 @@ import json
 import bench_run
 import pytest
 
+pytest.importorskip("rich")
+
 from cpunorm.bench import markdown, record
 from cpunorm.bench.__main__ import main
 from cpunorm.bench.cases import Case, Layer

@@ -58,6 +58,18 @@ HISTORY = {  # by benchmark, commit by commit, combination by combination
 }
 
 
+DRAWN = {  # a run of `cpunorm bench --random`, as far as the page reads it
+    "environment": {"cpu": "A&B", "date": "2026-11-28T12:00:00+00:00", "threads": [1]},
+    "peer": "torch",
+    "results": [
+        {"case": f"random/{norm}/{i}", "norm": norm, "mode": mode, "speedup": {"median": speed_up}}
+        for i, (norm, mode, speed_up) in enumerate(
+            [("batch_norm", "eval", 4.0), ("batch_norm", "eval", 1.0), ("rms_norm", None, 0.5)]
+        )
+    ],
+}
+
+
 def git(folder, *arguments):
     who = ("-c", "user.name=x", "-c", "user.email=x@example.org")
     return subprocess.run(["git", *who, *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout
@@ -97,6 +109,8 @@ def project(tmp_path_factory):
             "version": 2,
         }
         (results / "reference" / f"{commit[:8]}-env.json").write_text(json.dumps(result))
+    (folder / "docs").mkdir()
+    (folder / "docs" / "random.json").write_text(json.dumps({"runs": [DRAWN]}))
     publish(folder)
     site = folder / ".asv" / "html"
     return site, (site / "overview.html").read_text(encoding="utf-8"), dict(zip(SUBJECTS, commits, strict=True))
@@ -147,6 +161,29 @@ def test_summary(project):
     summary = page[page.index("against torch") : page.index("<details")]
     assert summary.count(f">2.24{TIMES}<") == 2, "for the norm and for all"
     assert all(text in summary for text in ("3 ahead", "0 level", "1 behind", "batch norm, threads: all"))
+
+
+def test_shapes_that_nobody_tuned_for(project):
+    """A row per norm, a dot per case; a loss is to the left of the line of equal speed."""
+    _, page, _ = project
+    part = page[page.index("<h2>Shapes that nobody tuned for") :].partition("</table>")[0]
+    assert "against torch, threads: 1, A&amp;B, 2026-11-28" in part
+    norms = dict(re.findall(r"<tr><td>([^<]*)(<td>.*)", part))
+    assert list(norms) == ["all", "batch norm eval", "rms norm"]
+    assert f">1.26{TIMES}</b>" in norms["all"]
+    assert all(text in norms["all"] for text in ("1 ahead", "1 level", "1 behind", f'behind">0.5{TIMES}</b><td>'))
+    dots = re.findall(rf'cx="([\d.]+)"[^>]*><title>([\d.]+){TIMES} random/(\w+)', part)
+    assert len(dots) == 2 * 3
+    (one,) = set(re.findall(r'<line x1="([\d.]+)"', part))
+    assert all((float(x) > float(one), float(x) < float(one)) == (float(r) > 1, float(r) < 1) for x, r, _ in dots)
+    assert {x for x, *_ in dots} == {"5.0", one, "395.0"}
+    assert {norm for *_, norm in dots} == {"batch_norm", "rms_norm"}
+
+
+def test_without_a_run_of_random_shapes_there_is_no_such_table(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    overview = importlib.import_module("dashboard.overview")
+    assert overview.drawn(tmp_path / "random.json") == ""
 
 
 def test_other_lines(project):

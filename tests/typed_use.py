@@ -3,6 +3,7 @@
 Where a checker must object, the line says so; an objection that is missing is an error too.
 """
 
+import array
 from pathlib import Path
 from typing import Any, assert_type
 
@@ -93,6 +94,30 @@ def modules(folder: Path) -> None:
         x = layer(x)
 
 
+def other_libraries() -> None:
+    import torch
+
+    x, numbers = torch.zeros(2, 4), array.array("f", range(8))
+    assert_type(F.layer_norm(x, 4, weight=torch.ones(4)), NDArray[Any])
+    assert_type(F.layer_norm(x, 4, out=x), torch.Tensor)
+    assert_type(F.batch_norm(x, torch.zeros(4), torch.ones(4), activation="relu", residual=x), NDArray[Any])
+    assert_type(F.layer_norm(numbers, 8, out=numbers), "array.array[float]")
+    assert_type(F.rms_norm(memoryview(numbers), 8), NDArray[Any])
+    assert_type(F.group_norm(np.zeros((2, 4), np.float32), 2, out=x), torch.Tensor)
+    y, mean, _ = F.instance_norm(torch.zeros(2, 4, 3), return_stats=True)
+    assert_type(y, NDArray[Any])
+    assert_type(mean, NDArray[np.float64])
+    assert_type(F.layer_norm(x, 4, out=x, return_stats=True)[0], torch.Tensor)
+    assert_type(F.add_rms_norm(x, x, 4)[1], NDArray[Any])
+    F.add_layer_norm(x, x, 4, out=x)
+    assert_type(F.normalize(x, dim=1), NDArray[Any])
+    assert_type(F.normalize(x, out=x), torch.Tensor)
+    assert_type(F.local_response_norm(x[None], 2, out=x[None]), torch.Tensor)
+    norm = cpunorm.LayerNorm(4)
+    assert_type(norm(x, residual=x), NDArray[Any])
+    assert_type(norm(x, out=x), torch.Tensor)
+
+
 def settings() -> None:
     with cpunorm.engine("reference"), cpunorm.num_threads(1):
         assert_type(cpunorm.get_num_threads(), int)
@@ -116,6 +141,7 @@ def mistakes() -> None:
     F.group_norm(x, "2")  # type: ignore[call-overload]
     F.group_norm(x, 2, data_format="NHWC")  # type: ignore[call-overload]
     F.group_norm(x, 2, activation="swish")  # type: ignore[call-overload]
+    F.layer_norm(x, 3, residual=[x])  # type: ignore[call-overload]
     F.batch_norm(x)  # type: ignore[call-overload]
     F.layer_norm(x, 3, out=x.shape)  # type: ignore[call-overload]
     cpunorm.set_engine("fortran")  # type: ignore[arg-type]

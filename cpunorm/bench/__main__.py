@@ -286,7 +286,7 @@ def _run_random(options):
         options.samples or RANDOM_SAMPLES,
     )
     if options.json is not None:
-        options.json.write_text(json.dumps(kept, allow_nan=False) + "\n", encoding="utf-8")
+        options.json.write_text(dumps(kept), encoding="utf-8")
     return (
         130 if kept["interrupted"] else int(bool(kept["failures"]) or not all(run["results"] for run in kept["runs"]))
     )

@@ -14,6 +14,7 @@ from . import runner
 from .cases import NORMS, VIEWS, Case, Layer, StatisticsCase
 from .environment import environment
 from .peers import CPUNorm
+from .record import rounded
 from .report import LOST
 
 VALUES = 300, 4_000_000  # of an input
@@ -89,8 +90,8 @@ def described(result, peer, seed):
     case, turns = result.case, getattr(result, peer.memory)[peer.name]
     speedup = result.speedup(peer.memory, peer.name)
     return {
-        "seed": seed,
         "case": case.name,
+        "seed": seed,
         "norm": case.norm,
         "shape": case.layer.shape,
         "groups": case.layer.groups,
@@ -99,9 +100,9 @@ def described(result, peer, seed):
         "dtype": case.dtype,
         "view": case.view,
         "strides": case.arrays().x.strides if case.view else None,
-        "ours": statistics.median(sum(turn.ours) / 2 for turn in turns),
-        "theirs": statistics.median(sum(turn.theirs) / 2 for turn in turns),
-        "speedup": speedup._asdict(),
+        "ours": rounded(statistics.median(sum(turn.ours) / 2 for turn in turns), 4),
+        "theirs": rounded(statistics.median(sum(turn.theirs) / 2 for turn in turns), 4),
+        "speedup": {name: rounded(value, 4) for name, value in speedup._asdict().items()},
     }
 
 

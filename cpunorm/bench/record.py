@@ -7,12 +7,13 @@ from dataclasses import asdict
 FORMAT = 3
 
 
-def _rounded(value, digits):
+def rounded(value, digits):
+    """To significant digits, as a float."""
     return float(f"{value:.{digits}g}")
 
 
 def _quartiles(summary):
-    return summary and [_rounded(value, 4) for value in summary]
+    return summary and [rounded(value, 4) for value in summary]
 
 
 def _calls(result, memory):
@@ -35,7 +36,7 @@ def _result(result):
         "dtype": case.dtype,
         "region": case.region,
         "bytes": case.bytes,
-        "max_error": {name: _rounded(error, 2) for name, error in result.errors.items()},
+        "max_error": {name: rounded(error, 2) for name, error in result.errors.items()},
         "as_called": _calls(result, "fresh"),
         "out": _calls(result, "into"),
     }
@@ -49,7 +50,7 @@ def _accuracy(result):
         "norm": case.norm,
         "layout": case.layout,
         "offset": case.offset,
-        "errors": {name: _rounded(error, 2) if math.isfinite(error) else None for name, error in result.errors.items()},
+        "errors": {name: rounded(error, 2) if math.isfinite(error) else None for name, error in result.errors.items()},
     }
 
 
@@ -78,7 +79,7 @@ def dumps(run):
     Parameters
     ----------
     run : dict
-        From `record`.
+        From `record`, or `drawn.run`.
     """
     text = json.dumps(run, separators=(",", ":"), allow_nan=False)
     return text.replace('{"case"', '\n{"case"') + "\n"  # no string has an unescaped quote

@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 from cpunorm import _running
 from cpunorm._arguments import HALVES, check_activation, check_array
 from cpunorm._foreign import as_ndarray
-from cpunorm._types import Activation, Array, Scalar, Shape
+from cpunorm._types import Activation, AnyArray, Array, Out, Scalar, Shape
 
 __all__ = ["Module"]
 
@@ -120,22 +120,26 @@ class Module:
 
     @overload
     def __call__(
-        self,
-        input: Array[Shape, Scalar],
-        *,
-        out: Array[Shape, Any] | None = None,
-        return_stats: Literal[False] = False,
-        **options: Any,
+        self, input: Array[Shape, Scalar], *, out: None = None, return_stats: Literal[False] = False, **options: Any
     ) -> Array[Shape, Scalar]: ...
     @overload
     def __call__(
-        self,
-        input: Array[Shape, Scalar],
-        *,
-        out: Array[Shape, Any] | None = None,
-        return_stats: Literal[True],
-        **options: Any,
+        self, input: Array[Shape, Scalar], *, out: None = None, return_stats: Literal[True], **options: Any
     ) -> tuple[Array[Shape, Scalar], NDArray[np.float64], NDArray[np.float64]]: ...
+    @overload
+    def __call__(
+        self, input: AnyArray, *, out: None = None, return_stats: Literal[False] = False, **options: Any
+    ) -> NDArray[Any]: ...
+    @overload
+    def __call__(
+        self, input: AnyArray, *, out: None = None, return_stats: Literal[True], **options: Any
+    ) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.float64]]: ...
+    @overload
+    def __call__(self, input: AnyArray, *, out: Out, return_stats: Literal[False] = False, **options: Any) -> Out: ...
+    @overload
+    def __call__(
+        self, input: AnyArray, *, out: Out, return_stats: Literal[True], **options: Any
+    ) -> tuple[Out, NDArray[np.float64], NDArray[np.float64]]: ...
     def __call__(self, input: Any, **options: Any) -> Any:
         """The same as `forward`."""
         return self.forward(input, **options)
