@@ -10,7 +10,7 @@ from typing import get_args
 import numpy as np
 
 from cpunorm import _running
-from cpunorm._memory import empty_like
+from cpunorm._memory import empty_like, made
 from cpunorm._types import ActivationName
 
 __all__ = [
@@ -82,7 +82,7 @@ def _plain(array, dtype):
     """`array` as a kernel can walk it: native, aligned, whole elements apart. Copied only where it isn't that."""
     if array.dtype == dtype and is_walkable(array):
         return array.view(np.ndarray)
-    return np.array(array, dtype=dtype, order="K", subok=False)
+    return made(np.array, array, dtype=dtype, order="K", subok=False)
 
 
 def check_array(name, value):
@@ -532,13 +532,13 @@ def empty(array, dtype, out):
 def samples_first(x):
     """A copy whose first axis is the outermost in memory, the others in the order that they have."""
     order = [0, *sorted(range(1, x.ndim), key=lambda axis: -abs(x.strides[axis]))]
-    return x.transpose(order).copy().transpose(np.argsort(order))
+    return made(x.transpose(order).copy).transpose(np.argsort(order))
 
 
 def deliver(y, out, dtype):
     """`out` (a new array in the order of y, if it is None) = y, rounded to `dtype`."""
     if out is None:
-        out = empty_like(y) if y.dtype == dtype else np.empty_like(y, dtype)
+        out = empty_like(y, dtype)
     with np.errstate(all="ignore"):  # beyond the range of half precision is infinite, as in torch
         np.copyto(out, y, casting="unsafe")
     return out
@@ -607,6 +607,8 @@ def channel_values(name, values, channels, above):
         NaN, infinite, or not more than `above`.
     """
     what = f"normalize_image: {name}"
+    if hasattr(values, "mask"):
+        raise TypeError(f"{what} must be plain numbers, got a masked array (masks are not supported)")
     given = np.asarray(values, dtype=object)
     if given.shape not in ((), (channels,)):
         raise RuntimeError(f"{what} must be a number or {channels}, one per channel, got shape {given.shape}")

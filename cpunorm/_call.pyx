@@ -444,7 +444,7 @@ cdef int run_moments(Norm* n, int axis, object x) except -1:
     cdef KernelSet* chosen = kernels
     forward = python_forward
     if not place(n, BATCH, x, x, axis, False):
-        x = x.copy("C")
+        x = _memory.made(x.copy, "C")
         place(n, BATCH, x, x, axis, True)
     n.x.data = data_of(x)
     set_element(n, x, chosen, forward)
@@ -513,9 +513,9 @@ cdef tuple add_norm(
     if size_of(x) == 0:
         return _arguments.empty(input, input.dtype, out), _arguments.empty(input, input.dtype, sum_out)
     # Rows follow each other in all four arrays.
-    x = x if is_contiguous(x) else x.copy("C")
+    x = x if is_contiguous(x) else _memory.made(x.copy, "C")
     if not is_plain_row_major(addend, x):
-        addend = np.ascontiguousarray(addend, x.dtype)
+        addend = _memory.made(np.ascontiguousarray, addend, x.dtype)
     if out is None or not is_plain_row_major(out, x):
         y = new_like(x)
     if sum_out is None or not is_plain_row_major(sum_out, x):

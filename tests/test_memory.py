@@ -340,6 +340,31 @@ print("enough")
 
 
 @linux
+@pytest.mark.parametrize(
+    "call", ["standardize(small[:n], dtype=np.float32)", "layer_norm(halves[:n], (n,), weight[:n])"]
+)
+def test_kept_memory_is_given_back_before_an_output_of_another_dtype_fails(call):
+    code = (
+        HELD
+        + f"""
+from cpunorm import standardize
+size_of = 168 * MIB // 4
+x, weight = np.ones(size_of, np.float32), np.ones(size_of, np.float32)
+small, halves = np.ones(size_of, np.uint8), np.ones(size_of, ">f2")
+cpunorm.set_cache_limit(512 * MIB)
+resource.setrlimit(resource.RLIMIT_AS, (size() + 400 * MIB,) * 2)
+for n in (80, 104, 132):
+    n *= MIB // 4
+    layer_norm(x[:n], (n,))
+n = size_of
+{call}
+print("enough")
+"""
+    )
+    assert fresh.output(code) == "enough"
+
+
+@linux
 def test_small_outputs_take_kept_memory_too():
     """NumPy makes them: the C library has no room for them when the pool has it all."""
     code = (

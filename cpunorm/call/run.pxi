@@ -98,7 +98,7 @@ cdef object run(
     for order in ("S" if view == SAMPLES and is_across(x) else "KC"):
         if place(n, view, x, y, axis, order != "K"):
             break
-        x, turned = _arguments.samples_first(x) if order == "S" else x.copy(order), order != "K"
+        x, turned = _arguments.samples_first(x) if order == "S" else _memory.made(x.copy, order), order != "K"
         y = new_like(x)
     else:
         place(n, view, x, y, axis, True)
