@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cpunorm import _arguments, _call
-from cpunorm._foreign import is_foreign, with_ndarrays
+from cpunorm._foreign import is_foreign, is_subclass, with_ndarrays
+from cpunorm._memory import empty_like
 
 __all__ = ["Extras", "batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"]
 
@@ -32,20 +33,22 @@ class Extras(NamedTuple):
 
 
 def _of_any_arrays(norm):
-    """`norm` for arrays of other libraries too, in its arguments and extras."""
+    """`norm` for arrays of other libraries and subclasses of ndarray too, in its arguments and extras."""
     names = norm.__code__.co_varnames[: norm.__code__.co_argcount]
 
     @functools.wraps(norm)
     def call(*arguments):
         given = dict(zip(names, arguments, strict=False))  # all but defaults
         arrays = {name: a for name, a in (given | given["extras"]._asdict()).items() if name in ARRAYS}
-        if not any(map(is_foreign, arrays.values())):
-            return norm(*arguments)
+        if not any(is_foreign(a) or is_subclass(a) for a in arrays.values()):
+            with np.errstate(all="ignore"):
+                return norm(*arguments)
 
         def of_ndarrays(**seen):
             extras = given["extras"]._replace(**{name: seen[name] for name in Extras._fields if name in seen})
             own = {name: seen[name] for name in given if name in seen}
-            return norm(**(given | own | {"extras": extras}))
+            with np.errstate(all="ignore"):
+                return norm(**(given | own | {"extras": extras}))
 
         return with_ndarrays(of_ndarrays, norm.__name__, arrays)
 
@@ -316,7 +319,7 @@ def _target(name, input, extras, **others):
     if extras.residual is not None:
         _arguments.check_residual(name, extras.residual, input, extras.out)
     if extras.out is None:
-        return np.empty_like(input, dtype, subok=False)
+        return empty_like(input, dtype)
     wide = _arguments.computed_dtype(dtype)
     if isinstance(extras.out, np.ndarray) and extras.out.dtype == wide:
         dtype = wide
