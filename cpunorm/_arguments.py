@@ -387,9 +387,11 @@ def _same_elements(a, b):
 
 def _overlap(a, b):
     try:
-        return np.shares_memory(a, b, max_work=10_000)
+        return np.may_share_memory(a, b) and np.shares_memory(a, b, max_work=10_000)
     except np.exceptions.TooHardError:
         return True
+    except RuntimeError as error:  # NumPy's word for no memory here
+        raise MemoryError(f"cpunorm: {error}") from None
 
 
 def check_target(function, name, out, array, dtype):

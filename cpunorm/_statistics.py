@@ -311,10 +311,11 @@ def standardize(
     else:
         chosen = _chosen(function, x, where, lengths, length_axis)
     result = _result(function, x if out is None else given, dtype, out, where=where, moments=moments._record)
+    left_out = None if chosen is None else ~chosen
     target = result if _reduction.is_walkable(result) else empty_like(result, result.dtype.newbyteorder("="))
     _reduction.standardize(x, axes, moments._record, ddof, eps, floor, least, most, target)
-    if chosen is not None:
-        np.copyto(target, 0, where=~chosen)
+    if left_out is not None:
+        np.copyto(target, 0, where=left_out)
     if target is not result:
         np.copyto(result, target)
     return (result, moments) if return_moments else result

@@ -469,7 +469,11 @@ def main():
         return
     end, seed = time.monotonic() + given.seconds, given.seed
     settings = hypothesis.settings(
-        max_examples=1000, derandomize=False, database=None, suppress_health_check=list(hypothesis.HealthCheck)
+        max_examples=1000,
+        deadline=None,
+        derandomize=False,
+        database=None,
+        suppress_health_check=list(hypothesis.HealthCheck),
     )
     import test_fuzz_family  # it takes strategies from here
 
