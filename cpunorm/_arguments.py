@@ -44,6 +44,7 @@ __all__ = [
     "image_layout",
     "image_scale",
     "integer",
+    "is_bfloat16",
     "is_swapped",
     "is_walkable",
     "offset_weight",
@@ -65,12 +66,17 @@ def _native(dtype):
     return dtype if dtype.isnative else dtype.newbyteorder("=")
 
 
+def is_bfloat16(dtype):
+    """Whether it is ml_dtypes' type (whose `name` imports, which in a child of a fork may wait for ever)."""
+    return dtype.type.__name__ == "bfloat16" and dtype.isbuiltin == 2  # registered by C: no class of Python is
+
+
 def computed_dtype(dtype):
     """The dtype that the kernels compute `dtype` in, or None if they can't."""
     dtype = _native(dtype)
     if dtype in COMPUTED:
         return dtype
-    return COMPUTED[0] if dtype.type.__name__ in HALVES else None
+    return COMPUTED[0] if dtype == np.float16 or is_bfloat16(dtype) else None
 
 
 def is_walkable(array):

@@ -201,6 +201,8 @@ class Moments:
     def update(self, x: NDArray[Any], **options: Any) -> None:
         """Add the values of another array to these, in place; `options` are those of `cpunorm.moments`.
 
+        Updates by several threads at once all count.
+
         Parameters
         ----------
         x : ndarray
@@ -213,8 +215,13 @@ class Moments:
         """
         from cpunorm._statistics import moments  # it makes Moments
 
-        both = self + moments(x, self.axis, dtype=self.dtype, **options)
-        self._record, self._same_count = both._record, both._same_count
+        found = moments(x, self.axis, dtype=self.dtype, **options)
+        while True:  # until no other thread has updated them meanwhile
+            before = self._record
+            both = self + found
+            if self._record is before:
+                self._record, self._same_count = both._record, both._same_count
+                return
 
     def __repr__(self) -> str:
         shown = {"count": self.count, "mean": self.mean, "std": self.std(), "min": self.min, "max": self.max}

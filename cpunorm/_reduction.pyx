@@ -51,7 +51,7 @@ cdef inline int element_of(object x) except -2:
     if kind == cnp.NPY_FLOAT64:
         return F64
     dtype = x.dtype
-    if dtype.type.__name__ == "bfloat16":  # its name imports, which in a child of a fork may wait for ever
+    if _arguments.is_bfloat16(dtype):
         return BF16
     return ELEMENTS.get(dtype, -1)
 

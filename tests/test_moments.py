@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import cpunorm
-from cpunorm import Moments, moments
+from cpunorm import Moments, _reduction, moments
 
 DTYPES = [
     *(np.float32, np.float64, np.float16, ml_dtypes.bfloat16),
@@ -281,6 +281,21 @@ def test_update_fails_whole():
     with pytest.raises(ValueError, match=r"\(2,\) and \(3,\)"):
         running.update(np.zeros((3, 3)))
     assert running == before
+
+
+def test_updates_at_once_all_count(monkeypatch):
+    """Another update, as by another thread, in the middle of one."""
+    found, merge = moments(np.ones((4, 3)), 0), _reduction.merge
+
+    def interrupted(a, b):
+        monkeypatch.setattr(_reduction, "merge", merge)
+        found.update(np.zeros((2, 3)))
+        return merge(a, b)
+
+    monkeypatch.setattr(_reduction, "merge", interrupted)
+    found.update(np.ones((3, 3)))
+    assert found.count == 9
+    assert (found.mean == 7 / 9).all()
 
 
 def test_shown_dtype():
