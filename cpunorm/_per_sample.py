@@ -220,7 +220,7 @@ def _of_rows(name, call, input, normalized_shape, weight, bias, eps, extras):
         x = input[piece]
         if extras.return_stats:
             x = np.ascontiguousarray(x)  # whose rows are in the order of the statistics
-            moments = np.empty(mean[piece].shape), np.empty(mean[piece].shape)
+            moments = np.full(mean[piece].shape, np.nan), np.full(mean[piece].shape, np.nan)
         call(x, w, b, y[piece], residual, moments)
         if moments is not None:
             mean[piece], var[piece] = moments

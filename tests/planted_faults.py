@@ -365,7 +365,9 @@ def copy_of_tree(folder):
         ROOT, folder, ignore=shutil.ignore_patterns(".git", "build", "results", "*.png", ".hypothesis", "*_cache")
     )
     levels = folder / "cpunorm" / "_levels.py"
+    before = levels.stat()
     levels.write_text(levels.read_text() + f'\nLEVELS = {{"{LEVEL}": LEVELS["{LEVEL}"]}}\n')
+    os.utime(levels, ns=(before.st_atime_ns, before.st_mtime_ns))  # or all that was compiled would be built again
     for level in ("_kernels", "_kernels_v4"):
         for library in (folder / "cpunorm").glob(f"{level}.*.so"):
             library.unlink()
@@ -374,7 +376,7 @@ def copy_of_tree(folder):
 def run(command, folder):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("CPUNORM_")} | {"PYTHONPATH": str(folder)}
     if shutil.which("ccache"):  # each header is in every module
-        environment |= {"CC": "ccache cc", "CCACHE_BASEDIR": str(folder)}
+        environment = {"CC": "ccache cc", "CCACHE_BASEDIR": str(folder)} | environment
     return subprocess.run(command, shell=True, cwd=folder, env=environment, capture_output=True, text=True)
 
 

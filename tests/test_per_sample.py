@@ -451,6 +451,16 @@ def test_statistics_stay_behind_an_error(function):
         assert (var == 1).all()
 
 
+def test_rows_of_no_values_have_no_statistics():
+    """And not what the memory held."""
+    for function in (functional.layer_norm, functional.rms_norm):
+        for _ in range(3):
+            np.full(40, 7.0)  # whose memory comes next
+            y, *moments = function(np.empty((4, 10, 0), np.float32), 0, return_stats=True)
+            assert y.shape == (4, 10, 0)
+            assert np.isnan(moments).all()
+
+
 class Shouting(np.ndarray):
     """Whose indexing gives other shapes, as np.matrix's does."""
 
