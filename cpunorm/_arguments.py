@@ -10,6 +10,7 @@ from typing import get_args
 import numpy as np
 
 from cpunorm import _running
+from cpunorm._memory import made
 from cpunorm._types import ActivationName
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "image_layout",
     "image_scale",
     "integer",
+    "is_bfloat16",
     "is_swapped",
     "is_walkable",
     "offset_weight",
@@ -63,12 +65,17 @@ def _native(dtype):
     return dtype if dtype.isnative else dtype.newbyteorder("=")
 
 
+def is_bfloat16(dtype):
+    """Whether it is ml_dtypes' type (whose `name` imports, which in a child of a fork may wait for ever)."""
+    return dtype.type.__name__ == "bfloat16" and dtype.isbuiltin == 2  # registered by C: no class of Python is
+
+
 def computed_dtype(dtype):
     """The dtype that the kernels compute `dtype` in, or None if they can't."""
     dtype = _native(dtype)
     if dtype in COMPUTED:
         return dtype
-    return COMPUTED[0] if dtype.type.__name__ in HALVES else None
+    return COMPUTED[0] if dtype == np.float16 or is_bfloat16(dtype) else None
 
 
 def is_walkable(array):
@@ -81,7 +88,7 @@ def _plain(array, dtype):
     if array.dtype == dtype and is_walkable(array):
         return array.view(np.ndarray)
     with np.errstate(invalid="ignore"):  # signalling NaN of float16: on aarch64 NumPy warns of them
-        return np.array(array, dtype=dtype, order="K", subok=False)
+        return made(np.array, array, dtype=dtype, order="K", subok=False)
 
 
 def check_array(name, value):
@@ -386,9 +393,11 @@ def _same_elements(a, b):
 
 def _overlap(a, b):
     try:
-        return np.shares_memory(a, b, max_work=10_000)
+        return np.may_share_memory(a, b) and np.shares_memory(a, b, max_work=10_000)
     except np.exceptions.TooHardError:
         return True
+    except RuntimeError as error:  # NumPy's word for no memory here
+        raise MemoryError(f"cpunorm: {error}") from None
 
 
 def check_target(function, name, out, array, dtype):
@@ -531,7 +540,7 @@ def empty(array, dtype, out):
 def empty_samples_first(x):
     """An array for a copy of x whose first axis is the outermost in memory, the others in the order that they have."""
     order = [0, *sorted(range(1, x.ndim), key=lambda axis: -abs(x.strides[axis]))]
-    return np.empty([x.shape[axis] for axis in order], x.dtype).transpose(np.argsort(order))
+    return made(np.empty, [x.shape[axis] for axis in order], x.dtype).transpose(np.argsort(order))
 
 
 def as_images(image):
@@ -597,6 +606,8 @@ def channel_values(name, values, channels, above):
         NaN, infinite, or not more than `above`.
     """
     what = f"normalize_image: {name}"
+    if hasattr(values, "mask"):
+        raise TypeError(f"{what} must be plain numbers, got a masked array (masks are not supported)")
     given = np.asarray(values, dtype=object)
     if given.shape not in ((), (channels,)):
         raise RuntimeError(f"{what} must be a number or {channels}, one per channel, got shape {given.shape}")

@@ -79,17 +79,18 @@ cdef object address_of = None  # of an engine that takes functions as activation
 def use_kernels(module):
     """Send calls to the kernels of a module: its capsule KERNEL_SET, address FORWARD or Python function forward."""
     global kernels, python_forward, takes_halves, address_of
-    forward = None
-    if hasattr(module, "KERNEL_SET"):
-        kernels = <KernelSet*> PyCapsule_GetPointer(module.KERNEL_SET, "cpunorm.KernelSet")
+    cdef KernelSet* chosen = kernels
+    cdef bint compiled = hasattr(module, "KERNEL_SET")
+    forward, address = None, getattr(module, "address_of", None)
+    if compiled:
+        chosen = <KernelSet*> PyCapsule_GetPointer(module.KERNEL_SET, "cpunorm.KernelSet")
     elif hasattr(module, "FORWARD"):
         given_set.forward = <int (*)(const Norm*, int) noexcept nogil> <size_t> module.FORWARD
-        kernels = &given_set
+        chosen = &given_set
     else:
         forward = module.forward
-    python_forward = forward
-    takes_halves = hasattr(module, "KERNEL_SET")
-    address_of = getattr(module, "address_of", None)
+    # Plain stores, between which no thread is interrupted: one that calls, sets an engine too, or forks.
+    kernels, python_forward, takes_halves, address_of = chosen, forward, compiled, address
 
 
 include "call/arguments.pxi"
@@ -514,7 +515,7 @@ cdef tuple add_norm(
     # Rows follow each other in all four arrays.
     x = x if is_contiguous(x) else dense(x, "C")
     if not is_plain_row_major(addend, x):
-        addend = np.ascontiguousarray(addend, x.dtype)
+        addend = _memory.made(np.ascontiguousarray, addend, x.dtype)
     if out is None or not is_plain_row_major(out, x):
         y = new_like(x)
     if sum_out is None or not is_plain_row_major(sum_out, x):

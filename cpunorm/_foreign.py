@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["as_ndarray", "as_ndarrays", "is_foreign", "with_ndarrays"]
+__all__ = ["as_ndarray", "as_ndarrays", "is_foreign", "is_subclass", "with_ndarrays"]
 
 CPU = 1  # DLPack's number for it
 
@@ -14,6 +14,11 @@ CPU = 1  # DLPack's number for it
 def is_foreign(value: object) -> bool:
     """Whether `value` is neither an ndarray nor None."""
     return value is not None and not isinstance(value, np.ndarray)
+
+
+def is_subclass(value: object) -> bool:
+    """Whether `value` is of a subclass of ndarray, whose indexing may be another; with a mask it is to be refused."""
+    return isinstance(value, np.ndarray) and type(value) is not np.ndarray and not hasattr(value, "mask")
 
 
 def as_ndarray(what: str, value: Any) -> np.ndarray:
@@ -31,7 +36,7 @@ def as_ndarray(what: str, value: Any) -> np.ndarray:
         A bfloat16 tensor without ml_dtypes installed.
     """
     if isinstance(value, np.ndarray):
-        return value
+        return value.view(np.ndarray) if is_subclass(value) else value
     kind = f"{type(value).__module__}.{type(value).__qualname__}"
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):

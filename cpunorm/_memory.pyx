@@ -21,6 +21,8 @@ from cpython.ref cimport Py_INCREF
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memmove, memset
 
+import numpy as np
+
 cimport numpy as cnp
 
 from cpunorm._gil cimport Lock, at_fork_in_child, forget, lock, unlock
@@ -104,7 +106,7 @@ cdef size_t kept = 0  # in free blocks
 cdef size_t spare = 0  # in the blocks of living outputs
 cdef int count = 0
 cdef Block* blocks[SLOTS]  # the free ones, the longest unused first
-cdef uint64_t reused = 0, made = 0
+cdef uint64_t reused = 0, fresh = 0
 
 
 cdef Block* take(int slot) noexcept:
@@ -150,7 +152,7 @@ if at_fork_in_child(unlock_in_child):
 
 cdef Block* block_for(size_t size) noexcept:
     """A block with room for `size` bytes and not a quarter more, the one used last if there are several."""
-    global reused, made, spare
+    global reused, fresh, spare
     cdef size_t needed = (size + HEADER + page - 1) // page * page
     cdef int slot
     cdef Block* block
@@ -165,7 +167,7 @@ cdef Block* block_for(size_t size) noexcept:
             block = <Block*> block_new(needed)
         if block == NULL:
             return NULL
-        made += 1
+        fresh += 1
         block.size = needed
     block.spare = block.size - size
     spare += block.spare
@@ -291,9 +293,21 @@ cdef object new_array(int ndim, cnp.npy_intp* lengths, cnp.dtype dtype):
     return array
 
 
-def empty_like(prototype not None):
-    """A new array with the shape, dtype and order of strides of `prototype`, its values undefined."""
-    return new_like(prototype)
+def empty_like(prototype not None, cnp.dtype dtype=None):
+    """A new array with the shape and order of strides of `prototype`, of its dtype if None, its values undefined."""
+    if dtype is None or dtype == prototype.dtype:
+        return new_like(prototype)
+    return made(np.empty_like, prototype, dtype, subok=False)
+
+
+def made(make, *arguments, **options):
+    """A new array of NumPy's: what `make` gives, without the memory that is kept if there is no other."""
+    try:
+        return make(*arguments, **options)
+    except MemoryError:
+        if not release():
+            raise
+    return make(*arguments, **options)
 
 
 def strided(cnp.ndarray array not None, tuple lengths not None, tuple strides not None):
@@ -371,7 +385,7 @@ def statistics():
     """Bytes and blocks kept, bytes spare beside living outputs, how many outputs took a kept block or made one."""
     lock(&pool)
     try:
-        return {"bytes": kept, "spare": spare, "blocks": count, "reused": reused, "made": made}
+        return {"bytes": kept, "spare": spare, "blocks": count, "reused": reused, "made": fresh}
     finally:
         unlock(&pool)
 

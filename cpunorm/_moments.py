@@ -19,6 +19,8 @@ __all__ = ["Moments"]
 ENTRIES = ("record", "same_count", "axis", "dtype")
 DTYPES: tuple[Any, ...] = (np.float64, np.float32, np.float16)
 VARIES = -1  # the count, if it may differ from slice to slice
+# What readers of zip archives and of .npy headers raise for bytes that aren't.
+BROKEN = (EOFError, LookupError, OverflowError, RuntimeError, ValueError)
 
 
 def _entry(archive, name):
@@ -35,7 +37,10 @@ def _entry(archive, name):
     with archive.open(info) as file:
         version = np.lib.format.read_magic(file)
         read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        shape, _, dtype = read_header[version](file)
+        try:
+            shape, _, dtype = read_header[version](file)
+        except (MemoryError, RecursionError, TypeError) as error:  # of the parser of Python, which reads it
+            raise ValueError(f"{name} has no header of an array: {error!r}") from None
         if dtype.hasobject or math.prod(shape) * dtype.itemsize != info.file_size - file.tell():
             raise ValueError(f"{name} claims shape {shape} of {dtype} in {info.file_size} bytes")
         file.seek(0)
@@ -90,7 +95,8 @@ class Moments:
     def __init__(
         self, record: NDArray[np.float64], same_count: int, axis: tuple[int, ...] | None, dtype: DTypeLike = np.float64
     ) -> None:
-        if len(record) != _reduction.FIELDS:
+        record = np.ascontiguousarray(record, np.float64)  # as the kernels read it
+        if record.shape[:1] != (_reduction.FIELDS,):
             raise ValueError(f"Moments: a record has {_reduction.FIELDS} fields, got shape {record.shape}")
         self._record, self._same_count, self.axis, self._dtype = record, same_count, axis, dtype
 
@@ -98,7 +104,7 @@ class Moments:
         """What users see of float64 `values`: NaN where there was nothing, in `dtype`."""
         if self._same_count <= 0:
             values = np.where(self._record[0] > 0, values, np.nan)
-        with np.errstate(over="ignore"):
+        with np.errstate(all="ignore"):
             return values.astype(self.dtype)[()]
 
     @property
@@ -197,6 +203,8 @@ class Moments:
     def update(self, x: NDArray[Any], **options: Any) -> None:
         """Add the values of another array to these, in place; `options` are those of `cpunorm.moments`.
 
+        Updates by several threads at once all count.
+
         Parameters
         ----------
         x : ndarray
@@ -209,8 +217,13 @@ class Moments:
         """
         from cpunorm._statistics import moments  # it makes Moments
 
-        both = self + moments(x, self.axis, dtype=self.dtype, **options)
-        self._record, self._same_count = both._record, both._same_count
+        found = moments(x, self.axis, dtype=self.dtype, **options)
+        while True:  # until no other thread has updated them meanwhile
+            before = self._record
+            both = self + found
+            if self._record is before:
+                self._record, self._same_count = both._record, both._same_count
+                return
 
     def __repr__(self) -> str:
         shown = {"count": self.count, "mean": self.mean, "std": self.std(), "min": self.min, "max": self.max}
@@ -238,7 +251,7 @@ class Moments:
         """
         axis = np.array("all") if self.axis is None else np.array(self.axis, np.int64)
         arrays = self._record, np.array(self._same_count, np.int64), axis, np.array(str(self.dtype))
-        partial = f"{os.fspath(path)}.partial"
+        partial = f"{os.fspath(path)}.{os.urandom(4).hex()}.partial"  # of this call alone
         try:
             with open(partial, "wb") as file:
                 np.savez(file, allow_pickle=False, **dict(zip(ENTRIES, arrays, strict=True)))
@@ -263,14 +276,14 @@ class Moments:
         OSError
             It can't be read.
         """
+        import struct
         import zipfile  # here, for `import cpunorm` stays within milliseconds
 
         try:
             with zipfile.ZipFile(path) as archive:
                 record, same_count, axis, dtype = (_entry(archive, name) for name in ENTRIES)
-        except (zipfile.BadZipFile, KeyError, ValueError, EOFError, NotImplementedError) as error:
+        except (zipfile.BadZipFile, struct.error, *BROKEN) as error:
             raise ValueError(f"{os.fspath(path)} holds no moments: {error}") from None
-        axes = None if axis.dtype.kind == "U" else tuple(axis.tolist())
         if (
             record.dtype != np.float64
             or record.shape[:1] != (_reduction.FIELDS,)
@@ -278,10 +291,15 @@ class Moments:
             or same_count.shape != ()
             or dtype.dtype.kind != "U"
             or str(dtype) not in ("float16", "float32", "float64")
-            or (axes is not None and axis.dtype != np.int64)
+            or (str(axis) != "all" if axis.dtype.kind == "U" else axis.dtype != np.int64 or axis.ndim != 1)
         ):
             raise ValueError(f"{os.fspath(path)} holds no moments, but arrays of other kinds")
-        return cls(record, int(same_count), axes, np.dtype(str(dtype)))
+        axes, same, counts = None if axis.dtype.kind == "U" else tuple(axis.tolist()), int(same_count), record[0]
+        if axes is not None and (min(axes, default=0) < 0 or list(axes) != sorted(set(axes))):
+            raise ValueError(f"{os.fspath(path)} holds no moments: axis {axes}")
+        if not (counts == (counts.round() if same == VARIES else same)).all() or not (counts >= 0).all():
+            raise ValueError(f"{os.fspath(path)} holds no moments: counts {counts} where {same} was promised")
+        return cls(record, same, axes, np.dtype(str(dtype)))
 
     def to_batch_norm(self, eps: float = 1e-5) -> "BatchNorm1d | BatchNorm2d | BatchNorm3d":
         """A BatchNorm in evaluation that normalises with these moments.

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cpunorm import _arguments, _call
-from cpunorm._foreign import is_foreign, with_ndarrays
+from cpunorm._foreign import is_foreign, is_subclass, with_ndarrays
+from cpunorm._memory import empty_like
 
 __all__ = ["Extras", "batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"]
 
@@ -32,20 +33,22 @@ class Extras(NamedTuple):
 
 
 def _of_any_arrays(norm):
-    """`norm` for arrays of other libraries too, in its arguments and extras."""
+    """`norm` for arrays of other libraries and subclasses of ndarray too, in its arguments and extras."""
     names = norm.__code__.co_varnames[: norm.__code__.co_argcount]
 
     @functools.wraps(norm)
     def call(*arguments):
         given = dict(zip(names, arguments, strict=False))  # all but defaults
         arrays = {name: a for name, a in (given | given["extras"]._asdict()).items() if name in ARRAYS}
-        if not any(map(is_foreign, arrays.values())):
-            return norm(*arguments)
+        if not any(is_foreign(a) or is_subclass(a) for a in arrays.values()):
+            with np.errstate(all="ignore"):
+                return norm(*arguments)
 
         def of_ndarrays(**seen):
             extras = given["extras"]._replace(**{name: seen[name] for name in Extras._fields if name in seen})
             own = {name: seen[name] for name in given if name in seen}
-            return norm(**(given | own | {"extras": extras}))
+            with np.errstate(all="ignore"):
+                return norm(**(given | own | {"extras": extras}))
 
         return with_ndarrays(of_ndarrays, norm.__name__, arrays)
 
@@ -104,7 +107,8 @@ def group_norm(input, num_groups, weight, bias, eps, data_format, extras):
     def call(x, weight, bias, out, residual, moments):
         _call.group_norm(x, num_groups, weight, bias, eps, data_format, out, extras.activation, residual, moments)
 
-    return _of_samples("group_norm", call, input, num_groups, weight, bias, eps, data_format, extras)[0]
+    y, moments, _ = _of_samples("group_norm", call, input, num_groups, weight, bias, data_format, extras)
+    return _result(y, moments, eps, extras)
 
 
 @_of_any_arrays
@@ -125,13 +129,13 @@ def instance_norm(input, running_mean, running_var, weight, bias, use_input_stat
     def call(x, weight, bias, out, residual, moments):
         _call.instance_norm(x, *given, weight, bias, *numbers, out, extras.activation, residual, moments)
 
-    result, (mean, var), lengths = _of_samples(name, call, input, channels, weight, bias, eps, data_format, extras)
+    y, (mean, var), lengths = _of_samples(name, call, input, channels, weight, bias, data_format, extras)
     used = np.asarray(lengths) > 0
     if use_input_stats and running_mean is not None and used.any():
         n = np.asarray(lengths)[used, None]
         unbiased = var[used] * (n / (n - 1))
         _call.move_statistics(*vectors, None, mean[used].mean(0), unbiased.mean(0), momentum, UNBIASED)
-    return result
+    return _result(y, (mean, var), eps, extras)
 
 
 @_of_any_arrays
@@ -157,8 +161,8 @@ def rms_norm(input, normalized_shape, weight, eps, unit_offset, extras):
     return _of_rows("rms_norm", call, input, normalized_shape, weight, None, eps, extras)
 
 
-def _of_samples(name, call, input, groups, weight, bias, eps, data_format, extras):
-    """The result, mean and var (samples, groups), and the length of each sample, of a norm of samples by themselves."""
+def _of_samples(name, call, input, groups, weight, bias, data_format, extras):
+    """y, mean and var (samples, groups), and the length of each sample, of a norm of samples by themselves."""
     _check(name, input, extras)
     axis = _arguments.channel_axis(name, input, data_format)
     samples, channels = input.shape[0], input.shape[axis]
@@ -184,7 +188,7 @@ def _of_samples(name, call, input, groups, weight, bias, eps, data_format, extra
         call(input[piece], w, b, y[piece], residual, (mean[some], var[some]))
     if lengths is not None:
         _pad(y, lengths, 3 - axis, extras.pad_value)
-    return _result(y, (mean, var), eps, extras), (mean, var), [positions] * samples if lengths is None else lengths
+    return y, (mean, var), [positions] * samples if lengths is None else lengths
 
 
 def _of_rows(name, call, input, normalized_shape, weight, bias, eps, extras):
@@ -216,7 +220,7 @@ def _of_rows(name, call, input, normalized_shape, weight, bias, eps, extras):
         x = input[piece]
         if extras.return_stats:
             x = np.ascontiguousarray(x)  # whose rows are in the order of the statistics
-            moments = np.empty(mean[piece].shape), np.empty(mean[piece].shape)
+            moments = np.full(mean[piece].shape, np.nan), np.full(mean[piece].shape, np.nan)
         call(x, w, b, y[piece], residual, moments)
         if moments is not None:
             mean[piece], var[piece] = moments
@@ -311,16 +315,21 @@ def _folded(weight, bias, scale, shift, input):
 
 
 def _target(name, input, extras, **others):
-    """Where the result goes: `out`, checked with all that is read while it is written, or a new array."""
+    """Where the result goes: `out`, checked with all that is read while it is written, or a new array.
+
+    That, too, if `out` is read itself: a call that fails half way leaves it as it was.
+    """
     dtype = input.dtype if input.dtype.isnative else input.dtype.newbyteorder("=")
     if extras.residual is not None:
         _arguments.check_residual(name, extras.residual, input, extras.out)
     if extras.out is None:
-        return np.empty_like(input, dtype, subok=False)
+        return empty_like(input, dtype)
     wide = _arguments.computed_dtype(dtype)
     if isinstance(extras.out, np.ndarray) and extras.out.dtype == wide:
         dtype = wide
-    return _arguments.as_out(name, extras.out, input, dtype, **others)
+    out = _arguments.as_out(name, extras.out, input, dtype, **others)
+    read = [a for a in (input, extras.residual) if a is not None and np.may_share_memory(a, out)]
+    return empty_like(out, dtype) if read else out
 
 
 def _merged(parts):
@@ -338,8 +347,10 @@ def _merged(parts):
 
 
 def _result(y, moments, eps, extras):
-    if not extras.return_stats:
-        return y
+    """What is returned: `out`, if it was given, which nothing that can fail comes after."""
     mean, var = moments
-    with np.errstate(all="ignore"):
-        return y, mean, 1 / np.sqrt(var + eps)
+    rstd = 1 / np.sqrt(var + eps) if extras.return_stats else None
+    if extras.out is not None and y is not extras.out:
+        np.copyto(extras.out, y)
+        y = extras.out
+    return (y, mean, rstd) if extras.return_stats else y

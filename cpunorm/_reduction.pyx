@@ -14,6 +14,7 @@ from cpunorm._memory cimport release
 from cpunorm._norm cimport KernelSet
 
 from cpunorm import _arguments
+from cpunorm._memory import made
 
 cnp.import_array()
 
@@ -50,7 +51,7 @@ cdef inline int element_of(object x) except -2:
     if kind == cnp.NPY_FLOAT64:
         return F64
     dtype = x.dtype
-    if dtype.type.__name__ == "bfloat16":  # its name imports, which in a child of a fork may wait for ever
+    if _arguments.is_bfloat16(dtype):
         return BF16
     return ELEMENTS.get(dtype, -1)
 
@@ -132,10 +133,13 @@ def moments(x, tuple axes, where, bint omit):
             raise MemoryError("cpunorm: no memory for the scratch of a kernel")
         call_ends(size, 1)
     if r.element == F64 and overflowed(record):
-        record = moments(np.ldexp(x, -UNIT), axes, where, omit)
-        np.ldexp(record[1:3], UNIT, out=record[1:3])
-        np.ldexp(record[3:5], 2 * UNIT, out=record[3:5])
-        np.ldexp(record[5:], UNIT, out=record[5:])
+        with np.errstate(all="ignore"):
+            again = moments(np.ldexp(x, -UNIT), axes, where, omit)
+            np.ldexp(again[1:3], UNIT, out=again[1:3])
+            np.ldexp(again[3:5], 2 * UNIT, out=again[3:5])
+            again[5:] = np.where(np.isnan(again[5:]), np.nan, record[5:])  # the units took digits of what is small
+            far = ~np.isfinite(record[1]) & np.isfinite(record[5]) & np.isfinite(record[6])
+            record = np.where(far, again, record)
     return record
 
 
@@ -251,7 +255,7 @@ def as_tallied(str function, x):
         _arguments.check_array(f"{function}: x", x)
     if element_of(x) < 0 or not cnp.PyArray_ISBEHAVED_RO(x):
         if not x.dtype.isnative or not x.flags.aligned:
-            x = np.array(x, dtype=x.dtype.newbyteorder("="), order="K", subok=False)
+            x = made(np.array, x, dtype=x.dtype.newbyteorder("="), order="K", subok=False)
         if element_of(x) < 0:
             raise TypeError(f"{function}: x must be of bool, integers or floats up to 64 bits, got {x.dtype}")
     return x

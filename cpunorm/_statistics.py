@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from cpunorm import _reduction
-from cpunorm._arguments import HALVES, as_out, boolean, integer, positive_eps, real
+from cpunorm._arguments import HALVES, as_out, boolean, check_array, integer, positive_eps, real
 from cpunorm._memory import empty_like
 from cpunorm._moments import DTYPES, VARIES, Moments
 from cpunorm._progress import track
@@ -37,6 +37,7 @@ def _chosen(function, x, where, lengths, length_axis):
     if where is not None:
         if not isinstance(where, np.ndarray) or where.dtype != np.bool:
             raise TypeError(f"{function}: where must be a bool array, got {getattr(where, 'dtype', type(where))}")
+        check_array(f"{function}: where", where)
         try:
             where = np.broadcast_to(where, x.shape)
         except ValueError:
@@ -47,6 +48,8 @@ def _chosen(function, x, where, lengths, length_axis):
     if not -x.ndim <= axis < x.ndim or axis % x.ndim == 0:
         raise ValueError(f"{function}: length_axis must be an axis of {x.shape} other than 0, got {length_axis}")
     axis %= x.ndim
+    if hasattr(lengths, "mask"):
+        raise TypeError(f"{function}: lengths must be plain ints, got a masked array (masks are not supported)")
     lengths = np.asarray(lengths)
     if lengths.dtype.kind not in "iu":
         raise TypeError(f"{function}: lengths must be ints, got {lengths.dtype}")
@@ -188,8 +191,10 @@ def moments(
     return found
 
 
-def _result(function, x, dtype, out):
+def _result(function, x, dtype, out, **others):
     """`out`, checked, or a new array for the result: in the order of x, of `dtype`, or of what x gives.
+
+    `others`, by their names, are read while it is written.
 
     Raises
     ------
@@ -203,8 +208,8 @@ def _result(function, x, dtype, out):
     if dtype.newbyteorder("=") not in (np.float32, np.float64) and dtype.name not in HALVES:
         raise TypeError(f"{function}: the result must be float16, bfloat16, float32 or float64, got {dtype}")
     if out is None:
-        return empty_like(x) if dtype == x.dtype else np.empty_like(x, dtype, subok=False)
-    as_out(function, out, x, dtype)
+        return empty_like(x, dtype)
+    as_out(function, out, x, dtype, **others)
     return out
 
 
@@ -343,11 +348,12 @@ def standardize(
         raise ValueError(f"{function}: expected moments of shape {kept}, got {moments.shape}")
     else:
         chosen = _chosen(function, x, where, lengths, length_axis)
-    result = _result(function, x if out is None else given, dtype, out)
-    target = result if _reduction.is_walkable(result) else np.empty_like(result, result.dtype.newbyteorder("="))
+    result = _result(function, x if out is None else given, dtype, out, where=where, moments=moments._record)
+    left_out = None if chosen is None else ~chosen
+    target = result if _reduction.is_walkable(result) else empty_like(result, result.dtype.newbyteorder("="))
     _reduction.standardize(x, axes, moments._record, ddof, eps, floor, least, most, target)
-    if chosen is not None:
-        np.copyto(target, 0, where=~chosen)
+    if left_out is not None:
+        np.copyto(target, 0, where=left_out)
     if target is not result:
         np.copyto(result, target)
     return (result, moments) if return_moments else result
@@ -447,7 +453,7 @@ def standardize_sliding(
     center, var = boolean(f"{function}: center", center), boolean(f"{function}: var", var)
     result = _result(function, x if out is None else given, dtype, out)
     inside = not _reduction.is_walkable(result) or (out is not None and np.may_share_memory(out, x))
-    target = np.empty_like(result, result.dtype.newbyteorder("=")) if inside else result
+    target = empty_like(result, result.dtype.newbyteorder("=")) if inside else result
     _reduction.slide(x, axis, window, min_window, center, var, target)
     if inside:
         np.copyto(result, target)

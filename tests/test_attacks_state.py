@@ -325,3 +325,25 @@ def test_a_short_storm():
         f"runpy.run_path({str(Path(__file__).with_name('storm.py'))!r}, run_name='__main__')"
     )
     assert fresh.output(code, timeout=60).startswith("storm: ")
+
+
+def test_an_engine_is_set_at_once():
+    """A fork, a call or another `set_engine` in the middle of one sees one engine or the other, and stays with it."""
+    code = """
+import numpy as np
+import cpunorm
+from cpunorm import _call, _engine, _kernels_reference, functional
+
+x = np.ones((2, 4), np.float16)
+
+class Interrupted:
+    def __getattr__(self, name):
+        functional.layer_norm(x, 4)
+        return getattr(_kernels_reference, name)
+
+for engine in ("cython", "reference"):
+    _engine.select(engine)
+    _call.use_kernels(Interrupted())
+print(functional.layer_norm(x, 4).sum())
+"""
+    assert fresh.output(code) == "0.0"

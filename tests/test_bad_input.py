@@ -7,6 +7,7 @@ our own type: another one, or None where torch has no such rule or takes what we
 import copy
 from typing import Any, NamedTuple
 
+import fresh
 import numpy as np
 import pytest
 from arrays import memory, ramp
@@ -246,3 +247,24 @@ def test_any_real_number_is_taken(engine, momentum, eps):
     functional.batch_norm(**arguments)
     batch = ramp((2, 3, 4)).mean(axis=(0, 2))
     np.testing.assert_allclose(arguments["running_mean"], float(momentum) * batch, rtol=1e-6)  # from 0: one rounding
+
+
+def test_a_class_of_the_same_name_is_not_taken():
+    code = """
+import ml_dtypes
+import numpy as np
+from cpunorm import functional, moments
+
+class bfloat16(np.void):
+    pass
+
+for call in (lambda x: functional.layer_norm(x, 4), moments):
+    for size in (1, 2, 8):
+        try:
+            call(np.zeros((3, 4), np.dtype((bfloat16, size))))
+        except TypeError:
+            continue
+        raise AssertionError(size)
+print(functional.layer_norm(np.ones((3, 4), ml_dtypes.bfloat16), 4).dtype)
+"""
+    assert fresh.output(code) == "bfloat16"

@@ -472,15 +472,28 @@ def main():
         return
     end, seed = time.monotonic() + given.seconds, given.seed
     settings = hypothesis.settings(
-        max_examples=1000, derandomize=False, database=None, suppress_health_check=list(hypothesis.HealthCheck)
+        max_examples=1000,
+        deadline=None,
+        derandomize=False,
+        database=None,
+        suppress_health_check=list(hypothesis.HealthCheck),
     )
-    call = st.tuples(calls(), st.sampled_from(["warn", "raise", "ignore"]))
+    import test_fuzz_family  # it takes strategies from here
+
+    states = st.sampled_from(["warn", "raise", "ignore"])
+    properties = (
+        (calls(), lambda call, state: check_call(*call, state)),
+        (test_fuzz_family.calls(), test_fuzz_family.check),
+    )
     while time.monotonic() < end:
-        with cpunorm.engine(("cython", "reference")[seed % 2]):
-            hypothesis.seed(seed)(settings(hypothesis.given(call)(lambda given: check_call(*given[0], given[1]))))()
+        for call, check in properties:
+            with cpunorm.engine(("cython", "reference")[seed % 2]):
+                hypothesis.seed(seed)(settings(hypothesis.given(call, states)(check)))()
         seed += 1
     print(f"seeds {given.seed} to {seed - 1}, {sum(seen.values())} inputs: {dict(sorted(seen.items()))}")
 
 
 if __name__ == "__main__":
-    main()
+    import test_fuzz  # as test_fuzz_family sees it
+
+    test_fuzz.main()

@@ -9,6 +9,7 @@ import itertools
 import mmap
 import signal
 import sys
+import warnings
 from pathlib import Path
 
 import fresh
@@ -116,6 +117,64 @@ def add_norm(function, bias):
     return run
 
 
+def rms_norm(x, out, place, **options):
+    w, *_ = vectors(x.shape[-1], x.dtype)
+    functional.rms_norm(x, x.shape[-1:], place(0, w), out=out, **options)
+    return ()
+
+
+def instance_norm(x, out, place, **options):
+    if x.ndim > 2 and np.prod(x.shape[2:]) > 1:
+        w, b, *statistics = vectors(x.shape[1], x.dtype)
+        mean, var = (place(i, v) for i, v in enumerate(statistics, 2))
+        functional.instance_norm(x, mean, var, place(0, w), place(1, b), out=out, **options)
+        return mean, var
+    return ()
+
+
+def modulated(x, out, place):
+    scale, shift = place(4, x[:, :1] * 2), place(5, x[:1])
+    functional.layer_norm(x, x.shape[-1:], *[None] * 2, 1e-5, out=out, scale=scale, shift=shift)
+    return ()
+
+
+def padded(x, out, place):
+    lengths = [i % (x.shape[1] + 1) for i in range(x.shape[0])]
+    if x.ndim > 2:
+        functional.layer_norm(x, x.shape[-1:], place(0, vectors(x.shape[-1], x.dtype)[0]), out=out, lengths=lengths)
+    return ()
+
+
+def moments(axis, options):
+    def run(x, out, place):
+        where = {"where": place(4, x > 0)} if options == "where" else {"nan": options}
+        if options == "integers":
+            x, where = x.view(f"{'iu'[x.shape[0] % 2]}{x.itemsize}"), {}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of slices of which nothing counts
+            found = cpunorm.moments(x, axis, **where)
+        return (found._record,)
+
+    return run
+
+
+def standardize(axis):
+    def run(x, out, place):
+        where = place(4, x > -1) if axis == 0 else None
+        cpunorm.standardize(x, axis, where=where, out=out)
+        return ()
+
+    return run
+
+
+def sliding(axis):
+    def run(x, out, place):
+        cpunorm.standardize_sliding(x, 7, axis, center=axis == 0, min_window=3, out=out)
+        return ()
+
+    return run
+
+
 FORMATS = ("channels_first", "channels_last")
 NORMS = {
     **{f"batch_norm training={t} {f}": batch_norm(t, f) for t in (True, False) for f in FORMATS},
@@ -124,6 +183,16 @@ NORMS = {
 }
 NORMS |= {f"{name} and residual": with_residual(NORMS[name]) for name in list(NORMS)[2::3]}
 NORMS |= {f.__name__: add_norm(f, "layer" in f.__name__) for f in (functional.add_layer_norm, functional.add_rms_norm)}
+STATISTICS = {
+    **{
+        f"moments over {axis}, {o}": moments(axis, o)
+        for axis in (0, -1, None)
+        for o in ("propagate", "omit", "where", "integers")
+    },
+    **{f"standardize over {axis}": standardize(axis) for axis in (0, -1, None)},
+    **{f"standardize_sliding over {axis}": sliding(axis) for axis in (0, -1)},
+}
+NORMS |= {f.__name__: f for f in (rms_norm, instance_norm, modulated, padded)} | STATISTICS
 DTYPES = [np.dtype(t) for t in (np.float32, np.float64, np.float16, ml_dtypes.bfloat16)]
 
 # Tails of 0 to 2 vectors of any level (16 floats at most) behind nothing, a step of 4 vectors and a block of 32 steps.

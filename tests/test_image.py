@@ -433,6 +433,7 @@ BAD = {
     "mean of one in a tuple": (RuntimeError, {"mean": (0.5,)}, r"\(1,\)"),
     "mean of three rows": (RuntimeError, {"mean": np.zeros((3, 1))}, r"\(3, 1\)"),
     "mean of nothing": (TypeError, {"mean": None}, "None"),
+    "mean masked": (TypeError, {"mean": np.ma.array([0.5] * 3, mask=[1, 0, 0])}, "masked"),
     "mean of text": (TypeError, {"mean": "0.5"}, "'0.5'"),
     "mean NaN": (ValueError, {"mean": (0.5, np.nan, 0.5)}, "NaN"),
     "mean infinite": (ValueError, {"mean": np.inf}, "inf"),

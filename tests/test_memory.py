@@ -340,6 +340,31 @@ print("enough")
 
 
 @linux
+@pytest.mark.parametrize(
+    "call", ["standardize(small[:n], dtype=np.float32)", "layer_norm(halves[:n], (n,), weight[:n])"]
+)
+def test_kept_memory_is_given_back_before_an_output_of_another_dtype_fails(call):
+    code = (
+        HELD
+        + f"""
+from cpunorm import standardize
+size_of = 168 * MIB // 4
+x, weight = np.ones(size_of, np.float32), np.ones(size_of, np.float32)
+small, halves = np.ones(size_of, np.uint8), np.ones(size_of, ">f2")
+cpunorm.set_cache_limit(512 * MIB)
+resource.setrlimit(resource.RLIMIT_AS, (size() + 400 * MIB,) * 2)
+for n in (80, 104, 132):
+    n *= MIB // 4
+    layer_norm(x[:n], (n,))
+n = size_of
+{call}
+print("enough")
+"""
+    )
+    assert fresh.output(code) == "enough"
+
+
+@linux
 def test_small_outputs_take_kept_memory_too():
     """NumPy makes them: the C library has no room for them when the pool has it all."""
     code = (
@@ -450,13 +475,15 @@ import ctypes, gc, sys
 import numpy as np
 import cpunorm
 from cpunorm import _memory, _running
-from cpunorm.functional import batch_norm, group_norm, layer_norm
+from cpunorm import moments, normalize_image, standardize, standardize_sliding
+from cpunorm.functional import add_rms_norm, batch_norm, group_norm, layer_norm
 
 rng = np.random.default_rng(0)
 def values(*shape):
     return rng.standard_normal(shape, np.float32)
 cpunorm.set_num_threads(2)
 w = values(9000)
+some = w.reshape(100, 90) > 0
 calls = {
     "rows": (values(40, 300), lambda x, **o: layer_norm(x, 300, w[:300], None, **o)),
     "lanes": (values(4000, 8), lambda x, **o: layer_norm(x, 8, **o)),
@@ -469,6 +496,16 @@ calls = {
     "evaluation": (values(300, 9000), lambda x, **o: batch_norm(x, w, w * w, w, w, **o)),
     "evaluation of planes": (values(4, 60, 40, 40), lambda x, **o: batch_norm(x, w[:60], w[:60] ** 2, **o)),
     "half": (values(40, 300).astype(np.float16), lambda x, **o: layer_norm(x, 300, **o)),
+    "lengths": (values(3, 5, 70), lambda x, **o: layer_norm(x, 70, w[:70], lengths=[5, 0, 3], residual=x, **o)),
+    "lengths of a batch": (values(3, 7, 9), lambda x, **o: batch_norm(x, w[:7], w[:7] ** 2, lengths=[9, 2, 0], **o)),
+    "scale": (values(3, 8, 5), lambda x, **o: group_norm(x, 2, scale=x[..., 0].copy(), return_stats=True, **o)[0]),
+    "sum": (values(40, 300), lambda x, out=None: add_rms_norm(x, x, 300, sum_out=out)[1]),
+    "image": (values(40, 50, 3), lambda x, **o: normalize_image(x, 0.5, 0.5, layout="HWC->HWC", **o)),
+    "images": (np.ones((4, 9, 9, 3), np.uint8), lambda x, **o: normalize_image(list(x), 0.5, 0.5)),
+    "moments": (values(4, 70000), lambda x, **o: moments(x, 1).mean),
+    "some moments": (values(100, 90).astype(">f8"), lambda x, **o: moments(x, 0, where=some).m2),
+    "standardize": (values(100, 90), lambda x, **o: standardize(x, 0, where=some, nan="omit", **o)),
+    "sliding": (values(200, 90), lambda x, **o: standardize_sliding(x, 50, **o)),
     "strided": (values(4, 6, 5, 7, 2)[::2, :, ::2, :, 0], lambda x, **o: group_norm(x, 3, **o)),
 }
 kept = (np.ones(2**18, np.float32), 2**18)

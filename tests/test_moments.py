@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 import cpunorm
-from cpunorm import Moments, _statistics, moments
+from cpunorm import Moments, _reduction, _statistics, moments
 
 DTYPES = [
     *(np.float32, np.float64, np.float16, ml_dtypes.bfloat16),
@@ -155,6 +155,18 @@ def test_values_at_the_end_of_float64():
     found = moments(np.full(1000, 1.5e308))
     assert (found.mean, found.var(), found.max) == (1.5e308, 0, 1.5e308)
     assert moments(np.array([1e308, -1e308, 1e308])).mean == pytest.approx(1e308 / 3)
+    both_ways = [1.7e308, -1.7e308]  # so sums of lanes, or of parts, overflow
+    for lanes in (np.tile(both_ways, 64), np.repeat(both_ways, 10**6)):
+        lanes[0] = 1e-300
+        found = moments(lanes)
+        assert found.mean == pytest.approx(-1.7e308 / len(lanes))
+        assert (found.min, found.max) == (-1.7e308, 1.7e308)
+        lanes[5] = np.nan
+        assert np.isnan([moments(lanes).mean, moments(lanes).min, moments(lanes).max]).all()
+    small = np.array([3e-300, 1e-300, 2e-300])
+    both = moments(np.stack([small, np.full(3, 1.7e308)]), 1)
+    assert_exact(Moments(both._record[:, 0], 3, None), small)
+    assert moments(np.array([1.7e308] * 3 + [1e-300])).min == 1e-300
 
 
 @pytest.mark.usefixtures("engine")
@@ -276,6 +288,21 @@ def test_update_fails_whole():
     assert running == before
 
 
+def test_updates_at_once_all_count(monkeypatch):
+    """Another update, as by another thread, in the middle of one."""
+    found, merge = moments(np.ones((4, 3)), 0), _reduction.merge
+
+    def interrupted(a, b):
+        monkeypatch.setattr(_reduction, "merge", merge)
+        found.update(np.zeros((2, 3)))
+        return merge(a, b)
+
+    monkeypatch.setattr(_reduction, "merge", interrupted)
+    found.update(np.ones((3, 3)))
+    assert found.count == 9
+    assert (found.mean == 7 / 9).all()
+
+
 def test_shown_dtype():
     x = np.array([1, 2], np.float32)
     assert moments(x).mean.dtype == np.float64
@@ -353,7 +380,18 @@ GOOD = {"record": np.zeros((7, 2)), "same_count": np.int64(0), "axis": np.array(
         archive(**GOOD | {"record": np.array([print], object)}),
         archive(**GOOD | {"record": header((7, 10**12))}),
         archive(**GOOD | {"record": header((7, -1))}),
+        archive(**GOOD | {"record": b"\x93NUMPY\x01\x00" + (9000).to_bytes(2, "little") + b"-" * 9000}),
+        archive(**GOOD | {"record": b"\x93NUMPY\x01\x00" + (8).to_bytes(2, "little") + b"{[]: 0}\n"}),
+        archive(**GOOD | {"record": np.full((7, 2), np.nan)}),
+        archive(**GOOD | {"same_count": np.int64(3)}),
+        archive(**GOOD | {"same_count": np.int64(-9)}),
+        archive(**GOOD | {"same_count": np.int64(-1), "record": np.full((7, 2), 0.5)}),
         archive(**GOOD | {"axis": np.array([0.5])}),
+        archive(**GOOD | {"axis": np.array(0)}),
+        archive(**GOOD | {"axis": np.array([[0]])}),
+        archive(**GOOD | {"axis": np.array([-1])}),
+        archive(**GOOD | {"axis": np.array([1, 1])}),
+        archive(**GOOD | {"axis": np.array("none")}),
         archive(**GOOD | {"dtype": np.array("object")}),
         archive(**GOOD | {"same_count": np.array([1, 2])}),
     ],
@@ -365,6 +403,50 @@ def test_hostile_files(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(ValueError, match="holds no moments"):
         Moments.load(path)
+
+
+def test_records_of_other_memory(tmp_path):
+    x = rng.standard_normal((5, 3, 2))
+    found = moments(x, 0)
+    record, expected = found._record, cpunorm.standardize(x, 0)
+    (tmp_path / "m.npz").write_bytes(archive(**GOOD | {"record": np.asfortranarray(record), "same_count": np.int64(5)}))
+    padded = np.stack([record, record], -1)[..., 0]
+    for other in (Moments.load(tmp_path / "m.npz"), *(Moments(r, 5, (0,)) for r in (padded, record.astype(">f8")))):
+        np.testing.assert_array_equal(cpunorm.standardize(x, 0, moments=other), expected)
+    with pytest.raises(ValueError, match=r"7 fields, got shape \(6, 3\)"):
+        Moments(np.zeros((6, 3)), 5, (0,))
+    singles = Moments(record.astype(np.float32), 5, (0,))
+    np.testing.assert_allclose(cpunorm.standardize(x, 0, moments=singles), expected, rtol=1e-4)
+
+
+def test_saves_at_once_do_not_mix(tmp_path, monkeypatch):
+    """Another save to the same path, in the middle of one."""
+    path, savez = tmp_path / "m.npz", np.savez
+    one, other = moments(np.ones((4, 3)), 0), moments(np.zeros((2, 500)), 0)
+
+    def interrupted(file, **arrays):
+        monkeypatch.setattr(np, "savez", savez)
+        file.write(b"half")
+        other.save(path)
+        file.seek(0)
+        savez(file, **arrays)
+
+    monkeypatch.setattr(np, "savez", interrupted)
+    one.save(path)
+    assert Moments.load(path) == one
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.usefixtures("engine")
+def test_numpys_error_state_is_not_looked_at():
+    x = np.array([1.7e308, 1.7e308, 1e308, -1e-300, 1e-300])
+    with np.errstate(all="raise"):
+        found = moments(x)
+        assert found.min == -1e-300
+        small = moments(np.array([1e-5, -1e-5]), dtype=np.float16)
+        assert small.m2 == 0
+        assert moments(np.array([1e300]), dtype=np.float32).mean == np.inf
+    assert moments(x) == found
 
 
 def test_a_compressed_file_is_not_unpacked(tmp_path):
@@ -428,6 +510,8 @@ def test_statistics_that_no_batch_norm_takes():
         (TypeError, "axis must be an int, got 1.0", lambda: moments(np.zeros((2, 2)), 1.0)),
         (TypeError, "where must be a bool array, got int64", lambda: moments(np.zeros(2), where=np.array([1, 0]))),
         (TypeError, "where must be a bool array, got .*list", lambda: moments(np.zeros(2), where=[True, False])),
+        (TypeError, "where .*masked array", lambda: moments(np.zeros(2), where=np.ma.ones(2, bool))),
+        (TypeError, "lengths .*masked", lambda: moments(np.zeros((2, 3)), lengths=np.ma.array([1, 2], mask=[1, 0]))),
         (ValueError, r"where of shape \(3,\) does not broadcast", lambda: moments(np.zeros(2), where=np.ones(3, bool))),
         (ValueError, "from 0 to 3, got 4", lambda: moments(np.zeros((2, 3)), lengths=[1, 4])),
         (ValueError, "from 0 to 3, got -1", lambda: moments(np.zeros((2, 3)), lengths=[1, -1])),

@@ -451,6 +451,53 @@ def test_statistics_stay_behind_an_error(function):
         assert (var == 1).all()
 
 
+def test_rows_of_no_values_have_no_statistics():
+    """And not what the memory held."""
+    for function in (functional.layer_norm, functional.rms_norm):
+        for _ in range(3):
+            np.full(40, 7.0)  # whose memory comes next
+            y, *moments = function(np.empty((4, 10, 0), np.float32), 0, return_stats=True)
+            assert y.shape == (4, 10, 0)
+            assert np.isnan(moments).all()
+
+
+class Shouting(np.ndarray):
+    """Whose indexing gives other shapes, as np.matrix's does."""
+
+    def __getitem__(self, index):
+        return super().__getitem__(index)[None]
+
+
+@pytest.mark.parametrize("name", MODULATED)
+def test_subclasses_are_seen_as_their_memory(name):
+    norm = NORMS[name]
+    x, scale = values((3, 4, 6)), values((3, 4) if norm.has_channels else (3, 4, 6))
+    given = {"scale": scale, "shift": scale, "residual": x, "return_stats": True}
+    expected = run(norm, x, **given)
+    out = np.empty_like(x).view(Shouting)
+    given |= {k: given[k].view(Shouting) for k in ("scale", "shift", "residual")}
+    found = run(norm, x.view(Shouting), out=out, **given)
+    assert found[0] is out
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(np.asarray(a), b)
+
+
+@pytest.mark.parametrize("name", RAGGED)
+def test_numpys_error_state_is_not_looked_at(name):
+    """By coefficients that are folded, padding and statistics that leave the range of a type."""
+    norm = NORMS[name]
+    x, extreme = values((3, 4, 6)), np.full((3, 4) if norm.has_channels else (3, 4, 6), 3e38, np.float32)
+    for pad_value, scale in ((1e300, extreme), (1e-300, extreme * 0 - 1 + 2.0**-23)):
+        options = {"lengths": [2, 3, 4], "pad_value": pad_value, "return_stats": True}
+        if name in MODULATED:
+            options |= {"scale": scale, "shift": extreme}
+        found = []
+        for state in ("ignore", "warn", "raise"):
+            with np.errstate(all=state):
+                found.append([a.tobytes() for a in run(norm, x, **options)])
+        assert found[0] == found[1] == found[2]
+
+
 @pytest.mark.parametrize("name", RAGGED)
 def test_out_over_what_is_still_read(name):
     """Each sample is written before the next one is read."""

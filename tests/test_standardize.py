@@ -230,7 +230,9 @@ def test_bits_at_any_number_of_threads(shape):
     assert found[0] == found[1] == found[2]
 
 
-X = np.zeros((4, 3))
+X, MANY = np.zeros((4, 3)), np.zeros(24)
+ROOM = MANY[:12].reshape(4, 3)
+IN_ROOM = cpunorm.Moments(MANY[:21].reshape(7, 3), 1, (0,))
 
 
 @pytest.mark.parametrize(
@@ -259,6 +261,8 @@ X = np.zeros((4, 3))
             "overlaps itself",
             lambda: standardize(X, 0, out=np.lib.stride_tricks.as_strided(X, (4, 3), (8, 8))),
         ),
+        (RuntimeError, "out overlaps where", lambda: standardize(X, 0, out=ROOM, where=ROOM.view(bool)[:, :3])),
+        (RuntimeError, "out overlaps moments", lambda: standardize(X, 0, out=ROOM, moments=IN_ROOM)),
         (ValueError, "read-only", lambda: standardize(X, 0, out=np.broadcast_to(1.0, (4, 3)))),
         (TypeError, "window must be an int, got 2.5", lambda: standardize_sliding(X, 2.5)),
         (ValueError, "must be positive, got 0 and 100", lambda: standardize_sliding(X, 0)),

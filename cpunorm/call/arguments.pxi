@@ -40,7 +40,7 @@ cdef inline bint is_half(object array) noexcept:
 cdef tuple as_input(str function, object array, object out):
     """The input as a kernel can walk it, and the dtype of a result to be converted or copied to `out`, or None."""
     global bfloat16
-    if bfloat16 < 0 and cnp.PyArray_CheckExact(array) and array.dtype.type.__name__ == "bfloat16":
+    if bfloat16 < 0 and cnp.PyArray_CheckExact(array) and _arguments.is_bfloat16(array.dtype):
         bfloat16 = type_of(array)
     if is_plain(array) and not is_wider(out, array):
         return array, None

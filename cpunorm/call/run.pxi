@@ -105,13 +105,13 @@ cdef object fill(object target, object source):
 cdef object dense(object x, str order):
     """A copy in C's order, in that of the axes of x (K), or in that but for samples, which are outermost (S)."""
     return fill(new_like(x) if order == "K" else _arguments.empty_samples_first(x) if order == "S"
-                else np.empty(x.shape, x.dtype), x)
+                else _memory.made(np.empty, x.shape, x.dtype), x)
 
 
 def deliver(y, out, dtype):
     """`out` (a new array in the order of y, if it is None) = y, rounded to `dtype`."""
     if out is None:
-        out = new_like(y) if y.dtype == dtype else np.empty_like(y, dtype)
+        out = _memory.empty_like(y, dtype)
     return fill(out, y)
 
 

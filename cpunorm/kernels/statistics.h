@@ -167,10 +167,13 @@ static int finish_sums(double *restrict sums, ptrdiff_t pitch, ptrdiff_t n, doub
         const double m2 = squares - off, moved = m2 - squares;
         const double m2_low = ((squares - (m2 - moved)) + (-off - moved)) + squares_low, total = m2 + m2_low;
         const int finite = sum - sum == 0, both_infinite = least == -INFINITY && most == INFINITY;
-        const int unordered = sum != sum && !both_infinite;
+        /* NaN of lanes that overflowed to either side: infinite, as of those to one side, and summed again in other units. */
+        const double reach = least < -most ? -least : most;
+        const int overflowed = sum != sum && reach <= DBL_MAX && count * reach > DBL_MAX;
+        const int unordered = sum != sum && !both_infinite && !overflowed;
         badly_placed |= finite & (off > limit * m2) & (off > 0);
         record[COUNT * record_pitch + i] = count;
-        record[MEAN * record_pitch + i] = finite ? mean : sum;
+        record[MEAN * record_pitch + i] = finite ? mean : overflowed ? INFINITY : sum;
         record[MEAN_LOW * record_pitch + i] = finite ? rest - (mean - high) : 0;
         const double known = total - total == 0 ? total : finite ? INFINITY : NAN;
         record[M2 * record_pitch + i] = count == 0 || m2 <= 0 ? 0 : known;

@@ -77,11 +77,12 @@ class GroupNorm(Module):
         self, input: Array[Shape, Scalar], *, out: Array[Shape, Any] | None = None, **options: Any
     ) -> Array[Shape, Scalar]:
         """Normalise `input`, of shape (N, C, ...) or (N, ..., C); see `functional.group_norm`."""
-        groups, weight, bias, eps, data_format = self.num_groups, self.weight, self.bias, self.eps, self.data_format
         if options:
-            options |= {"out": out, "activation": self.activation}
-            return functional.group_norm(input, groups, weight, bias, eps, data_format=data_format, **options)
-        return _call.group_norm(input, groups, weight, bias, eps, data_format, out, self.activation, None, None)
+            options |= {"out": out, "activation": self.activation, "data_format": self.data_format}
+            return functional.group_norm(input, self.num_groups, self.weight, self.bias, self.eps, **options)
+        return _call.group_norm(
+            input, self.num_groups, self.weight, self.bias, self.eps, self.data_format, out, self.activation, None, None
+        )
 
     def extra_repr(self) -> str:
         """What stands between the brackets of the repr."""

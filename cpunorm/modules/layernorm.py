@@ -66,12 +66,12 @@ class LayerNorm(Module):
         self, input: Array[Shape, Scalar], *, out: Array[Shape, Any] | None = None, **options: Any
     ) -> Array[Shape, Scalar]:
         """Normalise `input`, of shape ``(..., *normalized_shape)``; see `functional.layer_norm`."""
-        shape, weight, bias, eps = self.normalized_shape, self.weight, self.bias, self.eps
         if options:
-            return functional.layer_norm(
-                input, shape, weight, bias, eps, out=out, activation=self.activation, **options
-            )
-        return _call.layer_norm(input, shape, weight, bias, eps, out, self.activation, None, None)
+            options |= {"out": out, "activation": self.activation}
+            return functional.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps, **options)
+        return _call.layer_norm(
+            input, self.normalized_shape, self.weight, self.bias, self.eps, out, self.activation, None, None
+        )
 
     def extra_repr(self) -> str:
         """What stands between the brackets of the repr."""

@@ -75,11 +75,21 @@ class RMSNorm(Module):
         self, input: Array[Shape, Scalar], *, out: Array[Shape, Any] | None = None, **options: Any
     ) -> Array[Shape, Scalar]:
         """Normalise `input`, of shape ``(..., *normalized_shape)``; see `functional.rms_norm`."""
-        shape, weight, eps, offset = self.normalized_shape, self.weight, self.eps, self.unit_offset
         if options:
-            options |= {"out": out, "activation": self.activation}
-            return functional.rms_norm(input, shape, weight, eps, unit_offset=offset, **options)
-        return _call.rms_norm(input, shape, weight, None, eps, offset, out, self.activation, None, None)
+            options |= {"out": out, "activation": self.activation, "unit_offset": self.unit_offset}
+            return functional.rms_norm(input, self.normalized_shape, self.weight, self.eps, **options)
+        return _call.rms_norm(
+            input,
+            self.normalized_shape,
+            self.weight,
+            None,
+            self.eps,
+            self.unit_offset,
+            out,
+            self.activation,
+            None,
+            None,
+        )
 
     def extra_repr(self) -> str:
         """What stands between the brackets of the repr."""
