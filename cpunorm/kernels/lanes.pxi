@@ -54,6 +54,15 @@ cdef const Py_ssize_t* unless_in_order(const Py_ssize_t* offsets, Py_ssize_t val
     return NULL
 
 
+cdef inline Py_ssize_t same_sample(
+    const Norm* n, Py_ssize_t domain, Py_ssize_t most, Py_ssize_t* sample, Py_ssize_t* group
+) noexcept nogil:
+    """Where a domain is, and how many from there on, `most` at most, are of its sample."""
+    sample[0] = 0 if n.samples == 1 else domain // n.groups
+    group[0] = domain - sample[0] * n.groups
+    return min(n.groups - group[0], most)
+
+
 cdef void work_lanes(void* context, int thread, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """The windows start..stop."""
     cdef const Turn* t = <const Turn*> context
@@ -73,6 +82,7 @@ cdef void work_lanes(void* context, int thread, Py_ssize_t start, Py_ssize_t sto
     cdef char* weights = <char*> matrix
     cdef char* biases = <char*> &matrix[LANE_VALUES * MOST_LANES]
     cdef Py_ssize_t unit, first, count, sample, group, lane, some, known = -1, at
+    cdef double inverse = 1. / values
     cdef Py_ssize_t most = min(t.window, n.samples * n.groups)  # lanes that are ever used
     for unit in range(start, stop):
         if t.within:
@@ -96,8 +106,7 @@ cdef void work_lanes(void* context, int thread, Py_ssize_t start, Py_ssize_t sto
                 lane += some
         lane = 0
         while lane < count:
-            sample, group = (first + lane) // n.groups, (first + lane) % n.groups
-            some = min(n.groups - group, count - lane)
+            some = same_sample(n, first + lane, count - lane, &sample, &group)
             turn(tile + lane * size, x_at(job, sample * n.x.sample + group * n.x.channel), n.x.channel, some, t.x,
                  values, size, False)
             if job.packed.added:
@@ -106,11 +115,10 @@ cdef void work_lanes(void* context, int thread, Py_ssize_t start, Py_ssize_t sto
             lane += some
         job.lines.column_moments(tile, MOST_LANES, values, count, 0, job.rule, 0, mean, m2)
         for lane in range(count):
-            m2[lane] = m2[lane] / values
+            m2[lane] = m2[lane] * inverse
         lane = 0
         while lane < count:
-            sample, group = (first + lane) // n.groups, (first + lane) % n.groups
-            some = min(n.groups - group, count - lane)
+            some = same_sample(n, first + lane, count - lane, &sample, &group)
             at = lane * computed
             coefficients_of(job, sample, group, some, mean + lane, m2 + lane, high + at, scale + at, shift + at)
             lane += some
@@ -128,8 +136,7 @@ cdef void work_lanes(void* context, int thread, Py_ssize_t start, Py_ssize_t sto
             job.lines.apply_columns(tile, tile, count, values, MOST_LANES, MOST_LANES, high, scale, shift, &job.packed)
         lane = 0
         while lane < count:
-            sample, group = (first + lane) // n.groups, (first + lane) % n.groups
-            some = min(n.groups - group, count - lane)
+            some = same_sample(n, first + lane, count - lane, &sample, &group)
             turn(y_at(job, sample * n.y.sample + group * n.y.channel), tile + lane * size, n.y.channel, some, t.y,
                  values, size, True)
             lane += some
