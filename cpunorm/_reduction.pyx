@@ -158,10 +158,10 @@ cdef int set_steps(Step* steps, object x, object y, const char* left_out, const 
     return count
 
 
-cdef int find_scales(
-    const double* record, Py_ssize_t slices, double ddof, double eps, double floor, double* scale
+cdef int find_coefficients(
+    const double* record, Py_ssize_t slices, double ddof, double eps, double floor, double* scale, double* shift
 ) noexcept nogil:
-    """scale = 1 / max(sqrt(var + eps), floor) of each slice; 1 for those that are constant."""
+    """scale = 1 / max(sqrt(var + eps), floor) of each slice; 1 for those that are constant.  shift = -mean_low scale."""
     cdef Py_ssize_t i
     cdef double free, deviation
     for i in range(slices):
@@ -170,6 +170,7 @@ cdef int find_scales(
         if deviation == 0:
             deviation = 1
         scale[i] = 1 / (floor if deviation < floor else deviation)
+        shift[i] = -record[2 * slices + i] * scale[i]
     return 0
 
 
@@ -188,11 +189,14 @@ def standardize(
     cdef const double* fields = <const double*> cnp.PyArray_DATA(record)
     cdef Py_ssize_t slices = cnp.PyArray_SIZE(record) // RECORD
     cdef cnp.npy_intp* lengths = cnp.PyArray_DIMS(record)
-    scale = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(record) - 1, lengths + 1, cnp.NPY_FLOAT64, 0)
-    job.mean, job.mean_low, job.scale = fields + slices, fields + 2 * slices, <double*> cnp.PyArray_DATA(scale)
-    find_scales(fields, slices, ddof, eps, floor, <double*> job.scale)
+    cdef int ndim = cnp.PyArray_NDIM(record) - 1
+    scale = cnp.PyArray_EMPTY(ndim, lengths + 1, cnp.NPY_FLOAT64, 0)
+    shift = cnp.PyArray_EMPTY(ndim, lengths + 1, cnp.NPY_FLOAT64, 0)
+    job.mean, job.scale, job.shift = (
+        fields + slices, <double*> cnp.PyArray_DATA(scale), <double*> cnp.PyArray_DATA(shift))
+    find_coefficients(fields, slices, ddof, eps, floor, <double*> job.scale, <double*> job.shift)
     if python is not None:
-        python.standardize(x, axes, record[1, ...], record[2, ...], scale, least, most, y)
+        python.standardize(x, axes, record[1, ...], scale, shift, least, most, y)
         return
     for axis in range(cnp.PyArray_NDIM(x)):
         reduced[axis] = False
