@@ -39,7 +39,7 @@ cdef struct Standardization:
     int axes
     Step steps[MOST_AXES]  # none of length 0
     Py_ssize_t rows, lines  # the kernel's own: rows of a line, lines of what a row is taken from
-    bint streamed  # y is stored around the caches
+    bint streamed, odd  # y is stored around the caches; an x isn't finite
     const double* mean  # of each slice
     const double* scale
     const double* shift  # what that leaves of the mean, times -scale

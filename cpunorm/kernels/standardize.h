@@ -7,6 +7,9 @@
 
 #include "statistics.h"
 
+/* *flag = 1, by any number of threads. */
+static inline void set_flag(int *flag) { __atomic_store_n(flag, 1, __ATOMIC_RELAXED); }
+
 /* y, from `least` to `most`; NaN stays. */
 static void clip_line(double *y, ptrdiff_t n, double least, double most) {
     for (ptrdiff_t i = 0; i < n; i++) {

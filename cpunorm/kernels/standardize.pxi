@@ -2,6 +2,7 @@
 # Included by _kernels.pyx.
 
 cdef extern from "kernels/standardize.h":
+    void set_flag(bint* flag) noexcept nogil
     void clip_line(double* y, Py_ssize_t n, double least, double most) noexcept nogil
     void narrow_line(const double* x, Py_ssize_t n, int result, char* y) noexcept nogil
     enum: WINDOW_FIELDS
@@ -118,24 +119,28 @@ cdef void lay_out(
             to += 1
 
 
-cdef inline void apply_line(
+cdef inline bint apply_line(
     const Standardization* job, const Summation* kind, const char* x, Py_ssize_t n, const double* mean,
     const double* scale, const double* shift, bint step, char* y
 ) noexcept nogil:
-    """n values one after the other."""
+    """n values one after the other.  Whether one isn't finite."""
     cdef double line[LINE]
+    cdef bint odd
     cdef bint clipped = job.least > -INFINITY or job.most < INFINITY
     if job.result <= F64 and not clipped:
-        kind.apply(x, n, mean, scale, shift, step, job.result == F32, job.streamed, y)
-        return
-    kind.apply(x, n, mean, scale, shift, step, False, False, line)
+        return kind.apply(x, n, mean, scale, shift, step, job.result == F32, job.streamed, y)
+    odd = kind.apply(x, n, mean, scale, shift, step, False, False, line)
     if clipped:
         clip_line(line, n, job.least, job.most)
     narrow_line(line, n, job.result, y)
+    return odd
 
 
-cdef void standardize_lines(const Standardization* job, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
-    """Lines: several rows along the innermost axis each, if they are short, or a piece of one."""
+cdef bint standardize_lines(const Standardization* job, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+    """Lines: several rows along the innermost axis each, if they are short, or a piece of one.
+
+    Whether a value isn't finite.
+    """
     cdef const Summation* kind = summation_of[job.element]
     cdef const Step* inner = &job.steps[job.axes - 1]
     cdef Step outer = job.steps[job.axes - 2] if job.axes > 1 else Step(1, 0, 0, 0)
@@ -147,7 +152,7 @@ cdef void standardize_lines(const Standardization* job, Py_ssize_t start, Py_ssi
     cdef const double* scale
     cdef const double* shift
     cdef Py_ssize_t many = inner.length, rows = 1, row = 0, k = 0, index = -1, unit, slice_, n, i
-    cdef bint x_dense, y_dense
+    cdef bint x_dense, y_dense, odd = False
     cdef const char* x
     cdef char* y
     cdef Step at
@@ -177,24 +182,29 @@ cdef void standardize_lines(const Standardization* job, Py_ssize_t start, Py_ssi
             for i in range(rows):
                 gather_line(packed + i * many * size, x + i * outer.x, inner.x, many, size)
             x = packed
-        apply_line(
+        odd |= apply_line(
             job, kind, x, n, mean, scale, shift, rows > 1 or inner.slice != 0, y if y_dense else result)
         if not y_dense:
             for i in range(rows):
                 scatter_line(y + i * outer.y, inner.y, result + i * many * y_size, many, y_size)
+    return odd
 
 
 cdef void work_standardize(void* context, int thread, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """The lines start..stop, the last ones first: those are in cache of what moments were taken of."""
-    cdef const Standardization* job = <const Standardization*> context
+    cdef Standardization* job = <Standardization*> context
+    cdef bint odd = False
     while start < stop:
-        standardize_lines(job, max(start, stop - LINES), stop)
+        odd |= standardize_lines(job, max(start, stop - LINES), stop)
         stop -= LINES
+    if odd:
+        set_flag(&job.odd)
     if job.streamed:
         end_stream()
 
 
-cdef void standardize(const Standardization* given, int threads) noexcept nogil:
+cdef bint standardize(const Standardization* given, int threads) noexcept nogil:
+    """Whether an x isn't finite."""
     cdef Standardization job = given[0]
     cdef const Step* inner
     cdef Py_ssize_t size = 1, whole
@@ -205,7 +215,7 @@ cdef void standardize(const Standardization* given, int threads) noexcept nogil:
         size *= job.steps[i].length
     job.streamed = job.x != job.y and STREAM_BYTES > 0 and (
         size * (summation_of[job.element].size + RESULT_SIZE[job.result]) >= STREAM_BYTES)
-    job.rows, job.lines = 1, ceil_div(inner.length, LINE)
+    job.odd, job.rows, job.lines = False, 1, ceil_div(inner.length, LINE)
     if job.axes > 1 and inner.length <= (LINE // 2 if inner.slice else PAIR):
         job.rows = LINE // inner.length
         whole = PAIR // min(<Py_ssize_t> PAIR, inner.length & -inner.length)  # so many rows fill vectors
@@ -214,6 +224,7 @@ cdef void standardize(const Standardization* given, int threads) noexcept nogil:
         job.lines = ceil_div(job.steps[job.axes - 2].length, job.rows)
     share(work_standardize, &job, size // (inner.length * (job.steps[job.axes - 2].length if job.rows > 1 else 1))
           * job.lines, threads)
+    return job.odd
 
 
 # Windows that slide

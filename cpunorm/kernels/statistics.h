@@ -58,8 +58,8 @@ typedef struct {
     /* y = x, n values. */
     void (*widen)(const void *x, ptrdiff_t n, double *y);
     /* y = (x - mean) * scale + shift as floats if `single`, else as doubles; around the caches if `streamed` and aligned.
-       Coefficients are `step` apart: 0 or 1. */
-    void (*apply)(const void *x, ptrdiff_t n, const double *mean, const double *scale, const double *shift, int step,
+       Coefficients are `step` apart: 0 or 1.  Whether an x isn't finite. */
+    int (*apply)(const void *x, ptrdiff_t n, const double *mean, const double *scale, const double *shift, int step,
                   int single, int streamed, void *y);
 } Summation;
 
@@ -737,7 +737,7 @@ static void NAME(columns)(const void *x, ptrdiff_t x_pitch, int lines, ptrdiff_t
 
 /* A step of `apply`, of `widen` where step < 0. */
 ALWAYS void NAME(apply_step)(const T *p, const double *mean, const double *scale, const double *shift, const int step,
-                             const int single, const int streamed, char *y) {
+                             const int single, const int streamed, Doubles *rest, char *y) {
     const Singles seen = SEEN(p);
 #pragma GCC unroll 2
     for (int half = 0; half < 2; half++) {
@@ -745,6 +745,8 @@ ALWAYS void NAME(apply_step)(const T *p, const double *mean, const double *scale
         Doubles v = PART(p, seen, half);
         if (PARTS == 2)
             v += REST(p, half);
+        if (!WHOLE && step >= 0)
+            *rest = v * 0.0 + *rest;
         if (step == 0)
             v = (v - splat(*mean)) * splat(*scale) + splat(*shift);
         else if (step > 0)
@@ -756,13 +758,14 @@ ALWAYS void NAME(apply_step)(const T *p, const double *mean, const double *scale
     }
 }
 
-ALWAYS void NAME(apply_line)(const T *x, ptrdiff_t n, const double *mean, const double *scale, const double *shift,
+ALWAYS int NAME(apply_line)(const T *x, ptrdiff_t n, const double *mean, const double *scale, const double *shift,
                              const int step, const int single, const int streamed, char *y) {
     const ptrdiff_t size = single ? sizeof(float) : sizeof(double);
+    Doubles rest = {0};  /* 0 for all that is finite, else NaN */
     ptrdiff_t i = 0;
     for (; i + PAIR <= n; i += PAIR)
         NAME(apply_step)(x + i, mean + (step > 0 ? i : 0), scale + (step > 0 ? i : 0), shift + (step > 0 ? i : 0), step,
-                         single, streamed, y + i * size);
+                         single, streamed, &rest, y + i * size);
     if (i < n) {
         const size_t left = n - i;
         double coefficients[3][PAIR] = {{0}};
@@ -774,26 +777,26 @@ ALWAYS void NAME(apply_line)(const T *x, ptrdiff_t n, const double *mean, const 
             coefficients[1][j] = scale[step ? i + j : 0];
             coefficients[2][j] = shift[step ? i + j : 0];
         }
-        NAME(apply_step)(last, coefficients[0], coefficients[1], coefficients[2], step, single, 0, result);
+        NAME(apply_step)(last, coefficients[0], coefficients[1], coefficients[2], step, single, 0, &rest, result);
         memcpy(y + i * size, result, left * size);
     }
+    return total_of(rest) != 0;
 }
 
 static void NAME(widen)(const void *x, ptrdiff_t n, double *y) {
     NAME(apply_line)(x, n, NULL, NULL, NULL, -1, 0, 0, (char *) y);
 }
 
-static void NAME(apply)(const void *x, ptrdiff_t n, const double *mean, const double *scale, const double *shift,
-                        int step, int single, int streamed, void *y) {
+static int NAME(apply)(const void *x, ptrdiff_t n, const double *mean, const double *scale, const double *shift,
+                       int step, int single, int streamed, void *y) {
     streamed = streamed && (uintptr_t) y % VECTOR_BYTES == 0;
     if (step && single)
-        NAME(apply_line)(x, n, mean, scale, shift, 1, 1, streamed, y);
-    else if (step)
-        NAME(apply_line)(x, n, mean, scale, shift, 1, 0, streamed, y);
-    else if (single)
-        NAME(apply_line)(x, n, mean, scale, shift, 0, 1, streamed, y);
-    else
-        NAME(apply_line)(x, n, mean, scale, shift, 0, 0, streamed, y);
+        return NAME(apply_line)(x, n, mean, scale, shift, 1, 1, streamed, y);
+    if (step)
+        return NAME(apply_line)(x, n, mean, scale, shift, 1, 0, streamed, y);
+    if (single)
+        return NAME(apply_line)(x, n, mean, scale, shift, 0, 1, streamed, y);
+    return NAME(apply_line)(x, n, mean, scale, shift, 0, 0, streamed, y);
 }
 
 static const Summation NAME(summation) = {sizeof(T), CAREFUL, NAME(row), NAME(columns), NAME(widen), NAME(apply)};

@@ -15,7 +15,7 @@ cdef extern from "kernels/statistics.h":
             const void* x, Py_ssize_t x_pitch, int lines, Py_ssize_t columns, Py_ssize_t ahead, bint careful,
             double* sums, Py_ssize_t pitch) noexcept nogil
         void (*widen)(const void* x, Py_ssize_t n, double* y) noexcept nogil
-        void (*apply)(
+        bint (*apply)(
             const void* x, Py_ssize_t n, const double* mean, const double* scale, const double* shift, bint step,
             bint single, bint streamed, void* y) noexcept nogil
     const Summation** summation_of
