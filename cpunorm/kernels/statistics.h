@@ -529,13 +529,13 @@ enum { NAME(ABOUT_0), NAME(ABOUT_K), NAME(SQUARES_ABOUT_K) };
         else                                                                                                          \
             q[v] = d_ * d_ + q[v];                                                                                    \
     } while (0)
-#define ADD_STEP(p, mask, k, k_high, k_low, k_low_high, j)                                                            \
+#define ADD_STEP(p, mask, k, k_high, k_low, k_low_high, j, seen)                                                       \
     do {                                                                                                              \
         const T *p_ = (p);                                                                                            \
         const Singles seen_ = SEEN(p_);                                                                               \
         if (FLOATS && what != NAME(SQUARES_ABOUT_K)) {                                                                \
-            low_singles[j] = lesser_singles(seen_, low_singles[j]);                                                   \
-            high_singles[j] = greater_singles(seen_, high_singles[j]);                                                \
+            low_singles[seen] = lesser_singles(seen_, low_singles[seen]);                                             \
+            high_singles[seen] = greater_singles(seen_, high_singles[seen]);                                          \
         }                                                                                                             \
         ADD_VECTOR(mask, lanes, PART(p_, seen_, 0), REST(p_, 0), k, k_low, 2 * (j));                                  \
         ADD_VECTOR(mask, lanes_high, PART(p_, seen_, 1), REST(p_, 1), k_high, k_low_high, 2 * (j) + 1);               \
@@ -565,6 +565,7 @@ enum { NAME(ABOUT_0), NAME(ABOUT_K), NAME(SQUARES_ABOUT_K) };
 ALWAYS void NAME(add_rows)(const char *x, ptrdiff_t n, ptrdiff_t runs, ptrdiff_t stride, int what, int careful,
                            double *sums, ptrdiff_t pitch) {
     enum { STEPS = 2, VECTORS = 2 * STEPS };
+    const int second = what == NAME(ABOUT_0);  /* about k, 16 registers have no room for comparisons of their own */
     const Doubles k = splat(sums[SHIFT * pitch]), k_low = splat(sums[SHIFT_LOW * pitch]);
     const int from = (int) (PAIR - n % PAIR), few = n < PAIR;  /* of the last values some were added, if there are more */
     const Longs lanes = few ? ~lanes_from((int) n) : lanes_from(from);
@@ -574,11 +575,11 @@ ALWAYS void NAME(add_rows)(const char *x, ptrdiff_t n, ptrdiff_t runs, ptrdiff_t
         const T *line = (const T *) x;
         ptrdiff_t i = 0;
         for (; i + STEPS * PAIR <= n; i += STEPS * PAIR) {
-            ADD_STEP(line + i, 0, k, k, k_low, k_low, 0);
-            ADD_STEP(line + i + PAIR, 0, k, k, k_low, k_low, 1);
+            ADD_STEP(line + i, 0, k, k, k_low, k_low, 0, 0);
+            ADD_STEP(line + i + PAIR, 0, k, k, k_low, k_low, 1, second);
         }
         if (i + PAIR <= n) {
-            ADD_STEP(line + i, 0, k, k, k_low, k_low, 0);
+            ADD_STEP(line + i, 0, k, k, k_low, k_low, 0, 0);
             i += PAIR;
         }
         if (i < n) {
@@ -589,7 +590,7 @@ ALWAYS void NAME(add_rows)(const char *x, ptrdiff_t n, ptrdiff_t runs, ptrdiff_t
                     last[j] = line[j < n ? j : 0];
                 p = last;
             }
-            ADD_STEP(p, 1, k, k, k_low, k_low, 1);
+            ADD_STEP(p, 1, k, k, k_low, k_low, 1, second);
         }
     }
     double squares = sums[SQUARES * pitch], squares_low = sums[SQUARES_LOW * pitch];
@@ -652,9 +653,10 @@ static void NAME(row)(const void *x, ptrdiff_t n, ptrdiff_t runs, ptrdiff_t stri
         NAME(rows_of)(x, n, runs, stride, CAREFUL == 1, sums, pitch);
 }
 
-/* Adds lines to the neighbouring columns of `steps` steps; of the last one, from lane `from` on. */
-ALWAYS void NAME(add_columns)(const char *x, ptrdiff_t x_pitch, int lines, const int steps, int from, ptrdiff_t ahead,
-                              ptrdiff_t fetched, int what, int careful, double *sums, ptrdiff_t pitch) {
+/* Adds lines to the neighbouring columns of `steps` steps; of the last one, from lane `from` on.  With each line as many
+   bytes are fetched from `next` on, and that moves on. */
+ALWAYS void NAME(add_columns)(const char *x, ptrdiff_t x_pitch, int lines, const int steps, int from, const char *next,
+                              ptrdiff_t next_pitch, int what, int careful, double *sums, ptrdiff_t pitch) {
     const Longs lanes = {0}, lanes_high = {0};
     Doubles k[2 * WIDE_TILE], k_low[2 * WIDE_TILE];
     NO_SUMS(WIDE_TILE);
@@ -663,12 +665,15 @@ ALWAYS void NAME(add_columns)(const char *x, ptrdiff_t x_pitch, int lines, const
         k_low[v] = PARTS == 2 ? doubles_at(sums + SHIFT_LOW * pitch + v * DOUBLES) : zero;
     }
     for (int line = 0; line < lines; line++, x += x_pitch) {
-        if (what != NAME(SQUARES_ABOUT_K) && ahead)
-            for (ptrdiff_t byte = 0; byte < fetched; byte += 64)
-                __builtin_prefetch(x + ahead + byte);
+        if (next) {
+#pragma GCC unroll 4
+            for (int byte = 0; byte < steps * PAIR * (int) sizeof(T); byte += 64)
+                __builtin_prefetch(next + byte);
+            next += next_pitch;
+        }
 #pragma GCC unroll 2
         for (int j = 0; j < steps; j++)
-            ADD_STEP((const T *) x + j * PAIR, 0, k[2 * j], k[2 * j + 1], k_low[2 * j], k_low[2 * j + 1], j);
+            ADD_STEP((const T *) x + j * PAIR, 0, k[2 * j], k[2 * j + 1], k_low[2 * j], k_low[2 * j + 1], j, j);
     }
     LEAST_AND_MOST(steps)
     for (int v = 0; v < 2 * steps; v++) {
@@ -682,45 +687,48 @@ ALWAYS void NAME(add_columns)(const char *x, ptrdiff_t x_pitch, int lines, const
     }
 }
 
-ALWAYS void NAME(tile)(const char *x, ptrdiff_t x_pitch, int lines, const int steps, int from, ptrdiff_t ahead,
-                       ptrdiff_t fetched, int careful, double *sums, ptrdiff_t pitch) {
+ALWAYS void NAME(tile)(const char *x, ptrdiff_t x_pitch, int lines, const int steps, int from,
+                       const char *next, ptrdiff_t next_pitch, int careful, double *sums, ptrdiff_t pitch) {
     const int placed = sums[SHIFT * pitch + from] == sums[SHIFT * pitch + from];
     int shifted = 0;
     if (placed)
         for (int i = 0; i < steps * PAIR; i++)
             shifted |= sums[SHIFT * pitch + i] != 0;
     if (shifted) {
-        NAME(add_columns)(x, x_pitch, lines, steps, from, ahead, fetched, NAME(ABOUT_K), careful, sums, pitch);
+        NAME(add_columns)(x, x_pitch, lines, steps, from, next, next_pitch, NAME(ABOUT_K), careful, sums, pitch);
         return;
     }
-    NAME(add_columns)(x, x_pitch, lines, steps, from, ahead, fetched, NAME(ABOUT_0), careful, sums, pitch);
+    NAME(add_columns)(x, x_pitch, lines, steps, from, next, next_pitch, NAME(ABOUT_0), careful, sums, pitch);
     if (!placed) {
         for (int i = from; i < steps * PAIR; i++)
             shifted |= place_shift(sums + i, pitch, lines, WHOLE, PARTS == 2);
         if (shifted) {
             for (int i = from; i < steps * PAIR; i++)
                 sums[SQUARES * pitch + i] = sums[SQUARES_LOW * pitch + i] = 0;
-            NAME(add_columns)(x, x_pitch, lines, steps, from, 0, 0, NAME(SQUARES_ABOUT_K), careful, sums, pitch);
+            NAME(add_columns)(x, x_pitch, lines, steps, from, NULL, 0, NAME(SQUARES_ABOUT_K), careful, sums, pitch);
         }
     }
 }
 
 ALWAYS void NAME(columns_of)(const char *x, ptrdiff_t x_pitch, int lines, ptrdiff_t columns, ptrdiff_t ahead,
                              int careful, double *sums, ptrdiff_t pitch) {
-    /* Of lines that follow each other the first tile fetches all: memory likes long stretches. */
+    /* Of lines that follow each other each tile fetches a stretch: memory likes those, and to be asked steadily. */
     const int dense = x_pitch == columns * (ptrdiff_t) sizeof(T);
-    const ptrdiff_t fetched = (dense ? columns : WIDE_TILE * PAIR) * (ptrdiff_t) sizeof(T);
     ptrdiff_t c = 0;
-    for (; c + WIDE_TILE * PAIR <= columns; c += WIDE_TILE * PAIR)
-        NAME(tile)(x + c * sizeof(T), x_pitch, lines, WIDE_TILE, 0, dense && c ? 0 : ahead, fetched, careful, sums + c,
-                   pitch);
-    if (WIDE_TILE > 1 && c + PAIR <= columns) {
-        NAME(tile)(x + c * sizeof(T), x_pitch, lines, 1, 0, dense && c ? 0 : ahead, fetched, careful, sums + c, pitch);
-        c += PAIR;
+    while (c + PAIR <= columns) {
+        const int wide = c + WIDE_TILE * PAIR <= columns;
+        const ptrdiff_t bytes = (wide ? WIDE_TILE : 1) * PAIR * sizeof(T);
+        const char *next = ahead ? x + ahead + c * (ptrdiff_t) sizeof(T) * (dense ? lines : 1) : NULL;
+        if (wide)
+            NAME(tile)(x + c * sizeof(T), x_pitch, lines, WIDE_TILE, 0, next, dense ? bytes : x_pitch, careful,
+                       sums + c, pitch);
+        else
+            NAME(tile)(x + c * sizeof(T), x_pitch, lines, 1, 0, next, dense ? bytes : x_pitch, careful, sums + c, pitch);
+        c += wide ? WIDE_TILE * PAIR : PAIR;
     }
     if (c < columns) {  /* what is left, beside columns that are done */
         const int from = (int) (c + PAIR - columns);
-        NAME(tile)(x + (columns - PAIR) * sizeof(T), x_pitch, lines, 1, from, 0, 0, careful, sums + columns - PAIR,
+        NAME(tile)(x + (columns - PAIR) * sizeof(T), x_pitch, lines, 1, from, NULL, 0, careful, sums + columns - PAIR,
                    pitch);
     }
 }
