@@ -104,7 +104,8 @@ cdef void lay_out(
     Py_ssize_t inner, Coefficients* c
 ) noexcept nogil:
     """The coefficients of rows of columns from a slice on, whose slices lie `outer` and `inner` apart."""
-    cdef Py_ssize_t row, i, at, to = 0
+    cdef Py_ssize_t row, at, to = 0
+    cdef double mean, scale, shift
     for row in range(rows):
         at = slice_ + row * outer
         if row and outer == 0:  # those of the row before
@@ -112,10 +113,15 @@ cdef void lay_out(
             memcpy(c.scale + to, c.scale, columns * sizeof(double))
             memcpy(c.shift + to, c.shift, columns * sizeof(double))
             to += columns
-            continue
-        for i in range(columns):
-            c.mean[to], c.scale[to], c.shift[to] = job.mean[at], job.scale[at], job.shift[at]
-            at += inner
+        elif inner == 0:
+            mean, scale, shift = job.mean[at], job.scale[at], job.shift[at]
+            for to in range(to, to + columns):
+                c.mean[to], c.scale[to], c.shift[to] = mean, scale, shift
+            to += 1
+        else:
+            for to in range(to, to + columns):
+                c.mean[to], c.scale[to], c.shift[to] = job.mean[at], job.scale[at], job.shift[at]
+                at += inner
             to += 1
 
 
@@ -216,7 +222,7 @@ cdef bint standardize(const Standardization* given, int threads) noexcept nogil:
     job.streamed = job.x != job.y and STREAM_BYTES > 0 and (
         size * (summation_of[job.element].size + RESULT_SIZE[job.result]) >= STREAM_BYTES)
     job.odd, job.rows, job.lines = False, 1, ceil_div(inner.length, LINE)
-    if job.axes > 1 and inner.length <= (LINE // 2 if inner.slice else PAIR):
+    if job.axes > 1 and inner.length <= (LINE // 2 if inner.slice else LINE // 8 - 1):
         job.rows = LINE // inner.length
         whole = PAIR // min(<Py_ssize_t> PAIR, inner.length & -inner.length)  # so many rows fill vectors
         if job.rows > whole:

@@ -3,8 +3,8 @@
 
    Every value is a double in a lane, exactly (a 64-bit integer is two).  A line adds to S = sum x and to
    Q = sum (x - k)^2; the shift k is 0 where the first block's mean is small beside its deviation, else that mean, about
-   which its squares are added anew, from L1.  Values of 24 bits or less are added as they are: a block adds some 128 to
-   a lane, so S and Q have 46 bits.  `careful` adds exactly: S in two parts (Knuth's two-sum), Q by Kahan; the integers' k
+   which its squares are added anew, from L1.  Values of 24 bits or less are added as they are: a block adds some 256 to
+   a lane, so S and Q have 45 bits.  `careful` adds exactly: S in two parts (Knuth's two-sum), Q by Kahan; the integers' k
    is whole, so the sums of 8 and 16 bits are exact in any case.
 
    A conversion costs most, then what adds share with comparisons: floats are compared before they are widened, and
@@ -31,7 +31,7 @@ enum {
     DOUBLES = VECTOR_BYTES / 8,
     PAIR = 2 * DOUBLES,                   /* values of a step: two vectors of doubles, one of floats */
     WIDE_TILE = REGISTERS == 32 ? 2 : 1,  /* steps of a tile of columns */
-    LONG_BLOCK = 128 * 4 * DOUBLES,       /* values of a block of a row */
+    LONG_BLOCK = 256 * 4 * DOUBLES,       /* values of a block of a row */
     TALL_BLOCK = 64,                      /* lines of a block of columns */
 };
 
