@@ -32,6 +32,7 @@ enum {
     PAIR = 2 * DOUBLES,                   /* values of a step: two vectors of doubles, one of floats */
     WIDE_TILE = REGISTERS == 32 ? 2 : 1,  /* steps of a tile of columns */
     LONG_BLOCK = 256 * 4 * DOUBLES,       /* values of a block of a row */
+    FIRST_BLOCK = LONG_BLOCK / 8,         /* of the first one, which may be read twice */
     TALL_BLOCK = 64,                      /* lines of a block of columns */
 };
 
@@ -626,21 +627,25 @@ ALWAYS void NAME(add_rows)(const char *x, ptrdiff_t n, ptrdiff_t runs, ptrdiff_t
 
 ALWAYS void NAME(rows_of)(const char *x, ptrdiff_t n, ptrdiff_t runs, ptrdiff_t stride, int careful, double *sums,
                           ptrdiff_t pitch) {
-    const ptrdiff_t whole = n < LONG_BLOCK ? LONG_BLOCK / n : 1;
     double *shift = sums + SHIFT * pitch;
-    for (; runs > 0; runs -= whole, x += whole * stride)
-        for (ptrdiff_t i = 0; i < n; i += LONG_BLOCK) {
-            const ptrdiff_t many = n - i < LONG_BLOCK ? n - i : LONG_BLOCK, some = runs < whole ? runs : whole;
+    for (ptrdiff_t some; runs > 0; runs -= some, x += some * stride) {
+        const ptrdiff_t whole = *shift != *shift || n >= LONG_BLOCK ? 1 : LONG_BLOCK / n;
+        some = runs < whole ? runs : whole;
+        for (ptrdiff_t i = 0, many; i < n; i += many) {
+            const int placed = *shift == *shift;
+            const ptrdiff_t most = placed ? LONG_BLOCK : FIRST_BLOCK;
             const char *block = x + i * (ptrdiff_t) sizeof(T);
+            many = n - i < most ? n - i : most;
             sums[COUNT * pitch] += (double) (many * some);
-            if (*shift != 0 && *shift == *shift) {
+            if (placed && *shift != 0) {
                 NAME(add_rows)(block, many, some, stride, NAME(ABOUT_K), careful, sums, pitch);
                 continue;
             }
             NAME(add_rows)(block, many, some, stride, NAME(ABOUT_0), careful, sums, pitch);
-            if (*shift != *shift && place_shift(sums, pitch, (double) (many * some), WHOLE, PARTS == 2))
+            if (!placed && place_shift(sums, pitch, (double) many, WHOLE, PARTS == 2))
                 NAME(add_rows)(block, many, some, stride, NAME(SQUARES_ABOUT_K), careful, sums, pitch);
         }
+    }
 }
 
 static void NAME(row)(const void *x, ptrdiff_t n, ptrdiff_t runs, ptrdiff_t stride, int careful, double *sums,
