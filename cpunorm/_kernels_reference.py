@@ -133,12 +133,12 @@ def moments(x, axes, where, omit):
     return record
 
 
-def standardize(x, axes, mean, mean_low, scale, least, most, y):
-    """y = (x - mean - mean_low) * scale, clipped to least and most; the three are of the kept axes."""
+def standardize(x, axes, mean, scale, shift, least, most, y):
+    """y = (x - mean) * scale + shift, clipped to least and most; the three are of the kept axes."""
     with np.errstate(all="ignore"):
         z = x.astype(np.float64) - np.expand_dims(mean, axes)
-        z -= np.expand_dims(mean_low, axes)
         z *= np.expand_dims(scale, axes)
+        z += np.expand_dims(shift, axes)
         y[...] = np.clip(z, least, most)
 
 

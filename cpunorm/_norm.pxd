@@ -89,6 +89,6 @@ cdef struct KernelSet:
     # The moments of slices.  Returns 0, or -1 without memory; the bits do not depend on `threads`.
     int (*moments)(const Reduction* reduction, int threads) noexcept nogil
     # y = (x - mean) * scale, clipped.
-    void (*standardize)(const Standardization* job, int threads) noexcept nogil
+    bint (*standardize)(const Standardization* job, int threads) noexcept nogil  # whether an x isn't finite
     # The same by the moments of a window of frames around each.
     void (*slide)(const Sliding* job, int threads) noexcept nogil

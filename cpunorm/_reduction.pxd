@@ -38,10 +38,11 @@ cdef struct Standardization:
     int element, result  # of x, of y: one of the first four
     int axes
     Step steps[MOST_AXES]  # none of length 0
-    Py_ssize_t slices
+    Py_ssize_t rows, lines  # the kernel's own: rows of a line, lines of what a row is taken from
+    bint streamed, odd  # y is stored around the caches; an x isn't finite
     const double* mean  # of each slice
-    const double* mean_low  # what that leaves of it
     const double* scale
+    const double* shift  # what that leaves of the mean, times -scale
     double least, most  # to which y is clipped; -inf, inf
 
 cdef struct Sliding:

@@ -158,10 +158,10 @@ cdef int set_steps(Step* steps, object x, object y, const char* left_out, const 
     return count
 
 
-cdef int find_scales(
-    const double* record, Py_ssize_t slices, double ddof, double eps, double floor, double* scale
+cdef int find_coefficients(
+    const double* record, Py_ssize_t slices, double ddof, double eps, double floor, double* scale, double* shift
 ) noexcept nogil:
-    """scale = 1 / max(sqrt(var + eps), floor) of each slice; 1 for those that are constant."""
+    """scale = 1 / max(sqrt(var + eps), floor) of each slice, 1 if that is 0; shift = -mean_low * scale."""
     cdef Py_ssize_t i
     cdef double free, deviation
     for i in range(slices):
@@ -170,30 +170,38 @@ cdef int find_scales(
         if deviation == 0:
             deviation = 1
         scale[i] = 1 / (floor if deviation < floor else deviation)
+        shift[i] = -record[2 * slices + i] * scale[i]
     return 0
 
 
 def standardize(
     x, tuple axes, record, double ddof, double eps, double floor, double least, double most, y
 ):
-    """y = (x - mean) / max(sqrt(var + eps), floor), clipped, of the moments in a record of the kept axes."""
+    """y = (x - mean) / max(sqrt(var + eps), floor), clipped, of the moments in a record of the kept axes.
+
+    Returns False if all of x is known to be finite.
+    """
     cdef Standardization job
     cdef char reduced[MOST_AXES]
     cdef int axis, threads
+    cdef bint odd
     cdef KernelSet* chosen = kernels
     python = python_kernels
     cdef Py_ssize_t size = cnp.PyArray_SIZE(x)
     if size == 0:
-        return
+        return False
     cdef const double* fields = <const double*> cnp.PyArray_DATA(record)
     cdef Py_ssize_t slices = cnp.PyArray_SIZE(record) // RECORD
     cdef cnp.npy_intp* lengths = cnp.PyArray_DIMS(record)
-    scale = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(record) - 1, lengths + 1, cnp.NPY_FLOAT64, 0)
-    job.mean, job.mean_low, job.scale = fields + slices, fields + 2 * slices, <double*> cnp.PyArray_DATA(scale)
-    find_scales(fields, slices, ddof, eps, floor, <double*> job.scale)
+    cdef int ndim = cnp.PyArray_NDIM(record) - 1
+    scale = cnp.PyArray_EMPTY(ndim, lengths + 1, cnp.NPY_FLOAT64, 0)
+    shift = cnp.PyArray_EMPTY(ndim, lengths + 1, cnp.NPY_FLOAT64, 0)
+    job.mean, job.scale, job.shift = (
+        fields + slices, <double*> cnp.PyArray_DATA(scale), <double*> cnp.PyArray_DATA(shift))
+    find_coefficients(fields, slices, ddof, eps, floor, <double*> job.scale, <double*> job.shift)
     if python is not None:
-        python.standardize(x, axes, record[1, ...], record[2, ...], scale, least, most, y)
-        return
+        python.standardize(x, axes, record[1, ...], scale, shift, least, most, y)
+        return True
     for axis in range(cnp.PyArray_NDIM(x)):
         reduced[axis] = False
     for axis in axes:
@@ -204,8 +212,9 @@ def standardize(
     job.least, job.most = least, most
     threads = threads_for(size, 2)
     with nogil:
-        chosen.standardize(&job, threads)
+        odd = chosen.standardize(&job, threads)
     call_ends(size, 2)
+    return odd
 
 
 def slide(x, int axis, Py_ssize_t window, Py_ssize_t least_window, bint centred, bint scaled, y):

@@ -7,18 +7,25 @@ import numpy as np
 try:
     from sklearn import preprocessing
     from sklearn.base import _fit_context
+    from sklearn.utils import assert_all_finite
     from sklearn.utils.validation import FLOAT_DTYPES, check_is_fitted, validate_data
 except ModuleNotFoundError:
     message = 'cpunorm.sklearn needs scikit-learn; please run: pip install "cpunorm[sklearn]"'
     raise ModuleNotFoundError(message, name="sklearn") from None
 
 from cpunorm import _reduction
+from cpunorm._memory import empty_like
 from cpunorm._moments import VARIES, Moments
 from cpunorm._statistics import moments, standardize
 
 __all__ = ["StandardScaler"]
 
 EPS = np.finfo(np.float64).eps
+
+
+def _check_finite(scaler, x):
+    """Nothing infinite, as scikit-learn says it; NaN may be."""
+    assert_all_finite(x, allow_nan=True, estimator_name=type(scaler).__name__, input_name="X")
 
 
 class StandardScaler(preprocessing.StandardScaler):
@@ -56,9 +63,10 @@ class StandardScaler(preprocessing.StandardScaler):
         if sample_weight is not None or hasattr(X, "tocsr") or not (self.with_mean or self.with_std):
             return super().partial_fit(X, y, sample_weight)
         first = not hasattr(self, "n_samples_seen_")
-        X = validate_data(self, X, dtype=FLOAT_DTYPES, ensure_all_finite="allow-nan", reset=first)  # noqa: N806
+        X = validate_data(self, X, dtype=FLOAT_DTYPES, ensure_all_finite=False, reset=first)  # noqa: N806
         found = moments(X, 0)
-        if np.isnan(found._record[1]).any():
+        if not np.isfinite(found._record[1]).all():
+            _check_finite(self, X)
             record = _reduction.moments(X, (0,), None, True)
             found = Moments(record, VARIES, (0,))
         if not first:
@@ -93,7 +101,7 @@ class StandardScaler(preprocessing.StandardScaler):
             return super().transform(X, copy)
         copy = self.copy if copy is None else copy
         X = validate_data(  # noqa: N806
-            self, X, reset=False, dtype=FLOAT_DTYPES, ensure_all_finite="allow-nan", force_writeable=not copy
+            self, X, reset=False, dtype=FLOAT_DTYPES, ensure_all_finite=False, force_writeable=not copy
         )
         record = np.zeros((_reduction.FIELDS, self.n_features_in_))
         record[0] = record[3] = 1
@@ -101,4 +109,11 @@ class StandardScaler(preprocessing.StandardScaler):
             record[1] = self.mean_
         if self.with_std:
             record[3] = self.scale_**2
-        return standardize(X, 0, moments=Moments(record, 1, (0,)), out=None if copy else X)
+        if not copy:
+            _check_finite(self, X)  # before it is lost
+            return standardize(X, 0, moments=Moments(record, 1, (0,)), out=X)
+        X = _reduction.as_tallied("StandardScaler", X)  # noqa: N806
+        y = empty_like(X)
+        if _reduction.standardize(X, (0,), record, 0, 0, 0, -np.inf, np.inf, y):
+            _check_finite(self, X)
+        return y

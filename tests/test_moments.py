@@ -95,6 +95,10 @@ LAYOUTS = {
     "backwards": ((300,), (0,), (slice(None, None, -1),)),
     "nothing reduced": ((4, 5), (), None),
     "one value": ((), (), None),
+    "runs": ((7, 2, 150), (0, 2), None),
+    "runs of a crop": ((7, 3, 160), (0, 2), (Ellipsis, slice(1, 151))),
+    "long runs": ((2, 2, 9000), (0, 2), None),
+    "many runs": ((90, 2, 130), (0, 2), None),
 }
 
 

@@ -5,6 +5,7 @@ import pytest
 from engines import LEVELS
 
 import cpunorm
+from cpunorm import standardize
 from cpunorm.functional import batch_norm, group_norm, layer_norm
 
 VALUES = 13 << 20  # of float32: input and output are 104 MiB, over any share of a cache that is counted on
@@ -32,6 +33,10 @@ def group_norm_of_channels(x, **options):
     return group_norm(x, 4, **options)
 
 
+def standardize_columns(x, **options):
+    return standardize(x, tuple(range(x.ndim - 1)), **options)
+
+
 LAST = {"data_format": "channels_last"}
 
 # Lines that end and start on a cache line, and lines that don't.
@@ -50,6 +55,9 @@ CASES = {
     "layer_norm": (layer_norm_of_rows, (64, 1024), {}),
     "layer_norm, odd rows": (layer_norm_of_rows, (64, 1001), {}),
     "layer_norm of few rows": (layer_norm_of_rows, (2, 70001), {}),
+    "standardize": (standardize_columns, (1000, 64), {}),
+    "standardize, odd lines": (standardize_columns, (1000, 61), {}),
+    "standardize, long lines": (standardize_columns, (100, 3001), {}),
 }
 
 

@@ -90,6 +90,20 @@ def test_more_digits():
     np.testing.assert_allclose(ours.var_, (x - 1e8).var(0), rtol=1e-14)
 
 
+@pytest.mark.parametrize("copy", [True, False])
+def test_infinity_is_found_before_x_is_lost(copy):
+    x = rng.standard_normal((40, 3))
+    scaler = StandardScaler(copy=copy).fit(x)
+    x[7, 1] = np.nan
+    y = scaler.transform(x.copy())
+    assert np.argwhere(np.isnan(y)).tolist() == [[7, 1]]
+    x[39, 2] = np.inf
+    before = x.copy()
+    with pytest.raises(ValueError, match="infinity"):
+        scaler.transform(x)
+    assert np.array_equal(x, before, equal_nan=True)
+
+
 def test_in_a_pipeline():
     x = rng.standard_normal((20, 2))
     steps = pipeline.make_pipeline(StandardScaler(), preprocessing.MinMaxScaler())

@@ -142,19 +142,19 @@ def moments(x, axes, where, omit):
 
 
 @jit
-def standardize_rows(z, mean, mean_low, scale, least, most):
+def standardize_rows(z, mean, scale, shift, least, most):
     """Each row of z about its mean, by its scale, clipped."""
     for row in range(len(z)):
         for i in range(z.shape[1]):
-            value = ((z[row, i] - mean[row]) - mean_low[row]) * scale[row]
+            value = (z[row, i] - mean[row]) * scale[row] + shift[row]
             z[row, i] = least if value < least else most if value > most else value
 
 
-def standardize(x, axes, mean, mean_low, scale, least, most, y):
-    """y = (x - mean - mean_low) * scale, clipped; see `_kernels_reference.standardize`."""
+def standardize(x, axes, mean, scale, shift, least, most, y):
+    """y = (x - mean) * scale + shift, clipped; see `_kernels_reference.standardize`."""
     order = [axis for axis in range(x.ndim) if axis not in axes] + list(axes)
     z = np.array(x.transpose(order), np.float64, order="C")
-    standardize_rows(z.reshape(mean.size, -1), mean.ravel(), mean_low.ravel(), scale.ravel(), least, most)
+    standardize_rows(z.reshape(mean.size, -1), mean.ravel(), scale.ravel(), shift.ravel(), least, most)
     with np.errstate(all="ignore"):
         y.transpose(order)[...] = z
 

@@ -7,31 +7,15 @@
 
 #include "statistics.h"
 
-/* y = (y - mean - low) * scale, from `least` to `most`; NaN stays. Coefficients are `step` apart: 0 or 1. */
-ALWAYS void standardize_values(double *y, ptrdiff_t n, const double *mean, const double *low, const double *scale,
-                               int step, double least, double most, int clipped) {
-    for (ptrdiff_t i = 0; i < n; i++) {
-        double v = ((y[i] - mean[step * i]) - low[step * i]) * scale[step * i];
-        if (clipped) {
-            v = v < least ? least : v;
-            v = v > most ? most : v;
-        }
-        y[i] = v;
-    }
-}
+/* *flag = 1, by any number of threads. */
+static inline void set_flag(int *flag) { __atomic_store_n(flag, 1, __ATOMIC_RELAXED); }
 
-static void standardize_line(double *restrict y, ptrdiff_t n, const double *mean, const double *low,
-                             const double *scale, int step, double least, double most) {
-    const int clipped = least > -INFINITY || most < INFINITY;
-    const double one_mean = *mean, one_low = *low, one_scale = *scale;
-    if (clipped && step)
-        standardize_values(y, n, mean, low, scale, 1, least, most, 1);
-    else if (clipped)
-        standardize_values(y, n, &one_mean, &one_low, &one_scale, 0, least, most, 1);
-    else if (step)
-        standardize_values(y, n, mean, low, scale, 1, least, most, 0);
-    else
-        standardize_values(y, n, &one_mean, &one_low, &one_scale, 0, least, most, 0);
+/* y, from `least` to `most`; NaN stays. */
+static void clip_line(double *y, ptrdiff_t n, double least, double most) {
+    for (ptrdiff_t i = 0; i < n; i++) {
+        const double v = y[i] < least ? least : y[i];
+        y[i] = v > most ? most : v;
+    }
 }
 
 static inline uint16_t half_of(float value) {

@@ -1,10 +1,9 @@
-# y = (x - mean) * scale over arrays of any strides and types, line by line through doubles in L1.
+# y = (x - mean) * scale + shift over arrays of any strides and types, line by line, in doubles.
 # Included by _kernels.pyx.
 
 cdef extern from "kernels/standardize.h":
-    void standardize_line(
-        double* y, Py_ssize_t n, const double* mean, const double* low, const double* scale, int step, double least,
-        double most) noexcept nogil
+    void set_flag(bint* flag) noexcept nogil
+    void clip_line(double* y, Py_ssize_t n, double least, double most) noexcept nogil
     void narrow_line(const double* x, Py_ssize_t n, int result, char* y) noexcept nogil
     enum: WINDOW_FIELDS
     void slide_line(const double* x, Py_ssize_t n, double sign, double* sums, Py_ssize_t pitch) noexcept nogil
@@ -14,6 +13,7 @@ cdef extern from "kernels/standardize.h":
 
 cdef enum:
     LINE = 512  # values that are in L1 as doubles
+    LINES = 128  # walked forwards, for memory likes long stretches
     SLIDING_COLUMNS = 128  # slices that slide together
 
 cdef int[4] RESULT_SIZE = [4, 8, 2, 2]
@@ -74,58 +74,163 @@ cdef inline void read_line(
     kind.widen(x, n, target)
 
 
+cdef inline void scatter_line(char* y, Py_ssize_t stride, const char* source, Py_ssize_t n, int size) noexcept nogil:
+    """n values of `size` bytes, `stride` bytes apart, from one after the other."""
+    cdef Py_ssize_t i
+    if stride == size:
+        memcpy(y, source, n * size)
+        return
+    for i in range(n):
+        memcpy(y + i * stride, source + i * size, size)
+
+
 cdef inline void write_line(char* y, Py_ssize_t stride, double* source, Py_ssize_t n, int result) noexcept nogil:
     """The same of doubles, rounded."""
     cdef char packed[8 * LINE]
-    cdef Py_ssize_t i
-    cdef int size = RESULT_SIZE[result]
-    if stride == size or n == 1:
-        narrow_line(source, n, result, y)
-        return
     narrow_line(source, n, result, packed)
-    for i in range(n):
-        memcpy(y + i * stride, packed + i * size, size)
+    scatter_line(y, stride, packed, n, RESULT_SIZE[result])
+
+
+cdef struct Coefficients:
+    # Of the values of a line, each its own.
+    Py_ssize_t slice, laid  # of the first value, -1 before there is one; how many there are
+    double mean[LINE]
+    double scale[LINE]
+    double shift[LINE]
+
+
+cdef void lay_out(
+    const Standardization* job, Py_ssize_t slice_, Py_ssize_t rows, Py_ssize_t outer, Py_ssize_t columns,
+    Py_ssize_t inner, Coefficients* c
+) noexcept nogil:
+    """The coefficients of rows of columns from a slice on, whose slices lie `outer` and `inner` apart."""
+    cdef Py_ssize_t row, at, to = 0
+    cdef double mean, scale, shift
+    for row in range(rows):
+        at = slice_ + row * outer
+        if row and outer == 0:  # those of the row before
+            memcpy(c.mean + to, c.mean, columns * sizeof(double))
+            memcpy(c.scale + to, c.scale, columns * sizeof(double))
+            memcpy(c.shift + to, c.shift, columns * sizeof(double))
+            to += columns
+        elif inner == 0:
+            mean, scale, shift = job.mean[at], job.scale[at], job.shift[at]
+            for to in range(to, to + columns):
+                c.mean[to], c.scale[to], c.shift[to] = mean, scale, shift
+            to += 1
+        else:
+            for to in range(to, to + columns):
+                c.mean[to], c.scale[to], c.shift[to] = job.mean[at], job.scale[at], job.shift[at]
+                at += inner
+            to += 1
+
+
+cdef inline bint apply_line(
+    const Standardization* job, const Summation* kind, const char* x, Py_ssize_t n, const double* mean,
+    const double* scale, const double* shift, bint step, char* y
+) noexcept nogil:
+    """n values one after the other.  Whether one isn't finite."""
+    cdef double line[LINE]
+    cdef bint odd
+    cdef bint clipped = job.least > -INFINITY or job.most < INFINITY
+    if job.result <= F64 and not clipped:
+        return kind.apply(x, n, mean, scale, shift, step, job.result == F32, job.streamed, y)
+    odd = kind.apply(x, n, mean, scale, shift, step, False, False, line)
+    if clipped:
+        clip_line(line, n, job.least, job.most)
+    narrow_line(line, n, job.result, y)
+    return odd
+
+
+cdef bint standardize_lines(const Standardization* job, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+    """Lines: several rows along the innermost axis each, if they are short, or a piece of one.
+
+    Whether a value isn't finite.
+    """
+    cdef const Summation* kind = summation_of[job.element]
+    cdef const Step* inner = &job.steps[job.axes - 1]
+    cdef Step outer = job.steps[job.axes - 2] if job.axes > 1 else Step(1, 0, 0, 0)
+    cdef int size = kind.size, y_size = RESULT_SIZE[job.result]
+    cdef char packed[8 * LINE]
+    cdef char result[8 * LINE]
+    cdef Coefficients c
+    cdef const double* mean
+    cdef const double* scale
+    cdef const double* shift
+    cdef Py_ssize_t many = inner.length, rows = 1, row = 0, k = 0, index = -1, unit, slice_, n, i
+    cdef bint x_dense, y_dense, odd = False
+    cdef const char* x
+    cdef char* y
+    cdef Step at
+    c.slice = -1
+    for unit in range(start, stop):
+        if unit // job.lines != index:
+            index = unit // job.lines
+            at = step_to(job.steps, job.axes - (2 if job.rows > 1 else 1), index)
+        if job.rows > 1:
+            row = unit % job.lines * job.rows
+            rows = min(job.rows, outer.length - row)
+        else:
+            k = unit % job.lines * LINE
+            many = min(<Py_ssize_t> LINE, inner.length - k)
+        n = rows * many
+        slice_ = at.slice + row * outer.slice + k * inner.slice
+        x, y = job.x + at.x + row * outer.x + k * inner.x, job.y + at.y + row * outer.y + k * inner.y
+        mean, scale, shift = job.mean + slice_, job.scale + slice_, job.shift + slice_
+        if rows > 1 or inner.slice > 1:
+            if slice_ != c.slice or n > c.laid:
+                lay_out(job, slice_, rows, outer.slice, many, inner.slice, &c)
+                c.slice, c.laid = slice_, n
+            mean, scale, shift = c.mean, c.scale, c.shift
+        x_dense = (inner.x == size or many == 1) and (rows == 1 or outer.x == many * size)
+        y_dense = (inner.y == y_size or many == 1) and (rows == 1 or outer.y == many * y_size)
+        if not x_dense:
+            for i in range(rows):
+                gather_line(packed + i * many * size, x + i * outer.x, inner.x, many, size)
+            x = packed
+        odd |= apply_line(
+            job, kind, x, n, mean, scale, shift, rows > 1 or inner.slice != 0, y if y_dense else result)
+        if not y_dense:
+            for i in range(rows):
+                scatter_line(y + i * outer.y, inner.y, result + i * many * y_size, many, y_size)
+    return odd
 
 
 cdef void work_standardize(void* context, int thread, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
-    """The values start..stop."""
-    cdef const Standardization* job = <const Standardization*> context
-    cdef const Summation* kind = summation_of[job.element]
-    cdef const Step* inner = &job.steps[job.axes - 1]
-    cdef double line[LINE + 16]
-    cdef double coefficients[3 * LINE]
-    cdef const double* mean
-    cdef const double* low
-    cdef const double* scale
-    cdef Py_ssize_t k, many, i, slice_
-    cdef Step at
+    """The lines start..stop, the last ones first: those are in cache of what moments were taken of."""
+    cdef Standardization* job = <Standardization*> context
+    cdef bint odd = False
     while start < stop:
-        k = start % inner.length
-        at = step_to(job.steps, job.axes - 1, start // inner.length)
-        while k < inner.length and start < stop:
-            many = min(inner.length - k, stop - start, <Py_ssize_t> LINE)
-            slice_ = at.slice + k * inner.slice
-            mean, low, scale = job.mean + slice_, job.mean_low + slice_, job.scale + slice_
-            if inner.slice > 1:
-                for i in range(many):
-                    coefficients[i], coefficients[LINE + i] = mean[i * inner.slice], low[i * inner.slice]
-                    coefficients[2 * LINE + i] = scale[i * inner.slice]
-                mean, low, scale = coefficients, coefficients + LINE, coefficients + 2 * LINE
-            read_line(line, job.x + at.x + k * inner.x, inner.x, many, kind)
-            standardize_line(line, many, mean, low, scale, inner.slice != 0, job.least, job.most)
-            write_line(job.y + at.y + k * inner.y, inner.y, line, many, job.result)
-            k += many
-            start += many
+        odd |= standardize_lines(job, max(start, stop - LINES), stop)
+        stop -= LINES
+    if odd:
+        set_flag(&job.odd)
+    if job.streamed:
+        end_stream()
 
 
-cdef void standardize(const Standardization* given, int threads) noexcept nogil:
+cdef bint standardize(const Standardization* given, int threads) noexcept nogil:
+    """Whether an x isn't finite."""
     cdef Standardization job = given[0]
-    cdef Py_ssize_t size = 1
+    cdef const Step* inner
+    cdef Py_ssize_t size = 1, whole
     cdef int i
     job.axes = sort_steps(job.steps, job.axes)
+    inner = &job.steps[job.axes - 1]
     for i in range(job.axes):
         size *= job.steps[i].length
-    share(work_standardize, &job, size, threads)
+    job.streamed = job.x != job.y and STREAM_BYTES > 0 and (
+        size * (summation_of[job.element].size + RESULT_SIZE[job.result]) >= STREAM_BYTES)
+    job.odd, job.rows, job.lines = False, 1, ceil_div(inner.length, LINE)
+    if job.axes > 1 and inner.length <= (LINE // 2 if inner.slice else LINE // 8 - 1):
+        job.rows = LINE // inner.length
+        whole = PAIR // min(<Py_ssize_t> PAIR, inner.length & -inner.length)  # so many rows fill vectors
+        if job.rows > whole:
+            job.rows -= job.rows % whole
+        job.lines = ceil_div(job.steps[job.axes - 2].length, job.rows)
+    share(work_standardize, &job, size // (inner.length * (job.steps[job.axes - 2].length if job.rows > 1 else 1))
+          * job.lines, threads)
+    return job.odd
 
 
 # Windows that slide

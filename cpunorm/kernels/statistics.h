@@ -2,9 +2,13 @@
    once per element type.  What is walked, cut and shared is decided in statistics.pxi.
 
    Every value is a double in a lane, exactly (a 64-bit integer is two).  A line adds to S = sum x and to
-   Q = sum (x - k)^2; the shift k is the mean of the first block, which is therefore read twice, from L1.  Values of 24 bits or less are
-   added as they are: a block adds at most 128 to a lane, so S and Q have 46 bits.  `careful` adds exactly: S in two
-   parts (Knuth's two-sum), Q by Kahan; the integers' k is whole, so the sums of 8 and 16 bits are exact in any case.
+   Q = sum (x - k)^2; the shift k is 0 where the first block's mean is small beside its deviation, else that mean, about
+   which its squares are added anew, from L1.  Values of 24 bits or less are added as they are: a block adds some 256 to
+   a lane, so S and Q have 45 bits.  `careful` adds exactly: S in two parts (Knuth's two-sum), Q by Kahan; the integers' k
+   is whole, so the sums of 8 and 16 bits are exact in any case.
+
+   A conversion costs most, then what adds share with comparisons: floats are compared before they are widened, and
+   quick sums are multiply-adds, which other units do.
 
    In the end mean = S/n and M2 = Q - (S - nk)^2/n.  A k that turned out to be far from the mean is found out then, and
    the part is summed again about its mean.  Parts are merged as pairs of doubles (Chan, Golub and LeVeque, 1983). */
@@ -13,6 +17,8 @@
 
 #ifndef CPUNORM_STATISTICS_H
 #define CPUNORM_STATISTICS_H
+
+#include <string.h>
 
 #include "lines.h"
 #include "records.h"
@@ -23,11 +29,18 @@ enum { SUM = MEAN, SUM_LOW, SQUARES, SQUARES_LOW, SHIFT = RECORD_FIELDS, SHIFT_L
 
 enum {
     DOUBLES = VECTOR_BYTES / 8,
-    WIDE_TILE = REGISTERS == 32 ? 4 : 2,  /* vectors of a tile of columns */
-    LONG_BLOCK = 128 * 4 * DOUBLES,       /* values of a block of a row */
+    PAIR = 2 * DOUBLES,                   /* values of a step: two vectors of doubles, one of floats */
+    WIDE_TILE = REGISTERS == 32 ? 2 : 1,  /* steps of a tile of columns */
+    LONG_BLOCK = 256 * 4 * DOUBLES,       /* values of a block of a row */
+    FIRST_BLOCK = LONG_BLOCK / 8,         /* of the first one, which may be read twice */
     TALL_BLOCK = 64,                      /* lines of a block of columns */
 };
 
+/* mean^2 / var of a first block up to which k = 0, which costs M2 no digits. */
+static const double NEAR_ZERO = 0.25;
+
+typedef float Singles __attribute__((vector_size(VECTOR_BYTES)));
+typedef float LooseSingles __attribute__((vector_size(VECTOR_BYTES), aligned(4), may_alias));
 typedef double Doubles __attribute__((vector_size(VECTOR_BYTES)));
 typedef double LooseDoubles __attribute__((vector_size(VECTOR_BYTES), aligned(8), may_alias));
 typedef int64_t Longs __attribute__((vector_size(VECTOR_BYTES)));
@@ -37,39 +50,59 @@ typedef uint64_t ULongs __attribute__((vector_size(VECTOR_BYTES)));
 typedef struct {
     int size;     /* bytes of a value */
     int careful;  /* 1: always; 0: when asked for; -1: never needed, the sums are exact */
-    /* Adds the n values of a row to column `at` of `sums`. */
-    void (*row)(const void *x, ptrdiff_t n, int careful, double *sums, ptrdiff_t pitch);
-    /* Adds `lines` <= TALL_BLOCK lines to `columns` >= DOUBLES columns of `sums`; what is `ahead` bytes is fetched. */
+    /* Adds `runs` runs of n values each, `stride` bytes apart, to a column of `sums`. */
+    void (*row)(const void *x, ptrdiff_t n, ptrdiff_t runs, ptrdiff_t stride, int careful, double *sums,
+                ptrdiff_t pitch);
+    /* Adds `lines` <= TALL_BLOCK lines to `columns` >= PAIR columns of `sums`; what is `ahead` bytes is fetched. */
     void (*columns)(const void *x, ptrdiff_t x_pitch, int lines, ptrdiff_t columns, ptrdiff_t ahead, int careful,
                     double *sums, ptrdiff_t pitch);
-    /* y = x, n values; to the next multiple of DOUBLES something is written. */
+    /* y = x, n values. */
     void (*widen)(const void *x, ptrdiff_t n, double *y);
+    /* y = (x - mean) * scale + shift as floats if `single`, else as doubles; around the caches if `streamed` and aligned.
+       Coefficients are `step` apart: 0 or 1.  Whether an x isn't finite. */
+    int (*apply)(const void *x, ptrdiff_t n, const double *mean, const double *scale, const double *shift, int step,
+                  int single, int streamed, void *y);
 } Summation;
 
 ALWAYS Doubles doubles_at(const double *p) { return *(const LooseDoubles *) p; }
 ALWAYS void put_doubles(double *p, Doubles v) { *(LooseDoubles *) p = v; }
 ALWAYS Doubles splat(double v) { return v - (Doubles) {0}; }
-#if VECTOR_BYTES == 64
-#define PD(name) _mm512_##name##_pd
-#elif VECTOR_BYTES == 32
-#define PD(name) _mm256_##name##_pd
-#else
-#define PD(name) _mm_##name##_pd
-#endif
 /* The lesser and the greater; `b` where `a` is NaN. */
-#if defined(__SSE2__)
-ALWAYS Doubles lesser(Doubles a, Doubles b) { return (Doubles) PD(min)(a, b); }
-ALWAYS Doubles greater(Doubles a, Doubles b) { return (Doubles) PD(max)(a, b); }
+#if VECTOR_BYTES == 64
+#define OF_REGISTERS(name, kind, a, b) _mm512_##name##_##kind(a, b)
+#elif VECTOR_BYTES == 32
+#define OF_REGISTERS(name, kind, a, b) _mm256_##name##_##kind(a, b)
 #else
-ALWAYS Doubles lesser(Doubles a, Doubles b) {
-    const Longs mask = a < b;
-    return (Doubles) (((Longs) a & mask) | ((Longs) b & ~mask));
-}
-ALWAYS Doubles greater(Doubles a, Doubles b) {
-    const Longs mask = a > b;
-    return (Doubles) (((Longs) a & mask) | ((Longs) b & ~mask));
-}
+#define OF_REGISTERS(name, kind, a, b) _mm_##name##_##kind(a, b)
 #endif
+#if defined(__SSE2__)
+ALWAYS Doubles lesser(Doubles a, Doubles b) { return (Doubles) OF_REGISTERS(min, pd, a, b); }
+ALWAYS Doubles greater(Doubles a, Doubles b) { return (Doubles) OF_REGISTERS(max, pd, a, b); }
+ALWAYS Singles lesser_singles(Singles a, Singles b) { return (Singles) OF_REGISTERS(min, ps, a, b); }
+ALWAYS Singles greater_singles(Singles a, Singles b) { return (Singles) OF_REGISTERS(max, ps, a, b); }
+#else
+#define CHOOSE_LANES(type, mask_type, test)                                                                           \
+    {                                                                                                                 \
+        const mask_type mask = a test b;                                                                              \
+        return (type) (((mask_type) a & mask) | ((mask_type) b & ~mask));                                              \
+    }
+typedef int32_t Ints __attribute__((vector_size(VECTOR_BYTES)));
+ALWAYS Doubles lesser(Doubles a, Doubles b) CHOOSE_LANES(Doubles, Longs, <)
+ALWAYS Doubles greater(Doubles a, Doubles b) CHOOSE_LANES(Doubles, Longs, >)
+ALWAYS Singles lesser_singles(Singles a, Singles b) CHOOSE_LANES(Singles, Ints, <)
+ALWAYS Singles greater_singles(Singles a, Singles b) CHOOSE_LANES(Singles, Ints, >)
+#undef CHOOSE_LANES
+#endif
+#undef OF_REGISTERS
+
+/* A 1 of which the compiler doesn't know that it is one: s + v as a multiply-add. */
+ALWAYS Doubles unknown_one(void) {
+    Doubles one = splat(1);
+#ifdef __FMA__
+    __asm__("" : "+v"(one));
+#endif
+    return one;
+}
 
 /* sum + low += x, exactly but for the rounding of low. */
 #define ADD_EXACTLY(type, sum, low, x)                                                                                \
@@ -128,7 +161,7 @@ ALWAYS double most_of(Doubles v) { return v[0] > v[1] ? v[0] : v[1]; }
 /* Writes a vector's lanes from `from` on. */
 ALWAYS void put_lanes(double *p, int j, int from, Doubles v) {
     p += j * DOUBLES;
-    if (from) {
+    if (from > 0) {
         const Longs lanes = lanes_from(from);
         v = (Doubles) (((Longs) v & lanes) | ((Longs) doubles_at(p) & ~lanes));
     }
@@ -143,13 +176,18 @@ ALWAYS void add_lanes(double *p, ptrdiff_t pitch, int j, int from, Doubles x, Do
     put_lanes(p + pitch, j, from, low + x_low);
 }
 
-/* The shift of what was summed so far, a first block: its mean, near 0 if that isn't finite. */
-ALWAYS void place_shift(double *sums, ptrdiff_t pitch, double count, int whole, int in_parts) {
+/* Settles the shift of what was summed so far, a first block about 0; whether its squares are to be added anew. */
+ALWAYS int place_shift(double *sums, ptrdiff_t pitch, double count, int whole, int in_parts) {
     const double sum = sums[SUM * pitch], low = sums[SUM_LOW * pitch], mean = (sum + low) / count;
-    const double shift = mean - mean != 0 ? 0 : whole ? rint(mean) : mean;
-    sums[SHIFT * pitch] = shift;
+    const double off = mean * mean * count, m2 = sums[SQUARES * pitch] - off;
+    sums[SHIFT * pitch] = 0;
+    if (mean - mean != 0 || off <= NEAR_ZERO * m2)
+        return 0;
+    sums[SHIFT * pitch] = whole ? rint(mean) : mean;
     if (in_parts)
-        sums[SHIFT_LOW * pitch] = rint((low - product_minus(shift, count, sum)) / count);
+        sums[SHIFT_LOW * pitch] = rint((low - product_minus(sums[SHIFT * pitch], count, sum)) / count);
+    sums[SQUARES * pitch] = sums[SQUARES_LOW * pitch] = 0;
+    return 1;
 }
 
 /* Moments of `n` columns from their sums; whether some were summed about a shift too far off. The shift is bettered. */
@@ -163,9 +201,14 @@ static int finish_sums(double *restrict sums, ptrdiff_t pitch, ptrdiff_t n, doub
         const double many = count > 0 ? count : 1;
         const double high = sum / many, rest = (low - product_minus(high, many, sum)) / many, mean = high + rest;
         const double shift = sums[SHIFT * pitch + i], shift_low = sums[SHIFT_LOW * pitch + i];
-        const double t = (low - product_minus(shift, many, sum)) - shift_low * many, off = t * (t / many);
+        /* (S - nk)^2 / n in two parts */
+        const double apart = -product_minus(shift, many, sum), left = low - shift_low * many, t = apart + left;
+        const double t_moved = t - apart, t_low = (apart - (t - t_moved)) + (left - t_moved);
+        const double p = t * t, p_low = product_minus(t, t, p) + 2 * t * t_low, off = p / many;
+        const double off_low = (p_low - product_minus(off, many, p)) / many;
         const double m2 = squares - off, moved = m2 - squares;
-        const double m2_low = ((squares - (m2 - moved)) + (-off - moved)) + squares_low, total = m2 + m2_low;
+        const double m2_low = ((squares - (m2 - moved)) + (-off - moved)) + (squares_low - off_low);
+        const double total = m2 + m2_low;
         const int finite = sum - sum == 0, both_infinite = least == -INFINITY && most == INFINITY;
         /* NaN of lanes that overflowed to either side: infinite, as of those to one side, and summed again in other units. */
         const double reach = least < -most ? -least : most;
@@ -189,23 +232,60 @@ static int finish_sums(double *restrict sums, ptrdiff_t pitch, ptrdiff_t n, doub
 /* Half a register of 32-bit values, an eighth of bytes, a quarter of 16 bits. */
 #if VECTOR_BYTES == 64
 #define SINGLES_TO_DOUBLES(v) (Doubles) _mm512_cvtps_pd(v)
+#define LOW_HALF(v) _mm512_castps512_ps256((__m512) (v))
+#define HIGH_HALF(v) _mm512_extractf32x8_ps((__m512) (v), 1)
 #define INTS_TO_DOUBLES(v) (Doubles) _mm512_cvtepi32_pd(v)
 #define SINGLES_AT(p) _mm256_loadu_ps(p)
 #define INTS_AT(p) _mm256_loadu_si256((const __m256i *) (p))
 #define FROM_BYTES(kind, p) _mm256_cvtep##kind##8_epi32(_mm_loadl_epi64((const __m128i *) (p)))
 #define FROM_SHORTS(kind, p) _mm256_cvtep##kind##16_epi32(_mm_loadu_si128((const __m128i *) (p)))
-#define HALVES_AT(p) _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) (p)))
-#define BFLOATS_AT(p) _mm256_castsi256_ps(_mm256_slli_epi32(FROM_SHORTS(u, p), 16))
+#define HALVES_AT(p) _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *) (p)))
+#define BFLOATS_AT(p) _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *) (p))), 16)
 #elif VECTOR_BYTES == 32
 #define SINGLES_TO_DOUBLES(v) (Doubles) _mm256_cvtps_pd(v)
+#define LOW_HALF(v) _mm256_castps256_ps128((__m256) (v))
+#define HIGH_HALF(v) _mm256_extractf128_ps((__m256) (v), 1)
 #define INTS_TO_DOUBLES(v) (Doubles) _mm256_cvtepi32_pd(v)
 #define SINGLES_AT(p) _mm_loadu_ps(p)
 #define INTS_AT(p) _mm_loadu_si128((const __m128i *) (p))
 #define FROM_BYTES(kind, p) _mm_cvtep##kind##8_epi32(_mm_loadu_si32(p))
 #define FROM_SHORTS(kind, p) _mm_cvtep##kind##16_epi32(_mm_loadl_epi64((const __m128i *) (p)))
-#define HALVES_AT(p) _mm_cvtph_ps(_mm_loadl_epi64((const __m128i *) (p)))
-#define BFLOATS_AT(p) _mm_castsi128_ps(_mm_slli_epi32(FROM_SHORTS(u, p), 16))
+#define HALVES_AT(p) _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) (p)))
+#define BFLOATS_AT(p) _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *) (p))), 16)
 #endif
+
+/* Writes a vector, around the caches if `streamed`: p is aligned then. */
+ALWAYS void put_as_singles(float *p, Doubles v, int streamed) {
+#if VECTOR_BYTES == 64
+    const __m256 narrow = _mm512_cvtpd_ps((__m512d) v);
+    if (streamed)
+        _mm256_stream_ps(p, narrow);
+    else
+        _mm256_storeu_ps(p, narrow);
+#elif VECTOR_BYTES == 32
+    const __m128 narrow = _mm256_cvtpd_ps((__m256d) v);
+    if (streamed)
+        _mm_stream_ps(p, narrow);
+    else
+        _mm_storeu_ps(p, narrow);
+#else
+    (void) streamed;
+    for (int j = 0; j < DOUBLES; j++)
+        p[j] = (float) v[j];
+#endif
+}
+ALWAYS void put_as_doubles(double *p, Doubles v, int streamed) {
+#if VECTOR_BYTES == 64
+    if (streamed)
+        _mm512_stream_pd(p, (__m512d) v);
+    else
+#elif VECTOR_BYTES == 32
+    if (streamed)
+        _mm256_stream_pd(p, (__m256d) v);
+    else
+#endif
+        put_doubles(p, v);
+}
 
 /* A value of half precision, exactly. */
 ALWAYS float half_value(uint16_t half) {
@@ -225,35 +305,45 @@ ALWAYS float bfloat_value(uint16_t half) {
     } v = {.bits = (uint32_t) half << 16};
     return v.value;
 }
-#define ONE_BY_ONE(value)                                                                                             \
-    Doubles v;                                                                                                        \
-    for (int j = 0; j < DOUBLES; j++)                                                                                 \
+#define ONE_BY_ONE(type, value)                                                                                       \
+    type v;                                                                                                           \
+    for (int j = 0; j < (int) (sizeof v / sizeof v[0]); j++)                                                          \
         v[j] = value;                                                                                                 \
     return v;
 
+/* Floats of half precision are floats first. */
+ALWAYS Singles singles_f32(const float *p) { return *(const LooseSingles *) p; }
+#if VECTOR_BYTES >= 32
+ALWAYS Singles singles_f16(const uint16_t *p) { return (Singles) HALVES_AT(p); }
+ALWAYS Singles singles_bf16(const uint16_t *p) { return (Singles) BFLOATS_AT(p); }
+ALWAYS Doubles low_half(Singles v) { return SINGLES_TO_DOUBLES(LOW_HALF(v)); }
+ALWAYS Doubles high_half(Singles v) { return SINGLES_TO_DOUBLES(HIGH_HALF(v)); }
+#else
+ALWAYS Singles singles_f16(const uint16_t *p) { ONE_BY_ONE(Singles, half_value(p[j])) }
+ALWAYS Singles singles_bf16(const uint16_t *p) { ONE_BY_ONE(Singles, bfloat_value(p[j])) }
+ALWAYS Doubles low_half(Singles v) { return (Doubles) {v[0], v[1]}; }
+ALWAYS Doubles high_half(Singles v) { return (Doubles) {v[2], v[3]}; }
+#endif
+
 #if VECTOR_BYTES >= 32
 ALWAYS Doubles from_f32(const float *p) { return SINGLES_TO_DOUBLES(SINGLES_AT(p)); }
-ALWAYS Doubles from_f16(const uint16_t *p) { return SINGLES_TO_DOUBLES(HALVES_AT(p)); }
-ALWAYS Doubles from_bf16(const uint16_t *p) { return SINGLES_TO_DOUBLES(BFLOATS_AT(p)); }
 ALWAYS Doubles from_u8(const uint8_t *p) { return INTS_TO_DOUBLES(FROM_BYTES(u, p)); }
 ALWAYS Doubles from_i8(const int8_t *p) { return INTS_TO_DOUBLES(FROM_BYTES(i, p)); }
 ALWAYS Doubles from_u16(const uint16_t *p) { return INTS_TO_DOUBLES(FROM_SHORTS(u, p)); }
 ALWAYS Doubles from_i16(const int16_t *p) { return INTS_TO_DOUBLES(FROM_SHORTS(i, p)); }
 ALWAYS Doubles from_i32(const int32_t *p) { return INTS_TO_DOUBLES(INTS_AT(p)); }
 #else
-ALWAYS Doubles from_f32(const float *p) { ONE_BY_ONE(p[j]) }
-ALWAYS Doubles from_f16(const uint16_t *p) { ONE_BY_ONE(half_value(p[j])) }
-ALWAYS Doubles from_bf16(const uint16_t *p) { ONE_BY_ONE(bfloat_value(p[j])) }
-ALWAYS Doubles from_u8(const uint8_t *p) { ONE_BY_ONE(p[j]) }
-ALWAYS Doubles from_i8(const int8_t *p) { ONE_BY_ONE(p[j]) }
-ALWAYS Doubles from_u16(const uint16_t *p) { ONE_BY_ONE(p[j]) }
-ALWAYS Doubles from_i16(const int16_t *p) { ONE_BY_ONE(p[j]) }
-ALWAYS Doubles from_i32(const int32_t *p) { ONE_BY_ONE(p[j]) }
+ALWAYS Doubles from_f32(const float *p) { ONE_BY_ONE(Doubles, p[j]) }
+ALWAYS Doubles from_u8(const uint8_t *p) { ONE_BY_ONE(Doubles, p[j]) }
+ALWAYS Doubles from_i8(const int8_t *p) { ONE_BY_ONE(Doubles, p[j]) }
+ALWAYS Doubles from_u16(const uint16_t *p) { ONE_BY_ONE(Doubles, p[j]) }
+ALWAYS Doubles from_i16(const int16_t *p) { ONE_BY_ONE(Doubles, p[j]) }
+ALWAYS Doubles from_i32(const int32_t *p) { ONE_BY_ONE(Doubles, p[j]) }
 #endif
 #if VECTOR_BYTES == 64
 ALWAYS Doubles from_u32(const uint32_t *p) { return (Doubles) _mm512_cvtepu32_pd(INTS_AT(p)); }
 #else
-ALWAYS Doubles from_u32(const uint32_t *p) { ONE_BY_ONE(p[j]) }
+ALWAYS Doubles from_u32(const uint32_t *p) { ONE_BY_ONE(Doubles, p[j]) }
 #endif
 ALWAYS Doubles from_f64(const double *p) { return doubles_at(p); }
 
@@ -294,6 +384,7 @@ static ptrdiff_t choose_values(char *target, const char *x, ptrdiff_t stride, co
 }
 #undef CHOOSE
 
+#define FLOATS 1
 #define T float
 #define NAME(name) name##_f32
 #define CAREFUL 0
@@ -315,7 +406,9 @@ static ptrdiff_t choose_values(char *target, const char *x, ptrdiff_t stride, co
 #undef T
 #undef NAME
 #undef WHOLE
+#undef FLOATS
 
+#define FLOATS 0
 #define WHOLE 1
 #define T uint8_t
 #define NAME(name) name##_u8
@@ -381,6 +474,7 @@ static ptrdiff_t choose_values(char *target, const char *x, ptrdiff_t stride, co
 #undef PARTS
 #undef WHOLE
 #undef CAREFUL
+#undef FLOATS
 
 static const Summation *const summation_of[] = {
     &summation_f32, &summation_f64, &summation_f16, &summation_bf16, &summation_u8,  &summation_i8,
@@ -391,86 +485,125 @@ static const Summation *const summation_of[] = {
 
 #else
 
-enum { NAME(LOOK) = 1, NAME(SQUARE) = 2, NAME(BOTH) = 3 };
-
-/* Adds one vector, or its `lanes` if `mask`, to sums in registers; the other lanes hold values that are among them. */
-#define ADD_VECTOR(what, careful, mask, high, rest, k, k_low, s, s_low, q, q_low, least, most)                        \
-    do {                                                                                                              \
-        const Doubles h_ = (high);                                                                                    \
-        if ((what) & 1) {                                                                                             \
-            const Doubles value_ = PARTS == 2 ? h_ + (rest) : h_;                                                     \
-            least = lesser(value_, least);                                                                            \
-            most = greater(value_, most);                                                                             \
-            if (careful) {                                                                                            \
-                ADD_EXACTLY(Doubles, s, s_low, (mask) ? chosen_lanes(h_, lanes) : h_);                                 \
-                if (PARTS == 2)                                                                                       \
-                    ADD_EXACTLY(Doubles, s, s_low, (mask) ? chosen_lanes(rest, lanes) : (rest));                       \
-            } else                                                                                                    \
-                s += (mask) ? chosen_lanes(h_, lanes) : h_;                                                           \
-        }                                                                                                             \
-        if ((what) & 2) {                                                                                             \
-            Doubles d_ = h_ - (k);                                                                                    \
-            if (PARTS == 2)                                                                                           \
-                d_ += (rest) - (k_low);                                                                               \
-            if (mask)                                                                                                 \
-                d_ = chosen_lanes(d_, lanes);                                                                         \
-            if (careful)                                                                                              \
-                ADD_SQUARE(q, q_low, d_);                                                                             \
-            else                                                                                                      \
-                q += d_ * d_;                                                                                         \
-        }                                                                                                             \
-    } while (0)
-#if PARTS == 2
-#define REST(p) low_of(*(const LooseULongs *) (p))
+/* A step: PAIR values at p, as floats if they are compared so, and their halves as doubles. */
+#if FLOATS
+#define SEEN(p) NAME(singles)(p)
+#define PART(p, seen, half) (sizeof(T) == 4 ? from_f32((const float *) (p) + (half) * DOUBLES)                        \
+                                            : (half) ? high_half(seen) : low_half(seen))
 #else
-#define REST(p) (Doubles) {0}
+#define SEEN(p) (Singles) {0}
+#define PART(p, seen, half) NAME(from)((p) + (half) * DOUBLES)
+#endif
+#if PARTS == 2
+#define REST(p, half) low_of(*(const LooseULongs *) ((p) + (half) * DOUBLES))
+#else
+#define REST(p, half) (Doubles) {0}
 #endif
 
-ALWAYS void NAME(add_row)(const T *x, ptrdiff_t n, int what, int careful, double *sums, ptrdiff_t pitch) {
-    enum { VECTORS = 4 };
-    const Doubles zero = {0}, k = splat(sums[SHIFT * pitch]), k_low = splat(sums[SHIFT_LOW * pitch]);
-    Doubles s[VECTORS] = {zero}, s_low[VECTORS] = {zero}, q[VECTORS] = {zero}, q_low[VECTORS] = {zero};
-    Doubles least[VECTORS], most[VECTORS];
-    Longs lanes = {0};
-    for (int j = 0; j < VECTORS; j++)
-        least[j] = splat(INFINITY), most[j] = splat(-INFINITY);
-    ptrdiff_t i = 0;
-    for (; i + VECTORS * DOUBLES <= n; i += VECTORS * DOUBLES)
-#pragma GCC unroll 4
-        for (int j = 0; j < VECTORS; j++) {
-            const T *p = x + i + j * DOUBLES;
-            ADD_VECTOR(what, careful, 0, NAME(from)(p), REST(p), k, k_low, s[j], s_low[j], q[j], q_low[j], least[j],
-                       most[j]);
+/* Adds one vector, or its `lanes` if `mask`, to sums v in registers, about k or 0; the other lanes hold values that are
+   among them.  `what` is one of these. */
+enum { NAME(ABOUT_0), NAME(ABOUT_K), NAME(SQUARES_ABOUT_K) };
+#define ADD_VECTOR(mask, lanes, high, rest, k, k_low, v)                                                              \
+    do {                                                                                                              \
+        const Doubles h_ = (mask) ? chosen_lanes(high, lanes) : (high);                                               \
+        const Doubles r_ = (mask) ? chosen_lanes(rest, lanes) : (rest);                                               \
+        if (what != NAME(SQUARES_ABOUT_K)) {                                                                          \
+            if (!FLOATS) {                                                                                            \
+                const Doubles value_ = PARTS == 2 ? (high) + (rest) : (high);                                         \
+                least[v] = lesser(value_, least[v]);                                                                  \
+                most[v] = greater(value_, most[v]);                                                                   \
+            }                                                                                                         \
+            if (careful) {                                                                                            \
+                ADD_EXACTLY(Doubles, s[v], s_low[v], h_);                                                             \
+                if (PARTS == 2)                                                                                       \
+                    ADD_EXACTLY(Doubles, s[v], s_low[v], r_);                                                         \
+            } else                                                                                                    \
+                s[v] = h_ * one + s[v];                                                                               \
+        }                                                                                                             \
+        Doubles d_ = what == NAME(ABOUT_0) ? h_ : (high) * one - (k);                                                 \
+        if (PARTS == 2)                                                                                               \
+            d_ += what == NAME(ABOUT_0) ? r_ : (rest) - (k_low);                                                      \
+        if ((mask) && what != NAME(ABOUT_0))                                                                          \
+            d_ = chosen_lanes(d_, lanes);                                                                             \
+        if (careful)                                                                                                  \
+            ADD_SQUARE(q[v], q_low[v], d_);                                                                           \
+        else                                                                                                          \
+            q[v] = d_ * d_ + q[v];                                                                                    \
+    } while (0)
+#define ADD_STEP(p, mask, k, k_high, k_low, k_low_high, j, seen)                                                       \
+    do {                                                                                                              \
+        const T *p_ = (p);                                                                                            \
+        const Singles seen_ = SEEN(p_);                                                                               \
+        if (FLOATS && what != NAME(SQUARES_ABOUT_K)) {                                                                \
+            low_singles[seen] = lesser_singles(seen_, low_singles[seen]);                                             \
+            high_singles[seen] = greater_singles(seen_, high_singles[seen]);                                          \
+        }                                                                                                             \
+        ADD_VECTOR(mask, lanes, PART(p_, seen_, 0), REST(p_, 0), k, k_low, 2 * (j));                                  \
+        ADD_VECTOR(mask, lanes_high, PART(p_, seen_, 1), REST(p_, 1), k_high, k_low_high, 2 * (j) + 1);               \
+    } while (0)
+#define NO_SUMS(steps)                                                                                                \
+    Doubles s[2 * (steps)], s_low[2 * (steps)], q[2 * (steps)], q_low[2 * (steps)], least[2 * (steps)],               \
+        most[2 * (steps)];                                                                                            \
+    Singles low_singles[steps], high_singles[steps];                                                                  \
+    const Doubles zero = {0}, one = unknown_one();                                                                    \
+    for (int j = 0; j < (steps); j++) {                                                                               \
+        low_singles[j] = (Singles) {0} + INFINITY;                                                                    \
+        high_singles[j] = (Singles) {0} - INFINITY;                                                                   \
+    }                                                                                                                 \
+    for (int v = 0; v < 2 * (steps); v++) {                                                                           \
+        s[v] = s_low[v] = q[v] = q_low[v] = zero;                                                                     \
+        least[v] = splat(INFINITY), most[v] = splat(-INFINITY);                                                       \
+    }                                                                                                                 \
+    (void) one
+#define LEAST_AND_MOST(steps)                                                                                         \
+    if (FLOATS)                                                                                                       \
+        for (int j = 0; j < (steps); j++) {                                                                           \
+            least[2 * j] = low_half(low_singles[j]), least[2 * j + 1] = high_half(low_singles[j]);                    \
+            most[2 * j] = low_half(high_singles[j]), most[2 * j + 1] = high_half(high_singles[j]);                    \
         }
-    for (; i + DOUBLES <= n; i += DOUBLES)
-        ADD_VECTOR(what, careful, 0, NAME(from)(x + i), REST(x + i), k, k_low, s[0], s_low[0], q[0], q_low[0], least[0],
-                   most[0]);
-    if (i < n) {
-        const T *p = x + n - DOUBLES;  /* the last ones, of which some were added */
-        T last[DOUBLES];
-        lanes = lanes_from((int) (i + DOUBLES - n));
-        if (n < DOUBLES) {
-            for (int j = 0; j < DOUBLES; j++)
-                last[j] = x[j < n ? j : 0];
-            lanes = ~lanes_from((int) n);
-            p = last;
+
+/* Adds a block: runs of n values, `stride` bytes apart. */
+ALWAYS void NAME(add_rows)(const char *x, ptrdiff_t n, ptrdiff_t runs, ptrdiff_t stride, int what, int careful,
+                           double *sums, ptrdiff_t pitch) {
+    enum { STEPS = 2, VECTORS = 2 * STEPS };
+    const int second = what == NAME(ABOUT_0);  /* about k, 16 registers have no room for comparisons of their own */
+    const Doubles k = splat(sums[SHIFT * pitch]), k_low = splat(sums[SHIFT_LOW * pitch]);
+    const int from = (int) (PAIR - n % PAIR), few = n < PAIR;  /* of the last values some were added, if there are more */
+    const Longs lanes = few ? ~lanes_from((int) n) : lanes_from(from);
+    const Longs lanes_high = few ? ~lanes_from((int) n - DOUBLES) : lanes_from(from - DOUBLES);
+    NO_SUMS(STEPS);
+    for (; runs > 0; runs--, x += stride) {
+        const T *line = (const T *) x;
+        ptrdiff_t i = 0;
+        for (; i + STEPS * PAIR <= n; i += STEPS * PAIR) {
+            ADD_STEP(line + i, 0, k, k, k_low, k_low, 0, 0);
+            ADD_STEP(line + i + PAIR, 0, k, k, k_low, k_low, 1, second);
         }
-        ADD_VECTOR(what, careful, 1, NAME(from)(p), REST(p), k, k_low, s[1], s_low[1], q[1], q_low[1], least[1],
-                   most[1]);
+        if (i + PAIR <= n) {
+            ADD_STEP(line + i, 0, k, k, k_low, k_low, 0, 0);
+            i += PAIR;
+        }
+        if (i < n) {
+            const T *p = line + n - PAIR;
+            T last[PAIR];
+            if (few) {
+                for (int j = 0; j < PAIR; j++)
+                    last[j] = line[j < n ? j : 0];
+                p = last;
+            }
+            ADD_STEP(p, 1, k, k, k_low, k_low, 1, second);
+        }
     }
-    double sum = sums[SUM * pitch], low = sums[SUM_LOW * pitch];
     double squares = sums[SQUARES * pitch], squares_low = sums[SQUARES_LOW * pitch];
-    double smallest = sums[LEAST * pitch], largest = sums[MOST * pitch];
-    if (!careful) {
-        s[0] = (s[0] + s[1]) + (s[2] + s[3]);
-        q[0] = (q[0] + q[1]) + (q[2] + q[3]);
-    }
-    least[0] = lesser(lesser(least[0], least[1]), lesser(least[2], least[3]));
-    most[0] = greater(greater(most[0], most[1]), greater(most[2], most[3]));
-    if (what & 1) {
-        const double one = least_of(least[0]), other = most_of(most[0]), total = total_of(s[0]);
-        smallest = one < smallest ? one : smallest;
-        largest = other > largest ? other : largest;
+    if (what != NAME(SQUARES_ABOUT_K)) {
+        double sum = sums[SUM * pitch], low = sums[SUM_LOW * pitch];
+        LEAST_AND_MOST(STEPS)
+        const double smallest = least_of(lesser(lesser(least[0], least[1]), lesser(least[2], least[3])));
+        const double largest = most_of(greater(greater(most[0], most[1]), greater(most[2], most[3])));
+        if (smallest < sums[LEAST * pitch])
+            sums[LEAST * pitch] = smallest;
+        if (largest > sums[MOST * pitch])
+            sums[MOST * pitch] = largest;
         if (careful)
             for (int v = 0; v < VECTORS; v++)
                 for (int j = 0; j < DOUBLES; j++) {
@@ -478,109 +611,130 @@ ALWAYS void NAME(add_row)(const T *x, ptrdiff_t n, int what, int careful, double
                     low += s_low[v][j];
                 }
         else
-            ADD_EXACTLY(double, sum, low, total);
+            ADD_EXACTLY(double, sum, low, total_of((s[0] + s[1]) + (s[2] + s[3])));
+        sums[SUM * pitch] = sum, sums[SUM_LOW * pitch] = low;
     }
-    if (what & 2) {
-        const double total = total_of(q[0]);
-        if (careful)
-            for (int v = 0; v < VECTORS; v++)
-                for (int j = 0; j < DOUBLES; j++) {
-                    ADD_EXACTLY(double, squares, squares_low, q[v][j]);
-                    squares_low -= q_low[v][j];
-                }
-        else
-            ADD_EXACTLY(double, squares, squares_low, total);
-    }
-    sums[SUM * pitch] = sum, sums[SUM_LOW * pitch] = low;
+    if (careful)
+        for (int v = 0; v < VECTORS; v++)
+            for (int j = 0; j < DOUBLES; j++) {
+                ADD_EXACTLY(double, squares, squares_low, q[v][j]);
+                squares_low -= q_low[v][j];
+            }
+    else
+        ADD_EXACTLY(double, squares, squares_low, total_of((q[0] + q[1]) + (q[2] + q[3])));
     sums[SQUARES * pitch] = squares, sums[SQUARES_LOW * pitch] = squares_low;
-    sums[LEAST * pitch] = smallest, sums[MOST * pitch] = largest;
 }
 
-ALWAYS void NAME(rows_of)(const T *x, ptrdiff_t n, int careful, double *sums, ptrdiff_t pitch) {
-    sums[COUNT * pitch] += (double) n;
-    if (sums[SHIFT * pitch] != sums[SHIFT * pitch]) {
-        const ptrdiff_t many = n < LONG_BLOCK / 2 ? n : LONG_BLOCK / 2;
-        NAME(add_row)(x, many, 1, careful, sums, pitch);
-        place_shift(sums, pitch, (double) many, WHOLE, PARTS == 2);
-        NAME(add_row)(x, many, 2, careful, sums, pitch);
-        x += many;
-        n -= many;
+ALWAYS void NAME(rows_of)(const char *x, ptrdiff_t n, ptrdiff_t runs, ptrdiff_t stride, int careful, double *sums,
+                          ptrdiff_t pitch) {
+    double *shift = sums + SHIFT * pitch;
+    for (ptrdiff_t some; runs > 0; runs -= some, x += some * stride) {
+        const ptrdiff_t whole = *shift != *shift || n >= LONG_BLOCK ? 1 : LONG_BLOCK / n;
+        some = runs < whole ? runs : whole;
+        for (ptrdiff_t i = 0, many; i < n; i += many) {
+            const int placed = *shift == *shift;
+            const ptrdiff_t most = placed ? LONG_BLOCK : FIRST_BLOCK;
+            const char *block = x + i * (ptrdiff_t) sizeof(T);
+            many = n - i < most ? n - i : most;
+            sums[COUNT * pitch] += (double) (many * some);
+            if (placed && *shift != 0) {
+                NAME(add_rows)(block, many, some, stride, NAME(ABOUT_K), careful, sums, pitch);
+                continue;
+            }
+            NAME(add_rows)(block, many, some, stride, NAME(ABOUT_0), careful, sums, pitch);
+            if (!placed && place_shift(sums, pitch, (double) many, WHOLE, PARTS == 2))
+                NAME(add_rows)(block, many, some, stride, NAME(SQUARES_ABOUT_K), careful, sums, pitch);
+        }
     }
-    for (; n > 0; n -= LONG_BLOCK, x += LONG_BLOCK)
-        NAME(add_row)(x, n < LONG_BLOCK ? n : LONG_BLOCK, 3, careful, sums, pitch);
 }
 
-static void NAME(row)(const void *x, ptrdiff_t n, int careful, double *sums, ptrdiff_t pitch) {
+static void NAME(row)(const void *x, ptrdiff_t n, ptrdiff_t runs, ptrdiff_t stride, int careful, double *sums,
+                      ptrdiff_t pitch) {
 #if CAREFUL == 0
     if (careful)
-        NAME(rows_of)(x, n, 1, sums, pitch);
+        NAME(rows_of)(x, n, runs, stride, 1, sums, pitch);
     else
 #endif
-        NAME(rows_of)(x, n, CAREFUL == 1, sums, pitch);
+        NAME(rows_of)(x, n, runs, stride, CAREFUL == 1, sums, pitch);
 }
 
-/* Adds lines to `vectors` neighbouring vectors of columns; of the last one, from lane `from` on. */
-ALWAYS void NAME(add_columns)(const char *x, ptrdiff_t x_pitch, int lines, int vectors, int from, ptrdiff_t ahead,
-                              ptrdiff_t fetched, int what, int careful, double *sums, ptrdiff_t pitch) {
-    const Doubles zero = {0};
-    Doubles s[WIDE_TILE], s_low[WIDE_TILE], q[WIDE_TILE], q_low[WIDE_TILE], least[WIDE_TILE], most[WIDE_TILE];
-    Doubles k[WIDE_TILE], k_low[WIDE_TILE];
-    const Longs lanes = {0};
-    for (int j = 0; j < vectors; j++) {
-        s[j] = s_low[j] = q[j] = q_low[j] = zero;
-        least[j] = splat(INFINITY), most[j] = splat(-INFINITY);
-        k[j] = doubles_at(sums + SHIFT * pitch + j * DOUBLES);
-        k_low[j] = PARTS == 2 ? doubles_at(sums + SHIFT_LOW * pitch + j * DOUBLES) : zero;
+/* Adds lines to the neighbouring columns of `steps` steps; of the last one, from lane `from` on.  With each line as many
+   bytes are fetched from `next` on, and that moves on. */
+ALWAYS void NAME(add_columns)(const char *x, ptrdiff_t x_pitch, int lines, const int steps, int from, const char *next,
+                              ptrdiff_t next_pitch, int what, int careful, double *sums, ptrdiff_t pitch) {
+    const Longs lanes = {0}, lanes_high = {0};
+    Doubles k[2 * WIDE_TILE], k_low[2 * WIDE_TILE];
+    NO_SUMS(WIDE_TILE);
+    for (int v = 0; v < 2 * steps; v++) {
+        k[v] = doubles_at(sums + SHIFT * pitch + v * DOUBLES);
+        k_low[v] = PARTS == 2 ? doubles_at(sums + SHIFT_LOW * pitch + v * DOUBLES) : zero;
     }
     for (int line = 0; line < lines; line++, x += x_pitch) {
-        if ((what & 1) && ahead)
-            for (ptrdiff_t byte = 0; byte < fetched; byte += 64)
-                __builtin_prefetch(x + ahead + byte);
+        if (next) {
 #pragma GCC unroll 4
-        for (int j = 0; j < vectors; j++) {
-            const T *p = (const T *) x + j * DOUBLES;
-            ADD_VECTOR(what, careful, 0, NAME(from)(p), REST(p), k[j], k_low[j], s[j], s_low[j], q[j], q_low[j],
-                       least[j], most[j]);
+            for (int byte = 0; byte < steps * PAIR * (int) sizeof(T); byte += 64)
+                __builtin_prefetch(next + byte);
+            next += next_pitch;
         }
+#pragma GCC unroll 2
+        for (int j = 0; j < steps; j++)
+            ADD_STEP((const T *) x + j * PAIR, 0, k[2 * j], k[2 * j + 1], k_low[2 * j], k_low[2 * j + 1], j, j);
     }
-    for (int j = 0; j < vectors; j++) {
-        if (what & 1) {
-            add_lanes(sums + SUM * pitch, pitch, j, from, s[j], careful ? s_low[j] : zero);
-            put_lanes(sums + LEAST * pitch, j, from, lesser(least[j], doubles_at(sums + LEAST * pitch + j * DOUBLES)));
-            put_lanes(sums + MOST * pitch, j, from, greater(most[j], doubles_at(sums + MOST * pitch + j * DOUBLES)));
+    LEAST_AND_MOST(steps)
+    for (int v = 0; v < 2 * steps; v++) {
+        const int first = from - v * DOUBLES;
+        if (what != NAME(SQUARES_ABOUT_K)) {
+            add_lanes(sums + SUM * pitch, pitch, v, first, s[v], careful ? s_low[v] : zero);
+            put_lanes(sums + LEAST * pitch, v, first, lesser(least[v], doubles_at(sums + LEAST * pitch + v * DOUBLES)));
+            put_lanes(sums + MOST * pitch, v, first, greater(most[v], doubles_at(sums + MOST * pitch + v * DOUBLES)));
         }
-        if (what & 2)
-            add_lanes(sums + SQUARES * pitch, pitch, j, from, q[j], careful ? -q_low[j] : zero);
+        add_lanes(sums + SQUARES * pitch, pitch, v, first, q[v], careful ? -q_low[v] : zero);
     }
 }
 
-ALWAYS void NAME(tile)(const char *x, ptrdiff_t x_pitch, int lines, int vectors, int from, ptrdiff_t ahead,
-                       ptrdiff_t fetched, int careful, double *sums, ptrdiff_t pitch) {
-    if (sums[SHIFT * pitch + from] == sums[SHIFT * pitch + from]) {
-        NAME(add_columns)(x, x_pitch, lines, vectors, from, ahead, fetched, 3, careful, sums, pitch);
+ALWAYS void NAME(tile)(const char *x, ptrdiff_t x_pitch, int lines, const int steps, int from,
+                       const char *next, ptrdiff_t next_pitch, int careful, double *sums, ptrdiff_t pitch) {
+    const int placed = sums[SHIFT * pitch + from] == sums[SHIFT * pitch + from];
+    int shifted = 0;
+    if (placed)
+        for (int i = 0; i < steps * PAIR; i++)
+            shifted |= sums[SHIFT * pitch + i] != 0;
+    if (shifted) {
+        NAME(add_columns)(x, x_pitch, lines, steps, from, next, next_pitch, NAME(ABOUT_K), careful, sums, pitch);
         return;
     }
-    NAME(add_columns)(x, x_pitch, lines, vectors, from, ahead, fetched, 1, careful, sums, pitch);
-    for (int i = from; i < vectors * DOUBLES; i++)
-        place_shift(sums + i, pitch, lines, WHOLE, PARTS == 2);
-    NAME(add_columns)(x, x_pitch, lines, vectors, from, 0, 0, 2, careful, sums, pitch);
+    NAME(add_columns)(x, x_pitch, lines, steps, from, next, next_pitch, NAME(ABOUT_0), careful, sums, pitch);
+    if (!placed) {
+        for (int i = from; i < steps * PAIR; i++)
+            shifted |= place_shift(sums + i, pitch, lines, WHOLE, PARTS == 2);
+        if (shifted) {
+            for (int i = from; i < steps * PAIR; i++)
+                sums[SQUARES * pitch + i] = sums[SQUARES_LOW * pitch + i] = 0;
+            NAME(add_columns)(x, x_pitch, lines, steps, from, NULL, 0, NAME(SQUARES_ABOUT_K), careful, sums, pitch);
+        }
+    }
 }
 
 ALWAYS void NAME(columns_of)(const char *x, ptrdiff_t x_pitch, int lines, ptrdiff_t columns, ptrdiff_t ahead,
                              int careful, double *sums, ptrdiff_t pitch) {
-    /* Of lines that follow each other the first tile fetches all: memory likes long stretches. */
+    /* Of lines that follow each other each tile fetches a stretch: memory likes those, and to be asked steadily. */
     const int dense = x_pitch == columns * (ptrdiff_t) sizeof(T);
-    const ptrdiff_t fetched = (dense ? columns : WIDE_TILE * DOUBLES) * (ptrdiff_t) sizeof(T);
     ptrdiff_t c = 0;
-    for (; c + WIDE_TILE * DOUBLES <= columns; c += WIDE_TILE * DOUBLES)
-        NAME(tile)(x + c * sizeof(T), x_pitch, lines, WIDE_TILE, 0, dense && c ? 0 : ahead, fetched, careful, sums + c,
-                   pitch);
-    for (; c + DOUBLES <= columns; c += DOUBLES)
-        NAME(tile)(x + c * sizeof(T), x_pitch, lines, 1, 0, dense && c ? 0 : ahead, fetched, careful, sums + c, pitch);
+    while (c + PAIR <= columns) {
+        const int wide = c + WIDE_TILE * PAIR <= columns;
+        const ptrdiff_t bytes = (wide ? WIDE_TILE : 1) * PAIR * sizeof(T);
+        const char *next = ahead ? x + ahead + c * (ptrdiff_t) sizeof(T) * (dense ? lines : 1) : NULL;
+        if (wide)
+            NAME(tile)(x + c * sizeof(T), x_pitch, lines, WIDE_TILE, 0, next, dense ? bytes : x_pitch, careful,
+                       sums + c, pitch);
+        else
+            NAME(tile)(x + c * sizeof(T), x_pitch, lines, 1, 0, next, dense ? bytes : x_pitch, careful, sums + c, pitch);
+        c += wide ? WIDE_TILE * PAIR : PAIR;
+    }
     if (c < columns) {  /* what is left, beside columns that are done */
-        const int from = (int) (c + DOUBLES - columns);
-        NAME(tile)(x + (columns - DOUBLES) * sizeof(T), x_pitch, lines, 1, from, 0, 0, careful,
-                   sums + columns - DOUBLES, pitch);
+        const int from = (int) (c + PAIR - columns);
+        NAME(tile)(x + (columns - PAIR) * sizeof(T), x_pitch, lines, 1, from, NULL, 0, careful, sums + columns - PAIR,
+                   pitch);
     }
 }
 
@@ -594,25 +748,78 @@ static void NAME(columns)(const void *x, ptrdiff_t x_pitch, int lines, ptrdiff_t
         NAME(columns_of)(x, x_pitch, lines, columns, ahead, CAREFUL == 1, sums, pitch);
 }
 
-static void NAME(widen)(const void *source, ptrdiff_t n, double *y) {
-    const T *x = source;
-    ptrdiff_t i = 0;
-    for (; i + DOUBLES <= n; i += DOUBLES) {
-        const Doubles high = NAME(from)(x + i);
-        put_doubles(y + i, PARTS == 2 ? high + REST(x + i) : high);
-    }
-    if (i < n) {
-        T last[DOUBLES] = {0};
-        for (int j = 0; j < n - i; j++)
-            last[j] = x[i + j];
-        const Doubles high = NAME(from)(last);
-        put_doubles(y + i, PARTS == 2 ? high + REST(last) : high);
+/* A step of `apply`, of `widen` where step < 0. */
+ALWAYS void NAME(apply_step)(const T *p, const double *mean, const double *scale, const double *shift, const int step,
+                             const int single, const int streamed, Doubles *rest, char *y) {
+    const Singles seen = SEEN(p);
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; half++) {
+        const int at = half * DOUBLES;
+        Doubles v = PART(p, seen, half);
+        if (PARTS == 2)
+            v += REST(p, half);
+        if (!WHOLE && step >= 0)
+            *rest = v * 0.0 + *rest;
+        if (step == 0)
+            v = (v - splat(*mean)) * splat(*scale) + splat(*shift);
+        else if (step > 0)
+            v = (v - doubles_at(mean + at)) * doubles_at(scale + at) + doubles_at(shift + at);
+        if (single)
+            put_as_singles((float *) y + at, v, streamed);
+        else
+            put_as_doubles((double *) y + at, v, streamed);
     }
 }
 
-static const Summation NAME(summation) = {sizeof(T), CAREFUL, NAME(row), NAME(columns), NAME(widen)};
+ALWAYS int NAME(apply_line)(const T *x, ptrdiff_t n, const double *mean, const double *scale, const double *shift,
+                             const int step, const int single, const int streamed, char *y) {
+    const ptrdiff_t size = single ? sizeof(float) : sizeof(double);
+    Doubles rest = {0};  /* 0 for all that is finite, else NaN */
+    ptrdiff_t i = 0;
+    for (; i + PAIR <= n; i += PAIR)
+        NAME(apply_step)(x + i, mean + (step > 0 ? i : 0), scale + (step > 0 ? i : 0), shift + (step > 0 ? i : 0), step,
+                         single, streamed, &rest, y + i * size);
+    if (i < n) {
+        const size_t left = n - i;
+        double coefficients[3][PAIR] = {{0}};
+        T last[PAIR] = {0};
+        char result[PAIR * sizeof(double)];
+        memcpy(last, x + i, left * sizeof(T));
+        for (size_t j = 0; j < left && step >= 0; j++) {
+            coefficients[0][j] = mean[step ? i + j : 0];
+            coefficients[1][j] = scale[step ? i + j : 0];
+            coefficients[2][j] = shift[step ? i + j : 0];
+        }
+        NAME(apply_step)(last, coefficients[0], coefficients[1], coefficients[2], step, single, 0, &rest, result);
+        memcpy(y + i * size, result, left * size);
+    }
+    return total_of(rest) != 0;
+}
 
-#undef ADD_VECTOR
+static void NAME(widen)(const void *x, ptrdiff_t n, double *y) {
+    NAME(apply_line)(x, n, NULL, NULL, NULL, -1, 0, 0, (char *) y);
+}
+
+static int NAME(apply)(const void *x, ptrdiff_t n, const double *mean, const double *scale, const double *shift,
+                       int step, int single, int streamed, void *y) {
+    streamed = streamed && (uintptr_t) y % VECTOR_BYTES == 0;
+    if (step && single)
+        return NAME(apply_line)(x, n, mean, scale, shift, 1, 1, streamed, y);
+    if (step)
+        return NAME(apply_line)(x, n, mean, scale, shift, 1, 0, streamed, y);
+    if (single)
+        return NAME(apply_line)(x, n, mean, scale, shift, 0, 1, streamed, y);
+    return NAME(apply_line)(x, n, mean, scale, shift, 0, 0, streamed, y);
+}
+
+static const Summation NAME(summation) = {sizeof(T), CAREFUL, NAME(row), NAME(columns), NAME(widen), NAME(apply)};
+
+#undef SEEN
+#undef PART
 #undef REST
+#undef ADD_VECTOR
+#undef ADD_STEP
+#undef NO_SUMS
+#undef LEAST_AND_MOST
 
 #endif

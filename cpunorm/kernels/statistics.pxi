@@ -5,14 +5,19 @@
 # packed into rows.
 
 cdef extern from "kernels/statistics.h":
-    enum: COUNT, MEAN, MEAN_LOW, M2, SHIFT, SHIFT_LOW, LEAST, MOST, SUM_FIELDS, DOUBLES, TALL_BLOCK
+    enum: COUNT, MEAN, MEAN_LOW, M2, SHIFT, SHIFT_LOW, LEAST, MOST, SUM_FIELDS, DOUBLES, PAIR, TALL_BLOCK
     ctypedef struct Summation:
         int size, careful
-        void (*row)(const void* x, Py_ssize_t n, bint careful, double* sums, Py_ssize_t pitch) noexcept nogil
+        void (*row)(
+            const void* x, Py_ssize_t n, Py_ssize_t runs, Py_ssize_t stride, bint careful, double* sums,
+            Py_ssize_t pitch) noexcept nogil
         void (*columns)(
             const void* x, Py_ssize_t x_pitch, int lines, Py_ssize_t columns, Py_ssize_t ahead, bint careful,
             double* sums, Py_ssize_t pitch) noexcept nogil
         void (*widen)(const void* x, Py_ssize_t n, double* y) noexcept nogil
+        bint (*apply)(
+            const void* x, Py_ssize_t n, const double* mean, const double* scale, const double* shift, bint step,
+            bint single, bint streamed, void* y) noexcept nogil
     const Summation** summation_of
     Py_ssize_t choose_values(
         char* target, const char* x, Py_ssize_t stride, const uint8_t* where, Py_ssize_t where_stride, Py_ssize_t n,
@@ -27,7 +32,7 @@ cdef enum:
     TALLY_STRIP = 128  # columns of the narrowest strip
     TALLY_COLUMNS = 256  # of the widest: their sums stay in L1
     TALLY_PART = 65536  # values of a part of rows
-    TALLY_COLUMNS_PART = 262144  # the same of columns, each of which is merged by itself
+    TALLY_COLUMNS_PART = 393216  # the same of columns, each of which is merged by itself
     TALLY_BUFFER = 16384  # bytes into which is packed
     TALLY_RUN = 128  # values of a run that isn't packed
     TALLY_SHORT = 48  # values of a slice up to which slices are packed as columns
@@ -127,7 +132,11 @@ cdef void see_reduction(Tally* t) noexcept nogil:
         dense = r.reduced == 1 and reduced.x == t.wide * size and kept.x == size
         t.packed = kept.x != size or t.wide < 4 * DOUBLES and not dense
         if t.wide < 16 * DOUBLES and (dense or t.packed):
-            t.fold = max(ceil_div(DOUBLES, t.wide), min(32 * DOUBLES // t.wide, t.size // 32))
+            t.fold = ceil_div(PAIR, t.wide)
+            # More of them fill tiles, and steps to seven eighths.
+            while t.fold < t.size // 32 and (
+                    t.fold * t.wide < 2 * PAIR or ceil_div(t.fold * t.wide, PAIR) * 7 * PAIR > 8 * t.fold * t.wide):
+                t.fold += 1
     else:
         t.wide = 1
         t.packed = t.masked or not (reduced.x == size and (r.reduced == 1 or t.run >= TALLY_RUN) or t.size == 1)
@@ -135,8 +144,12 @@ cdef void see_reduction(Tally* t) noexcept nogil:
     t.strips = max(<Py_ssize_t> 1, t.wide // TALLY_STRIP)
     t.part = TALLY_PART
     if t.columns:
-        t.part = ceil_div(TALLY_COLUMNS_PART, min(t.wide, <Py_ssize_t> TALLY_COLUMNS) * t.fold) * t.fold
+        t.part = ceil_div(TALLY_COLUMNS_PART, min(t.wide, <Py_ssize_t> TALLY_COLUMNS))
     t.parts = ceil_div(t.size, t.part)
+    if t.parts > 1:  # all alike, and so many that few threads get as many each
+        t.part = ceil_div(t.size, ceil_div(t.parts, 4) * 4)
+        t.part = ceil_div(t.part, t.fold) * t.fold
+        t.parts = ceil_div(t.size, t.part)
 
 
 cdef void clear_sums(double* sums, Py_ssize_t pitch, Py_ssize_t n) noexcept nogil:
@@ -192,25 +205,31 @@ cdef void sum_row(
     cdef char packed[TALLY_BUFFER]
     cdef const Reduction* r = &t.r
     cdef const Span* inner = &r.reduced_axes[r.reduced - 1]
+    cdef const Span* outer
     cdef const char* x = r.x + place_in(r.kept_axes, r.kept, slice_).x
-    cdef Py_ssize_t k, many, filled = 0, room = TALLY_BUFFER // t.add.size
+    cdef Py_ssize_t k, many, runs, filled = 0, room = TALLY_BUFFER // t.add.size
     cdef Span at
     while start < stop:
         k = start % inner.length
         at = place_in(r.reduced_axes, r.reduced - 1, start // inner.length)
         many = min(inner.length - k, stop - start)
-        if not t.packed:
-            t.add.row(x + at.x + k * inner.x, many, t.careful, sums, pitch)
-        else:
+        if t.packed:
             many = min(many, room - filled)
             gather_line(packed + filled * t.add.size, x + at.x + k * inner.x, inner.x, many, t.add.size)
             filled += many
             if filled == room:
-                t.add.row(packed, filled, t.careful, sums, pitch)
+                t.add.row(packed, filled, 1, 0, t.careful, sums, pitch)
                 filled = 0
+        elif k == 0 and r.reduced > 1:  # runs that lie evenly
+            outer = &r.reduced_axes[r.reduced - 2]
+            runs = max(<Py_ssize_t> 1, min(outer.length - start // inner.length % outer.length, (stop - start) // many))
+            t.add.row(x + at.x, many, runs, outer.x, t.careful, sums, pitch)
+            many *= runs
+        else:
+            t.add.row(x + at.x + k * inner.x, many, 1, 0, t.careful, sums, pitch)
         start += many
     if filled:
-        t.add.row(packed, filled, t.careful, sums, pitch)
+        t.add.row(packed, filled, 1, 0, t.careful, sums, pitch)
 
 
 cdef void sum_chosen(
@@ -232,10 +251,10 @@ cdef void sum_chosen(
             r.element, t.add.size, r.omit)
         start += many
         if 2 * filled > room:
-            t.add.row(packed, filled, t.careful, sums, pitch)
+            t.add.row(packed, filled, 1, 0, t.careful, sums, pitch)
             filled = 0
     if filled:
-        t.add.row(packed, filled, t.careful, sums, pitch)
+        t.add.row(packed, filled, 1, 0, t.careful, sums, pitch)
 
 
 cdef void work_tally_rows(void* context, int thread, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
@@ -398,7 +417,7 @@ cdef void sum_rest(
             at = place_in(r.reduced_axes, r.reduced, start + line)
             memcpy(packed + line * t.add.size, x + at.x + c * kept.x, t.add.size)
         clear_sums(sums, 1, 1)
-        t.add.row(packed, t.size - start, t.careful, sums, 1)
+        t.add.row(packed, t.size - start, 1, 0, t.careful, sums, 1)
         finish_sums(sums, 1, 1, INFINITY, rest, 1)
         merge_records(record + c, slices, rest, 1, 1)
 
