@@ -124,7 +124,7 @@ class Moments:
     def __init__(
         self, record: NDArray[np.float64], same_count: int, axis: tuple[int, ...] | None, dtype: DTypeLike = np.float64
     ) -> None:
-        record = np.ascontiguousarray(record, np.float64)  # as the kernels read it
+        record = np.require(record, np.float64, ("C", "A"))  # as the kernels read it
         if record.shape[:1] != (_reduction.FIELDS,):
             raise ValueError(f"Moments: a record has {_reduction.FIELDS} fields, got shape {record.shape}")
         self._record, self._same_count, self.axis, self._dtype = record, same_count, axis, dtype
