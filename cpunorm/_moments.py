@@ -1,5 +1,6 @@
 """`Moments`: count, mean and sum of squared deviations as a value that merges, moves and is kept."""
 
+import errno
 import functools
 import math
 import os
@@ -19,8 +20,6 @@ __all__ = ["Moments"]
 ENTRIES = ("record", "same_count", "axis", "dtype")
 DTYPES: tuple[Any, ...] = (np.float64, np.float32, np.float16)
 VARIES = -1  # the count, if it may differ from slice to slice
-# What readers of zip archives and of .npy headers raise for bytes that aren't.
-BROKEN = (EOFError, LookupError, OverflowError, RuntimeError, ValueError)
 
 
 def _entry(archive, name):
@@ -39,12 +38,42 @@ def _entry(archive, name):
         read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         try:
             shape, _, dtype = read_header[version](file)
-        except (MemoryError, RecursionError, TypeError) as error:  # of the parser of Python, which reads it
+        except Exception as error:  # of Python's tokenizer and parser, whose MemoryError is of their stack
             raise ValueError(f"{name} has no header of an array: {error!r}") from None
         if dtype.hasobject or math.prod(shape) * dtype.itemsize != info.file_size - file.tell():
             raise ValueError(f"{name} claims shape {shape} of {dtype} in {info.file_size} bytes")
         file.seek(0)
         return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _read(path):
+    """What `Moments` are made of, from a .npz file.
+
+    Raises
+    ------
+    Exception
+        Whatever the readers say to bytes that are none; a ValueError to arrays that aren't what `save` wrote.
+    """
+    import zipfile  # here, for `import cpunorm` stays within milliseconds
+
+    with zipfile.ZipFile(path) as archive:
+        record, same_count, axis, dtype = (_entry(archive, name) for name in ENTRIES)
+    if (
+        record.dtype != np.float64
+        or record.shape[:1] != (_reduction.FIELDS,)
+        or same_count.dtype != np.int64
+        or same_count.shape != ()
+        or dtype.dtype.kind != "U"
+        or str(dtype) not in ("float16", "float32", "float64")
+        or (str(axis) != "all" if axis.dtype.kind == "U" else axis.dtype != np.int64 or axis.ndim != 1)
+    ):
+        raise ValueError("arrays of other kinds")
+    axes, same, counts = None if axis.dtype.kind == "U" else tuple(axis.tolist()), int(same_count), record[0]
+    if axes is not None and (min(axes, default=0) < 0 or list(axes) != sorted(set(axes))):
+        raise ValueError(f"axis {axes}")
+    if not (counts == (counts.round() if same == VARIES else same)).all() or not (counts >= 0).all():
+        raise ValueError(f"counts {counts} where {same} was promised")
+    return record, same, axes, np.dtype(str(dtype))
 
 
 class Moments:
@@ -95,7 +124,7 @@ class Moments:
     def __init__(
         self, record: NDArray[np.float64], same_count: int, axis: tuple[int, ...] | None, dtype: DTypeLike = np.float64
     ) -> None:
-        record = np.ascontiguousarray(record, np.float64)  # as the kernels read it
+        record = np.require(record, np.float64, ("C", "A"))  # as the kernels read it
         if record.shape[:1] != (_reduction.FIELDS,):
             raise ValueError(f"Moments: a record has {_reduction.FIELDS} fields, got shape {record.shape}")
         self._record, self._same_count, self.axis, self._dtype = record, same_count, axis, dtype
@@ -276,30 +305,16 @@ class Moments:
         OSError
             It can't be read.
         """
-        import struct
-        import zipfile  # here, for `import cpunorm` stays within milliseconds
-
         try:
-            with zipfile.ZipFile(path) as archive:
-                record, same_count, axis, dtype = (_entry(archive, name) for name in ENTRIES)
-        except (zipfile.BadZipFile, struct.error, *BROKEN) as error:
+            return cls(*_read(path))
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # which is a seek to nowhere
+                raise
             raise ValueError(f"{os.fspath(path)} holds no moments: {error}") from None
-        if (
-            record.dtype != np.float64
-            or record.shape[:1] != (_reduction.FIELDS,)
-            or same_count.dtype != np.int64
-            or same_count.shape != ()
-            or dtype.dtype.kind != "U"
-            or str(dtype) not in ("float16", "float32", "float64")
-            or (str(axis) != "all" if axis.dtype.kind == "U" else axis.dtype != np.int64 or axis.ndim != 1)
-        ):
-            raise ValueError(f"{os.fspath(path)} holds no moments, but arrays of other kinds")
-        axes, same, counts = None if axis.dtype.kind == "U" else tuple(axis.tolist()), int(same_count), record[0]
-        if axes is not None and (min(axes, default=0) < 0 or list(axes) != sorted(set(axes))):
-            raise ValueError(f"{os.fspath(path)} holds no moments: axis {axes}")
-        if not (counts == (counts.round() if same == VARIES else same)).all() or not (counts >= 0).all():
-            raise ValueError(f"{os.fspath(path)} holds no moments: counts {counts} where {same} was promised")
-        return cls(record, same, axes, np.dtype(str(dtype)))
+        except MemoryError:
+            raise
+        except Exception as error:  # whatever readers of zip archives, .npy headers and strings say to broken bytes
+            raise ValueError(f"{os.fspath(path)} holds no moments: {error}") from None
 
     def to_batch_norm(self, eps: float = 1e-5) -> "BatchNorm1d | BatchNorm2d | BatchNorm3d":
         """A BatchNorm in evaluation that normalises with these moments.

@@ -206,7 +206,7 @@ def _of_rows(name, call, input, normalized_shape, weight, bias, eps, extras):
         call(input[:0], weight, bias, None, None, None)
     y = _target(name, input, extras, weight=weight, bias=bias, scale=scale, shift=shift)
     mean, var = np.full(leading, np.nan), np.full(leading, np.nan)
-    for index in np.ndindex(leading[:depth]):
+    for index in np.ndindex(leading[:depth]) if input.size or not leading else ():
         piece = index
         if lengths is not None:
             if depth == 1:
@@ -287,7 +287,7 @@ def _varies_along(value, leading):
 
 
 def _of_channels(name, what, value, input, axis):
-    """scale or shift (samples, channels)."""
+    """scale or shift (samples, channels); None for an input without values."""
     if value is None:
         return None
     if isinstance(value, np.ndarray) and value.shape == (input.shape[0], input.shape[axis]):
@@ -297,7 +297,7 @@ def _of_channels(name, what, value, input, axis):
     positions = [a for a in range(1, input.ndim) if a != axis]
     if any(value.strides[a] and value.shape[a] > 1 for a in positions):
         raise RuntimeError(f"{name}: {what} must be constant along positions of shape {input.shape}, got it along them")
-    return value[tuple(0 if a in positions else slice(None) for a in range(input.ndim))]
+    return value[tuple(0 if a in positions else slice(None) for a in range(input.ndim))] if input.size else None
 
 
 def _folded(weight, bias, scale, shift, input):

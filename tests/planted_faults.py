@@ -333,7 +333,7 @@ FAULTS = [
     # NumPy's error state, checkpoints
     Fault(
         "half precision looks at NumPy's error state",
-        "cpunorm/_arguments.py",
+        "cpunorm/call/run.pxi",
         'with np.errstate(all="ignore"):  # beyond the range of half',
         "with np.errstate():  # beyond the range of half",
         "tests/test_fuzz.py -k error_state",

@@ -6,14 +6,18 @@ python tests/test_fuzz.py --atheris --seconds 60 # bytes of checkpoints, led by 
 """
 
 import argparse
+import atexit
 import contextlib
 import io
+import os
 import pickle
+import shutil
 import sys
 import tempfile
 import time
 import warnings
 from collections import Counter
+from pathlib import Path
 
 import fresh
 import hypothesis
@@ -285,6 +289,10 @@ CHANNELS = 6
 HOSTILE = []  # what ran
 
 
+FILE = Path(tempfile.gettempdir(), f"cpunorm-fuzz-{os.getpid()}.npz")
+atexit.register(FILE.unlink, missing_ok=True)
+
+
 class Code:
     """Its pickle runs code."""
 
@@ -352,11 +360,20 @@ FILES = {
     "npz with code": npz(**batch_norm().state_dict() | {"weight": np.array([Code()] * CHANNELS)}),
     "safetensors": safetensors.numpy.save(batch_norm().state_dict()),
     "pickle": pickle.dumps({"weight": Code()}),
+    "moments": npz(record=np.zeros((7, 2)), same_count=np.int64(0), axis=np.array([0]), dtype=np.array("float64")),
+    "moments of all": npz(record=np.ones(7), same_count=np.int64(1), axis=np.array("all"), dtype=np.array("float16")),
 }
 
 
 def load_bytes(data):
-    """Load a file of either kind; whatever it holds, no code runs, and the module is as before or sound."""
+    """`check_bytes`, without the warnings of readers about what is wrong with the file."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        check_bytes(data)
+
+
+def check_bytes(data):
+    """Load a file of any kind; whatever it holds, no code runs, and the module is as before or sound."""
     module = batch_norm()
     before = state_of(module)
     for read in (lambda: np.load(io.BytesIO(data)), lambda: safetensors.numpy.load(data)):
@@ -369,6 +386,17 @@ def load_bytes(data):
             before = state_of(module)
         assert state_of(module) == before
         assert not HOSTILE
+    FILE.write_bytes(data)
+    try:
+        found = cpunorm.Moments.load(FILE)
+    except ValueError as error:
+        seen["moments: refused"] += 1
+        assert "holds no moments" in str(error)  # noqa: PT017
+    else:
+        seen["moments: loaded"] += 1
+        repr(found)
+        assert cpunorm.standardize(np.ones((1, *found.shape)), 0, moments=found).shape == (1, *found.shape)
+    assert not HOSTILE
     assert [(v.shape, v.dtype) for v in module.state_dict().values()] == [
         (v.shape, v.dtype) for v in batch_norm().state_dict().values()
     ]
@@ -386,7 +414,6 @@ def files(draw):
 
 @hypothesis.given(files())
 @hypothesis.settings(max_examples=6 * hypothesis.settings.default.max_examples)
-@pytest.mark.filterwarnings("ignore")  # of the readers, about what is wrong with the file
 def test_any_bytes(data):
     load_bytes(data)
 
@@ -463,10 +490,13 @@ def main():
 
         with contextlib.suppress(SystemExit):
             atheris.instrument_all()
-        atheris.Setup(
-            [sys.argv[0], f"-max_total_time={given.seconds:.0f}", f"-artifact_prefix={tempfile.gettempdir()}/"],
-            lambda data: load_bytes(data),
-        )
+        corpus = Path(tempfile.mkdtemp(prefix="cpunorm-fuzz-"))
+        atexit.register(shutil.rmtree, corpus, ignore_errors=True)
+        for name, data in FILES.items():
+            (corpus / name).write_bytes(data)
+        options = {"max_total_time": f"{given.seconds:.0f}", "artifact_prefix": f"{tempfile.gettempdir()}/"}
+        options |= {"seed": given.seed or 1, "max_len": 4096}
+        atheris.Setup([sys.argv[0], *(f"-{k}={v}" for k, v in options.items()), str(corpus)], load_bytes)
         warnings.simplefilter("ignore")
         atheris.Fuzz()
         return
@@ -484,6 +514,7 @@ def main():
     properties = (
         (calls(), lambda call, state: check_call(*call, state)),
         (test_fuzz_family.calls(), test_fuzz_family.check),
+        (files(), lambda data, state: load_bytes(data)),
     )
     while time.monotonic() < end:
         for call, check in properties:

@@ -369,6 +369,7 @@ def header(shape):
     return file.getvalue()
 
 
+TRUE_SHAPE = b"{'descr': '<i8', 'fortran_order': False, 'shape': (True,)}\n"
 GOOD = {"record": np.zeros((7, 2)), "same_count": np.int64(0), "axis": np.array([0]), "dtype": np.array("float64")}
 
 
@@ -386,6 +387,11 @@ GOOD = {"record": np.zeros((7, 2)), "same_count": np.int64(0), "axis": np.array(
         archive(**GOOD | {"record": header((7, -1))}),
         archive(**GOOD | {"record": b"\x93NUMPY\x01\x00" + (9000).to_bytes(2, "little") + b"-" * 9000}),
         archive(**GOOD | {"record": b"\x93NUMPY\x01\x00" + (8).to_bytes(2, "little") + b"{[]: 0}\n"}),
+        archive(**GOOD | {"record": b"\x93NUMPY\x01\x00" + (4).to_bytes(2, "little") + b"({L\n"}),
+        archive(**GOOD | {"record": b"\x93NUMPY\x01\x00" + (8).to_bytes(2, "little") + b" {1\n  2\n"}),
+        archive(**GOOD)[:-6] + b"\xff\xff\xff\x7f\0\0",  # a directory that begins elsewhere
+        archive(**GOOD | {"axis": b"\x93NUMPY\x01\x00" + bytes([len(TRUE_SHAPE), 0]) + TRUE_SHAPE + bytes(8)}),
+        archive(**GOOD | {"dtype": np.frombuffer(b"\xff" * 28, "<U7").reshape(())}),
         archive(**GOOD | {"record": np.full((7, 2), np.nan)}),
         archive(**GOOD | {"same_count": np.int64(3)}),
         archive(**GOOD | {"same_count": np.int64(-9)}),

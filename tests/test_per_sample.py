@@ -461,6 +461,21 @@ def test_rows_of_no_values_have_no_statistics():
             assert np.isnan(moments).all()
 
 
+@pytest.mark.parametrize("name", MODULATED)
+def test_scale_of_no_values(name):
+    norm = NORMS[name]
+    for shape in ((0, 4, 6), (3, 0, 6), (3, 4, 0)):
+        if norm.has_channels and shape[1] == 0:
+            continue
+        x = np.empty(shape, np.float32)
+        for scale in (x[:1], x[:, :, :1]):
+            if not norm.has_channels or scale.shape[2] == 1:
+                y, mean, rstd = run(norm, x, scale=scale, shift=scale, return_stats=True)
+                assert y.shape == shape
+                assert np.isnan(mean).all()
+                assert np.isnan(rstd).all()
+
+
 class Shouting(np.ndarray):
     """Whose indexing gives other shapes, as np.matrix's does."""
 
