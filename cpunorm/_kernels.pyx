@@ -57,7 +57,7 @@ from libc.string cimport memcpy, memset
 from cpunorm._image cimport MOST_CHANNELS, Image, Source
 from cpunorm._norm cimport (
     ABOUT_ZERO, COLUMNS_WAY, GIVEN, Axis, Copy, KernelSet, LANES_WAY, Norm, Plan, ROWS_WAY, SUM_WAY, Way)
-from cpunorm._reduction cimport F32, F64, RECORD, U64, Reduction, Sliding, Span, Standardization, Step
+from cpunorm._reduction cimport F32, F64, RECORD, U8, U64, Reduction, Sliding, Span, Standardization, Step
 
 cdef extern from "kernels/lines.h":
     enum: MOST_LANES, MOST_BLOCK, MOST_TILE, ROWS, STEPS, TOGETHER, AHEAD

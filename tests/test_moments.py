@@ -155,6 +155,15 @@ def test_traps():
 
 
 @pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("dtype", [np.float64, np.int64, np.int32, np.float32], ids=lambda dtype: np.dtype(dtype).name)
+def test_sorted_values_whose_first_are_far_from_the_mean(dtype):
+    for n in (600, 3090, 6179, 20_000):
+        x = np.sort(1000 * rng.standard_normal(n)).astype(dtype)
+        assert_exact(moments(x), x)
+        assert_exact(moments(np.stack([x, x[::-1]] * 20, 1), 0), x, (0,))
+
+
+@pytest.mark.usefixtures("engine")
 def test_values_at_the_end_of_float64():
     found = moments(np.full(1000, 1.5e308))
     assert (found.mean, found.var(), found.max) == (1.5e308, 0, 1.5e308)

@@ -38,7 +38,7 @@ cdef enum:
     TALLY_SHORT = 48  # values of a slice up to which slices are packed as columns
     TALLY_TOGETHER = 64  # slices whose sums are finished at once
 
-cdef double[2] TALLY_LIMIT = [1e6, 4.0]  # of (mean - k)^2 / var, beyond which a part is summed again: quick, careful
+cdef double[2] TALLY_LIMIT = [1e6, 1.0]  # of (mean - k)^2 / var, beyond which a part is summed again: quick, careful
 cdef double CANCELLED = 2.0 ** -44  # of mean^2 / var, below which a quick mean may have lost digits
 
 cdef struct Tally:
@@ -170,6 +170,8 @@ cdef void sum_anew(
     clear_sums(sums, pitch, n)
     for i in range(n):
         mean = record[MEAN * record_pitch + i]
+        if t.r.element >= U8:  # whole, as integers are: a part of one would be lost beside its high digits
+            mean = rint(mean)
         sums[SHIFT * pitch + i] = 0 if mean - mean != 0 else mean
         if t.r.element >= U64:
             sums[SHIFT_LOW * pitch + i] = rint(record[MEAN_LOW * record_pitch + i])
