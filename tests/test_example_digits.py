@@ -90,6 +90,7 @@ def test_prints_what_is_true(example):
 
 @pytest.mark.parametrize("module", ["sklearn", "threadpoolctl"])
 def test_a_missing_package_is_named_with_its_remedy(module):
+    pytest.importorskip("sklearn")  # which is asked for first
     hide = f"import runpy, sys; sys.modules[{module!r}] = None; runpy.run_path(sys.argv[1])"
     done = subprocess.run([sys.executable, "-P", "-c", hide, str(EXAMPLE)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
