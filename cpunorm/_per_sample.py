@@ -5,6 +5,7 @@ anything is written.
 """
 
 import functools
+import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -206,7 +207,7 @@ def _of_rows(name, call, input, normalized_shape, weight, bias, eps, extras):
         call(input[:0], weight, bias, None, None, None)
     y = _target(name, input, extras, weight=weight, bias=bias, scale=scale, shift=shift)
     mean, var = np.full(leading, np.nan), np.full(leading, np.nan)
-    for index in np.ndindex(leading[:depth]) if input.size or not leading else ():
+    for index in itertools.product(*map(range, leading[:depth])) if input.size or not leading else ():
         piece = index
         if lengths is not None:
             if depth == 1:

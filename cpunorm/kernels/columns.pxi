@@ -209,7 +209,7 @@ cdef void apply_uneven(
     const char* high, const char* scale, const char* shift,
 ) noexcept nogil:
     """`apply_columns` of runs that don't follow each other: run by run."""
-    cdef double packed_values[BESIDE + MOST_LANES]
+    cdef double packed_values[BESIDE + NARROW_RUN]
     cdef char* packed = <char*> packed_values
     cdef const Norm* n = &job.n
     cdef int size = job.lines.size, computed = job.lines.computed
