@@ -113,23 +113,30 @@ def moments(x, axes, where, omit):
         return np.ascontiguousarray(array.transpose(*kept, *axes)).reshape(shape)
 
     z = rows(x).astype(np.longdouble)
-    # Integers are seen from the first of them on, so that sums of those of 64 bits have digits to spare.
-    first = z[..., :1].copy() if x.dtype.kind in "iu" else np.zeros((*z.shape[:-1], 1))
-    z -= first
     chosen = np.ones(z.shape, np.bool) if where is None else rows(where)
     if omit:
         chosen = chosen & (z == z)
+    integers = x.dtype.kind in "iu"
+    count = chosen.sum(-1)
+
+    def mean_of(values):
+        counted = np.where(chosen, values, 0)
+        total = counted.sum(-1)
+        if integers:  # sums of both parts of 64 bits are exact
+            high = np.floor(counted * 2.0**-32) * 2.0**32
+            total = high.sum(-1) + (counted - high).sum(-1)
+        return total / np.maximum(count, 1)
+
     record = np.empty((7, *z.shape[:-1]))
     with np.errstate(all="ignore"):
-        count = chosen.sum(-1)
-        mean = np.where(chosen, z, 0).sum(-1) / np.maximum(count, 1)
-        m2 = np.square(np.where(chosen, z - mean[..., None], 0)).sum(-1)
-        base = np.where(count > 0, first[..., 0], 0)
-        record[0], record[1], record[3] = count, base + mean, m2
-        record[2] = np.nan_to_num((base - record[1]) + mean, posinf=0, neginf=0)
+        mean = mean_of(z)
+        near = z - z[..., :1] if integers else z  # a mean of 64 bits has no digits left for its fraction
+        m2 = np.square(np.where(chosen, near - mean_of(near)[..., None], 0)).sum(-1)
+        record[0], record[1], record[3] = count, mean, m2
+        record[2] = np.nan_to_num(mean - record[1], posinf=0, neginf=0)
         record[4] = np.nan_to_num(m2 - record[3], posinf=0, neginf=0)
-    record[5] = np.where(chosen, z + first, np.inf).min(-1)
-    record[6] = np.where(chosen, z + first, -np.inf).max(-1)
+    record[5] = np.where(chosen, z, np.inf).min(-1)
+    record[6] = np.where(chosen, z, -np.inf).max(-1)
     return record
 
 
