@@ -1,5 +1,6 @@
 """`cpunorm bench` times nothing that is wrong, and leaves the others alone."""
 
+import functools
 import json
 import re
 
@@ -151,3 +152,14 @@ def test_a_norm_that_a_peer_lacks_is_not_available(monkeypatch, capsys):
     assert bench() == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("net ")]
     assert [line.count("n/a") for line in lines] == [0, 0, 0, 0, 2, 2, 2]
+
+
+@pytest.mark.parametrize(("value", "right"), [(1.0, False), (20.0, True)])
+def test_an_error_is_measured_by_the_value(value, right):
+    y = np.full(3, value)
+    look = functools.partial(runner.largest_error, "who", (y + 3e-6).astype(np.float32), y, "float32", 2e-6)
+    if right:
+        assert look() == pytest.approx(3e-6, rel=0.5)
+    else:
+        with pytest.raises(runner.WrongResult, match="largest"):
+            look()

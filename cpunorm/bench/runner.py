@@ -179,13 +179,13 @@ def largest_error(who, y, expected, dtype, bound):
     Raises
     ------
     WrongResult
-        Another shape or dtype, or an error over `bound`; NaN always is.
+        Another shape or dtype, or an error over `bound` (times the value, where that is more than 1); NaN always is.
     """
     if y.shape != expected.shape or y.dtype != dtype:
         raise WrongResult(f"{who}: wrong result: {y.dtype} {y.shape} instead of {dtype} {expected.shape}")
     difference = y - expected
     error = float(np.max(np.abs(difference, out=difference)))
-    if not error <= bound:
+    if not error <= bound and not np.all(difference <= bound * np.maximum(1, np.abs(expected))):
         raise WrongResult(f"{who}: wrong result: largest |error| against float64 is {error:.2g}, allowed {bound:.2g}")
     return error
 
