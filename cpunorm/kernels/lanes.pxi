@@ -82,7 +82,6 @@ cdef void work_lanes(void* context, int thread, Py_ssize_t start, Py_ssize_t sto
     cdef char* weights = <char*> matrix
     cdef char* biases = <char*> &matrix[LANE_VALUES * MOST_LANES]
     cdef Py_ssize_t unit, first, count, sample, group, lane, some, known = -1, at
-    cdef double inverse = 1. / values
     cdef Py_ssize_t most = min(t.window, n.samples * n.groups)  # lanes that are ever used
     for unit in range(start, stop):
         if t.within:
@@ -115,7 +114,7 @@ cdef void work_lanes(void* context, int thread, Py_ssize_t start, Py_ssize_t sto
             lane += some
         job.lines.column_moments(tile, MOST_LANES, values, count, 0, job.rule, 0, mean, m2)
         for lane in range(count):
-            m2[lane] = m2[lane] * inverse
+            m2[lane] = m2[lane] / values  # as columns do: which of both ways short rows go depends on strides
         lane = 0
         while lane < count:
             some = same_sample(n, first + lane, count - lane, &sample, &group)
