@@ -515,7 +515,7 @@ cdef tuple add_norm(
     # Rows follow each other in all four arrays.
     x = x if is_contiguous(x) else dense(x, "C")
     if not is_plain_row_major(addend, x):
-        addend = _memory.made(np.require, addend, x.dtype, ("C", "A"))
+        addend = fill(_memory.made(np.empty, x.shape, x.dtype), addend)
     if out is None or not is_plain_row_major(out, x):
         y = new_like(x)
     if sum_out is None or not is_plain_row_major(sum_out, x):
