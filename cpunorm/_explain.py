@@ -134,7 +134,11 @@ def _copies(told: dict[str, Any], given: np.ndarray, out: Any) -> list[str]:
         elif not is_walkable(given):
             reason = "it is misaligned"
         else:
-            reason = f"strides {given.strides} of shape {given.shape} are more uneven axes than a kernel walks"
+            seen = f"strides {given.strides} of shape {given.shape}"
+            across = told["lengths"][0] == len(given) > 1 and abs(given.strides[0]) == given.itemsize
+            reason = (
+                f"{seen} have the samples innermost" if across else f"{seen} are more uneven axes than a kernel walks"
+            )
         copies.append(f"the input is copied: {reason}")
     if out is not None and told["y"] != _start(as_ndarray("out", out)):
         copies.append("the result is computed in memory of its own and copied to out, which a kernel can't walk")

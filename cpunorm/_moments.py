@@ -1,6 +1,5 @@
 """`Moments`: count, mean and sum of squared deviations as a value that merges, moves and is kept."""
 
-import errno
 import functools
 import math
 import os
@@ -232,7 +231,7 @@ class Moments:
     def update(self, x: NDArray[Any], **options: Any) -> None:
         """Add the values of another array to these, in place; `options` are those of `cpunorm.moments`.
 
-        Updates by several threads at once all count.
+        Updates by several threads at once all count, where there is a GIL; without it they need a lock of the caller's.
 
         Parameters
         ----------
@@ -305,6 +304,8 @@ class Moments:
         OSError
             It can't be read.
         """
+        import errno  # as `_read` imports zipfile
+
         try:
             return cls(*_read(path))
         except OSError as error:

@@ -36,20 +36,19 @@ class Extras(NamedTuple):
 def _of_any_arrays(norm):
     """`norm` for arrays of other libraries and subclasses of ndarray too, in its arguments and extras."""
     names = norm.__code__.co_varnames[: norm.__code__.co_argcount]
+    quiet = np.errstate(all="ignore")(norm)
 
     @functools.wraps(norm)
     def call(*arguments):
         given = dict(zip(names, arguments, strict=False))  # all but defaults
         arrays = {name: a for name, a in (given | given["extras"]._asdict()).items() if name in ARRAYS}
         if not any(is_foreign(a) or is_subclass(a) for a in arrays.values()):
-            with np.errstate(all="ignore"):
-                return norm(*arguments)
+            return quiet(*arguments)
 
         def of_ndarrays(**seen):
             extras = given["extras"]._replace(**{name: seen[name] for name in Extras._fields if name in seen})
             own = {name: seen[name] for name in given if name in seen}
-            with np.errstate(all="ignore"):
-                return norm(**(given | own | {"extras": extras}))
+            return quiet(**(given | own | {"extras": extras}))
 
         return with_ndarrays(of_ndarrays, norm.__name__, arrays)
 

@@ -24,8 +24,9 @@ hypothesis.settings.register_profile("quick", hypothesis.settings.get_profile("f
 
 
 def pytest_configure(config):
-    """Fewer examples, too, unless every test is asked for."""
-    hypothesis.settings.load_profile("quick" if config.option.markexpr else "full")
+    """Fewer examples, too, in the quick tier, unless --hypothesis-profile asks for more."""
+    if not config.getoption("--hypothesis-profile", None):
+        hypothesis.settings.load_profile("quick" if config.option.markexpr == "not slow" else "full")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -21,7 +21,7 @@ def anyhow(rng, shape, dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, ml_dtypes.bfloat16])
-def test_any_order_of_axes(dtype):
+def test_any_order_of_axes(engine, dtype):
     cpunorm.set_num_threads(2)
     rng = np.random.default_rng(3)
     for _ in range(200):

@@ -122,6 +122,11 @@ def test_copies_of_the_input(x, says):
     assert "np.array" not in plain.advice
 
 
+def test_samples_that_lie_innermost():
+    (told,) = cpunorm.explain(functional.group_norm, np.asfortranarray(of((9, 8, 7, 6))), 2).copies
+    assert "samples innermost" in told
+
+
 def test_an_out_that_is_copied_to():
     x = of((4, 6))
     assert cpunorm.explain(functional.layer_norm, x, 6, out=np.empty_like(x)).copies == ()

@@ -100,7 +100,7 @@ print(*sorted(set(sys.modules) - before))
 """
     loaded = fresh.output(code).split()
     outside = {name for name in loaded if not name.startswith(("cpunorm", "_cython_", "importlib"))}
-    python = {"copy", "threading", "contextlib", "errno"}
+    python = {"copy", "threading", "contextlib"}
     assert outside <= python | {"cython_runtime", "numpy.typing", "numpy._typing._add_docstring"}
     assert not [name for name in loaded if name.startswith("cpunorm.bench")]
     for module in (
