@@ -127,7 +127,8 @@ cdef enum:
     PART = 65536  # values of a part of rows
     COLUMNS_PART = 262144  # the same of columns, each of which is merged by itself
     PIECE = 8192  # values of the smallest piece of a long line that is worth a thread's while
-    LANE_ROW = 48  # values of a row that takes a lane, at most
+    LANE_BYTES = 192  # of a row that takes a lane, as computed, at most: above, a row alone is as fast at every level
+    SHORT_RUN = 16  # values below which runs with given statistics are columns
     LANE_VALUES = 64  # the same of domains that lie scattered in short samples
     NARROW_RUN = 64  # values of a segment up to which those of all channels are columns
     FOLDED = 512  # columns, if lines of few channels can be walked as one

@@ -68,7 +68,7 @@ cdef Way way_of(Job* job) noexcept nogil:
     if not job.columns:
         cut_rows(job)
     if n.statistic == GIVEN:
-        if (not job.columns and 1 < job.length < LANE_ROW and job.count >= 4
+        if (not job.columns and 1 < job.length < SHORT_RUN and job.count >= 4
                 and even_pitch(job.run, 3, False) == 1 and even_pitch(job.run, 3, True) == 1
                 and n.x.channel == job.length and n.y.channel == job.length):
             job.columns = True
@@ -76,7 +76,8 @@ cdef Way way_of(Job* job) noexcept nogil:
             return ROWS_WAY
         cut_columns(job, job.length if job.length > 1 else 1)
         return COLUMNS_WAY
-    if not job.columns and job.member == 1 and job.positions <= (LANE_VALUES if job.scattered else LANE_ROW):
+    if not job.columns and job.member == 1 and (
+            job.positions <= LANE_VALUES if job.scattered else is_lane_row(job)):
         return LANES_WAY
     if job.columns or (job.count > 1 and job.length < NARROW_RUN and not n.along and job.member == 1):
         cut_columns(job, 1 if job.columns else job.length)

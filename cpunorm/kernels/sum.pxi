@@ -84,7 +84,7 @@ cdef void forward_sum(Job* job, int threads) noexcept nogil:
 
 cdef inline bint sums_first(const Job* job) noexcept nogil:
     """Whether rows are so short that all are summed, then normalised as any others are."""
-    return job.positions <= LANE_ROW and not is_half(job.n.element)
+    return is_lane_row(job) and not is_half(job.n.element)
 
 
 cdef void work_add(void* context, int thread, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:

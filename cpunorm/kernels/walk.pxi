@@ -95,6 +95,10 @@ cdef inline void copy(
         copy_of(<uint64_t*> target, to_stride, <const uint64_t*> source, stride, n)
 
 
+cdef inline bint is_lane_row(const Job* job) noexcept nogil:
+    return job.positions * job.lines.computed <= LANE_BYTES
+
+
 cdef inline bint inside(Py_ssize_t length, Py_ssize_t stride, const Norm* n) noexcept nogil:
     """Whether an axis of positions lies inside the channels in memory."""
     return length == 1 or n.channels == 1 or labs(stride) < labs(n.x.channel)
@@ -235,7 +239,7 @@ cdef void see(Job* job) noexcept nogil:
                 see_channels_as_positions(job, True)
             elif not n.along and job.positions == 1:
                 see_channels_as_positions(job, True)
-            elif n.along and job.positions <= LANE_ROW and n.x.channel != 1:
+            elif n.along and is_lane_row(job) and n.x.channel != 1:
                 job.columns = False
         elif (job.member > 1 and n.outer == 1 and job.positions < SHORT and inside(n.middle, n.x.middle, n)):
             see_channels_as_positions(job, False)
