@@ -124,7 +124,7 @@ def small(monkeypatch):
 @pytest.mark.usefixtures("small")
 def test_a_run_from_end_to_end(capsys, tmp_path):
     file = tmp_path / "run.json"
-    seen = ["--random", "12", "--seed", "1", "2", "--peers", "numpy", "--engine", "reference", "--json", str(file)]
+    seen = ["--random", "12", "--seed", "1", "4", "--peers", "numpy", "--engine", "reference", "--json", str(file)]
     assert bench(*seen) == 0
     shown = capsys.readouterr()
     assert shown.err == ""
@@ -133,14 +133,14 @@ def test_a_run_from_end_to_end(capsys, tmp_path):
     assert head == f"reference, float32, threads: 1, as called, against numpy {np.__version__}"
     (run,) = json.loads(file.read_text())["runs"]
     results = run["results"]
-    assert [result["seed"] for result in results] == [1] * 12 + [2] * 12
+    assert [result["seed"] for result in results] == [1] * 12 + [4] * 12
     ratios = [result["speedup"]["median"] for result in results]
     lost = sum(ratio < 0.97 for ratio in ratios)
     mean = np.exp(np.mean(np.log(ratios)))
     assert everything.split() == (
         f"all: {mean:.2f}x slower {lost / 24:.0%} ({lost} of 24) worst {min(ratios):.2f}x".split()
     )
-    assert {row.split("  ")[1] for row in rows} >= {"seed 1", "seed 2", "layer_norm", "batch_norm train"}
+    assert {row.split("  ")[1] for row in rows} >= {"seed 1", "seed 4", "layer_norm", "batch_norm train"}
     worst = [row.split()[0] for row in rows[-10:]]
     assert worst == [f"{ratio:.2f}x" for ratio in sorted(ratios)[:10]]
     for result, case in zip(results, drawn.draw(12, 1, "float32", peers.NumPy(1).has), strict=False):

@@ -15,6 +15,7 @@ class JAX(NumPy):
     packages = ("jax",)
     settle = 0.01
     compiles = True
+    activations = ("relu", "relu6", "leaky_relu", "silu", "gelu", "gelu_tanh", "sigmoid", "tanh")
 
     def __init__(self, threads):
         super().__init__(threads)
@@ -37,18 +38,26 @@ class JAX(NumPy):
         """The values."""
         return np.asarray(y)
 
+    def _activate(self, name, y):
+        if name in ("gelu", "gelu_tanh"):
+            return self.jax.nn.gelu(y, approximate=name == "gelu_tanh")
+        return getattr(self.jax.nn, name)(y)
+
+    def _array(self, array):
+        return None if array is None else self.numpy.array(array)
+
     def _call(self, function, *arrays):
         jitted = self.jax.jit(function)
-        arrays = [self.numpy.array(array) for array in arrays]
+        arrays = [self._array(array) for array in arrays]
         return Call(lambda: self.jax.block_until_ready(jitted(*arrays)))
 
     def _train(self, function, *arrays):
         jitted = self.jax.jit(function)
-        x, *running = (self.numpy.array(array) for array in arrays[:3])
-        affine = [self.numpy.array(array) for array in arrays[3:]]
+        x, *running = (self._array(array) for array in arrays[:3])
+        others = [self._array(array) for array in arrays[3:]]
 
         def call():
-            y, *running[:] = self.jax.block_until_ready(jitted(x, *running, *affine))
+            y, *running[:] = self.jax.block_until_ready(jitted(x, *running, *others))
             return y
 
         return Call(call, running=lambda: [np.asarray(values).ravel() for values in running])

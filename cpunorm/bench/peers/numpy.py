@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from ..cases import EPS, MOMENTUM, WINDOW, window_of
+from ..cases import EPS, MOMENTUM, NORMS, WINDOW, window_of
 from .base import Call, Peer
 
 
@@ -16,21 +16,36 @@ class NumPy(Peer):
     packages = ("numpy",)
     version = np.__version__
     numpy = np
+    activations: tuple[str, ...] = ("relu",)
 
     def has(self, case):
-        """The norm alone, in what NumPy computes in."""
-        alone = super().has(case) and not case.layer.residual and case.layer.activation is None
-        return alone and case.dtype in ("float32", "float64")
+        """What NumPy computes in, with the activations that it has."""
+        known = case.layer.activation in (None, *self.activations)
+        return super().has(case) and known and case.dtype in ("float32", "float64")
+
+    def _activate(self, name, y):
+        return self.numpy.maximum(y, 0)
 
     def _call(self, function, *arrays):
         return Call(partial(function, *arrays))
 
-    def _train(self, function, x, mean, var, *affine):
+    def _train(self, function, x, mean, var, *others):
         def call():
-            y, mean[...], var[...] = function(x, mean, var, *affine)
+            y, mean[...], var[...] = function(x, mean, var, *others)
             return y
 
         return Call(call)
+
+    def _in_steps(self, case, function):
+        """`function` between the steps that people write before and after it, whose second argument is the residual."""
+        name, summed = case.layer.activation, NORMS[case.norm].sums
+
+        def steps(x, residual, *parameters):
+            y = function(x + residual if summed else x, *parameters)
+            y = y if summed or residual is None else y + residual
+            return y if name is None else self._activate(name, y)
+
+        return steps
 
     def _normalize(self, x, mean, var, weight, bias):
         return (x - mean) / self.numpy.sqrt(var + EPS) * weight + bias
@@ -43,16 +58,18 @@ class NumPy(Peer):
         vectors = [np.expand_dims(v, axes) for v in (a.running_mean, a.running_var, a.weight, a.bias)]
         count = a.x.size // a.weight.size
 
-        def train(x, running_mean, running_var, weight, bias):
+        normalize = self._in_steps(case, self._normalize)
+
+        def train(x, running_mean, running_var, residual, weight, bias):
             mean = x.mean(axis=axes, keepdims=True)
             var = x.var(axis=axes, keepdims=True)
             running_mean = (1 - MOMENTUM) * running_mean + MOMENTUM * mean
             running_var = (1 - MOMENTUM) * running_var + MOMENTUM * var * count / (count - 1)
-            return self._normalize(x, mean, var, weight, bias), running_mean, running_var
+            return normalize(x, residual, mean, var, weight, bias), running_mean, running_var
 
         if case.mode == "train":
-            return self._train(train, a.x, *vectors)
-        return self._call(self._normalize, a.x, *vectors)
+            return self._train(train, a.x, *vectors[:2], a.residual, *vectors[2:])
+        return self._call(normalize, a.x, a.residual, *vectors)
 
     def layer_norm(self, case, a):
         """Mean and variance over the last axis."""
@@ -62,7 +79,7 @@ class NumPy(Peer):
             var = x.var(axis=-1, keepdims=True)
             return self._normalize(x, mean, var, weight, bias)
 
-        return self._call(layer_norm, a.x, a.weight, a.bias)
+        return self._call(self._in_steps(case, layer_norm), a.x, a.residual, a.weight, a.bias)
 
     def rms_norm(self, case, a):
         """Mean square over the last axis."""
@@ -70,7 +87,9 @@ class NumPy(Peer):
         def rms_norm(x, weight):
             return x / self.numpy.sqrt(self.numpy.square(x).mean(axis=-1, keepdims=True) + EPS) * weight
 
-        return self._call(rms_norm, a.x, a.weight)
+        return self._call(self._in_steps(case, rms_norm), a.x, a.residual, a.weight)
+
+    add_layer_norm, add_rms_norm = layer_norm, rms_norm
 
     def instance_norm(self, case, a):
         """Mean and variance over all axes but the samples' and channels'."""
@@ -81,7 +100,8 @@ class NumPy(Peer):
         def instance_norm(x, weight, bias):
             return self._normalize(x, x.mean(axis=axes, keepdims=True), x.var(axis=axes, keepdims=True), weight, bias)
 
-        return self._call(instance_norm, a.x, a.weight.reshape(per_channel), a.bias.reshape(per_channel))
+        affine = a.weight.reshape(per_channel), a.bias.reshape(per_channel)
+        return self._call(self._in_steps(case, instance_norm), a.x, a.residual, *affine)
 
     def group_norm(self, case, a):
         """Reshape to groups, mean and variance over each, reshape back."""
@@ -102,7 +122,8 @@ class NumPy(Peer):
             var = groups.var(axis=axes, keepdims=True)
             return ((groups - mean) / self.numpy.sqrt(var + EPS)).reshape(x.shape) * weight + bias
 
-        return self._call(group_norm, a.x, a.weight.reshape(per_channel), a.bias.reshape(per_channel))
+        affine = a.weight.reshape(per_channel), a.bias.reshape(per_channel)
+        return self._call(self._in_steps(case, group_norm), a.x, a.residual, *affine)
 
     def normalize_image(self, case, a):
         """In float32, then brought into the layout."""

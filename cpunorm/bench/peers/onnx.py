@@ -3,8 +3,8 @@
 from ..cases import EPS, NORMS
 from .base import Peer
 
-OPSET = 21  # the first with GroupNormalization's parameters per channel
-IR_VERSION = 10  # that opset's
+OPSET = 23  # the first with RMSNormalization; 21 brought GroupNormalization's parameters per channel
+IR_VERSION = 11  # that opset's
 CONTRIBUTED = "com.microsoft"  # onnxruntime's own operators, some of which OpenVINO reads too
 ACTIVATIONS = {  # operators, and what they take beside the value: "before" is the input of the step before
     None: (),
@@ -62,6 +62,14 @@ class ONNXPeer(Peer):
     def layer_norm(self, case, a):
         """LayerNormalization over the last axis."""
         return self._norm(case, a, "LayerNormalization", a.weight, a.bias)
+
+    def rms_norm(self, case, a):
+        """RMSNormalization over the last axis."""
+        return self._norm(case, a, "RMSNormalization", a.weight)
+
+    def instance_norm(self, case, a):
+        """InstanceNormalization."""
+        return self._norm(case, a, "InstanceNormalization", a.weight, a.bias)
 
     def add_layer_norm(self, case, a):
         """onnxruntime's SkipLayerNormalization, with its sum."""
