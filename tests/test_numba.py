@@ -38,7 +38,7 @@ def test_nobody_asks_for_numba():
     assert fresh.output(CALL + "import sys; print('numba' in sys.modules)") == "False"
 
 
-@pytest.mark.parametrize("ask", ["", "cpunorm.set_engine('numba')"])
+@pytest.mark.parametrize("ask", ["", pytest.param("cpunorm.set_engine('numba')", marks=pytest.mark.slow)])
 def test_asked_for(ask):
     environment = {} if ask else {"CPUNORM_ENGINE": "numba"}
     code = f"import cpunorm, sys; {ask}\nassert 'numba' in sys.modules" + CALL + "print(cpunorm.get_engine())"

@@ -124,10 +124,15 @@ two_cpus = pytest.mark.skipif(
     "binding",
     [
         {"OMP_PROC_BIND": "true"},
-        {"OMP_PROC_BIND": "close"},
-        {"OMP_PROC_BIND": "spread"},
-        {"OMP_PLACES": "cores"},
-        {"OMP_PLACES": "threads", "OMP_PROC_BIND": "master"},
+        *(
+            pytest.param(binding, marks=pytest.mark.slow)
+            for binding in (
+                {"OMP_PROC_BIND": "close"},
+                {"OMP_PROC_BIND": "spread"},
+                {"OMP_PLACES": "cores"},
+                {"OMP_PLACES": "threads", "OMP_PROC_BIND": "master"},
+            )
+        ),
         {"GOMP_CPU_AFFINITY": ",".join(map(str, sorted(os.sched_getaffinity(0))))},
     ]
     if hasattr(os, "sched_getaffinity")
