@@ -114,7 +114,7 @@ def live(benchmark):
         "instance_norm",
         "layer_norm",
         "memory",
-        "moments",
+        pytest.param("moments", marks=pytest.mark.slow),
         "rms_norm",
         "scaling",
     ],

@@ -174,8 +174,8 @@ EXTRAS = {"sklearn_fit", "sklearn_transform", "dask_moments", "dask_standardize"
         ("albucore", {"standardize axes 0,1"}),
         ("numbagg", {"moments all", "moments axis 0", "moments axes 0,2,3", "standardize_sliding"}),
         ("bottleneck", {"moments all", "moments axis 0", "standardize_sliding"}),
-        ("sklearn", {"axis 0", "sklearn_fit", "sklearn_transform"}),
-        ("dask", {"dask_moments", "dask_standardize"}),
+        pytest.param("sklearn", {"axis 0", "sklearn_fit", "sklearn_transform"}, marks=pytest.mark.slow),
+        pytest.param("dask", {"dask_moments", "dask_standardize"}, marks=pytest.mark.slow),
         ("onnxruntime", set()),
     ],
 )

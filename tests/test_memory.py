@@ -293,7 +293,8 @@ def resident():
 
 
 @linux
-@pytest.mark.parametrize("limit", [8, *(pytest.param(limit, marks=pytest.mark.slow) for limit in (0, 64))])
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", [8, 0, 64])
 def test_the_limit_is_on_what_the_process_holds(limit):
     """Outputs of random sizes, five held at a time: whatever the allocator keeps, rounds and splits counts."""
     code = (

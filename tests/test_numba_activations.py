@@ -116,14 +116,19 @@ class Unhashable:
     "function",
     [
         lambda: 0.0,
-        lambda x, y: x,
-        lambda x: None,
-        lambda x: "text",
-        lambda x: 1j * x,
-        lambda x: {}[x],
         numba.njit(lambda x: x.unknown),
         Unhashable(),
-        str,
+        *(
+            pytest.param(function, marks=pytest.mark.slow)
+            for function in (
+                lambda x, y: x,
+                lambda x: None,
+                lambda x: "text",
+                lambda x: 1j * x,
+                lambda x: {}[x],
+                str,
+            )
+        ),
     ],
 )
 def test_what_numba_cannot_compile_is_refused_before_anything_is_written(function):
