@@ -1,7 +1,7 @@
 """Engines and ISA levels that this machine runs, as parameters.
 
-The quick tier, which `pytest` alone runs, leaves out those levels that this CPU isn't given by itself: they are slow. So
-is, of the engines in Python, what is tested with two in three values of a parameter, or pairs of values of two.
+The quick tier, which `pytest` alone runs, leaves out those levels that this CPU isn't given by itself: they are slow.
+So is, of the engines in Python, what is tested with two in three values of a parameter, or pairs of values of two.
 """
 
 import collections

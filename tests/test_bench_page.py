@@ -314,8 +314,14 @@ def test_a_full_run_has_every_part():
     ("run", "missing"),
     [
         (bench_run.run([*TWICE, *SWEEP], ACCURACY[:3]), {"Failures"}),
-        (bench_run.run([EVAL, *SWEEP]), {"Failures", "Other settings", "Threads", "Accuracy beside speed"}),
-        (bench_run.run(TWICE, failures=[FAILURE]), {"Accuracy beside speed", SIZES}),
+        pytest.param(
+            bench_run.run([EVAL, *SWEEP]),
+            {"Failures", "Other settings", "Threads", "Accuracy beside speed"},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            bench_run.run(TWICE, failures=[FAILURE]), {"Accuracy beside speed", SIZES}, marks=pytest.mark.slow
+        ),
         (bench_run.run([], failures=[FAILURE]), {*EVERY} - {"Failures", "How it was measured"}),
         (bench_run.run([], ACCURACY), {*EVERY} - {"Accuracy beside speed", "How it was measured"}),
     ],

@@ -127,7 +127,7 @@ def test_a_bad_environment_variable():
     assert fresh.output(code).splitlines() == [line for line in expected for _ in range(2)]
 
 
-@pytest.mark.parametrize("empty", ["", " "])
+@pytest.mark.parametrize("empty", ["", pytest.param(" ", marks=pytest.mark.slow)])
 def test_an_empty_environment_variable_is_not_set(empty):
     variables = ("CPUNORM_ISA", "CPUNORM_ENGINE", "CPUNORM_NUM_THREADS", "CPUNORM_CACHE_BYTES")
     code = "import cpunorm; c = cpunorm.show_config('dicts'); print(c, cpunorm.get_cache_limit())"

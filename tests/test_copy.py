@@ -22,7 +22,9 @@ def anyhow(rng, shape, dtype):
 
 
 @pytest.mark.parametrize("engine", engines.COMPILED_FIRST, indirect=True)
-@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize(
+    "dtype", [np.float32, np.float64, np.float16, pytest.param(ml_dtypes.bfloat16, marks=pytest.mark.slow)]
+)
 def test_any_order_of_axes(engine, dtype):
     cpunorm.set_num_threads(2)
     rng = np.random.default_rng(3)
