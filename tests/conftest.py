@@ -41,8 +41,17 @@ def compiling(request):
         process.terminate()
 
 
+@pytest.fixture
+def numba_compiled(compiling):
+    """For a test that needs Numba's kernels but isn't named after it."""
+    if compiling:
+        compiling.wait()
+
+
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: "numba" in item.nodeid)
+    items.sort(key=lambda item: "numba" in item.nodeid or "numba_compiled" in item.fixturenames)
+    for item in engines.left_to_the_slow_tier(items):
+        item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(params=engines.LEVELS + engines.OTHERS)

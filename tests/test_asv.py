@@ -102,6 +102,7 @@ def live(benchmark):
 # Every combination
 
 
+@pytest.mark.usefixtures("numba_compiled")
 @pytest.mark.parametrize(
     "module",
     [
@@ -109,11 +110,11 @@ def live(benchmark):
         "batch_norm",
         pytest.param("cold_start", marks=pytest.mark.slow),
         "group_norm",
-        "images",
+        pytest.param("images", marks=pytest.mark.slow),
         "instance_norm",
         "layer_norm",
         "memory",
-        "moments",
+        pytest.param("moments", marks=pytest.mark.slow),
         "rms_norm",
         "scaling",
     ],

@@ -78,7 +78,9 @@ CHILDREN = {
 
 
 @forks
-@pytest.mark.parametrize("child", CHILDREN)
+@pytest.mark.parametrize(
+    "child", [pytest.param(child, marks=[pytest.mark.slow] * (child != "a child")) for child in CHILDREN]
+)
 def test_fork_while_other_threads_train_and_load(child):
     code = f"""{TRAINED}
 def work():
@@ -118,7 +120,9 @@ thread.join()
     assert fresh.output(code) == "7"
 
 
-@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize(
+    "method", ["fork", *(pytest.param(method, marks=pytest.mark.slow) for method in ("forkserver", "spawn"))]
+)
 def test_multiprocessing_while_other_threads_train(method):
     code = f"""{TRAINED}
 import multiprocessing
@@ -211,7 +215,13 @@ for _ in range(100):
 }
 
 
-@pytest.mark.parametrize("case", INTERRUPTED)
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=[pytest.mark.slow] * (case in ("a finalizer", "a trace function")))
+        for case in INTERRUPTED
+    ],
+)
 def test_the_module_is_called_by_what_interrupts_it(case):
     if "signal" in case and not hasattr(signal, "setitimer"):
         pytest.skip("this system has no timer signals")
@@ -227,6 +237,7 @@ print('alive')
     assert fresh.output(code) == "alive"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timer signals")
 def test_keyboard_interrupts_leave_no_trace():
     """Whatever is interrupted, every call has counted or not begun, and nothing stays locked."""

@@ -285,6 +285,7 @@ def test_accuracy_of_ours_and_of_numpy(case):
     assert not result.timed
 
 
+@pytest.mark.slow
 def test_traps_are_those_of_sums(monkeypatch):
     """Their expected values come from the cycle; ours gives them, NumPy doesn't where it sums one after the other."""
     ones, wide, halves = cases.TRAPS

@@ -111,6 +111,11 @@ def full_page():
     return page(FULL)
 
 
+@functools.cache
+def page_of_one():
+    return page(bench_run.run([EVAL]))
+
+
 @pytest.fixture(scope="module")
 def full():
     return Parsed(full_page())
@@ -134,12 +139,11 @@ def test_nothing_points_outside_and_every_pointer_inside_has_its_target(full):
 
 
 def test_the_same_run_gives_the_same_page():
-    run = bench_run.run([EVAL])
-    assert page(run) == page(copy.deepcopy(run))
+    assert page(bench_run.run([copy.deepcopy(EVAL)])) == page_of_one()
 
 
 def test_matplotlib_is_left_as_it_was():
-    page(bench_run.run([EVAL]))
+    page_of_one()
     assert [matplotlib.rcParams[name] for name in plots.STYLE] == BEFORE
     assert fresh.output("import sys, cpunorm.bench.page; print('matplotlib.pyplot' in sys.modules)") == "False"
 
@@ -310,8 +314,14 @@ def test_a_full_run_has_every_part():
     ("run", "missing"),
     [
         (bench_run.run([*TWICE, *SWEEP], ACCURACY[:3]), {"Failures"}),
-        (bench_run.run([EVAL, *SWEEP]), {"Failures", "Other settings", "Threads", "Accuracy beside speed"}),
-        (bench_run.run(TWICE, failures=[FAILURE]), {"Accuracy beside speed", SIZES}),
+        pytest.param(
+            bench_run.run([EVAL, *SWEEP]),
+            {"Failures", "Other settings", "Threads", "Accuracy beside speed"},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            bench_run.run(TWICE, failures=[FAILURE]), {"Accuracy beside speed", SIZES}, marks=pytest.mark.slow
+        ),
         (bench_run.run([], failures=[FAILURE]), {*EVERY} - {"Failures", "How it was measured"}),
         (bench_run.run([], ACCURACY), {*EVERY} - {"Accuracy beside speed", "How it was measured"}),
     ],
@@ -325,7 +335,7 @@ def test_what_a_run_lacks_is_left_out(run, missing):
 
 def test_an_interrupted_run_says_so():
     assert "This run was interrupted" in full_page()
-    assert "This run was interrupted" not in page(bench_run.run([EVAL]))
+    assert "This run was interrupted" not in page_of_one()
 
 
 def test_a_run_without_peers_shows_its_times():

@@ -1,5 +1,6 @@
 """Arrays that no kernel walks are copied, and results into an `out` that none fills: in tiles, by threads."""
 
+import engines
 import ml_dtypes
 import numpy as np
 import pytest
@@ -20,7 +21,10 @@ def anyhow(rng, shape, dtype):
     return view[tuple(slice(None, None, int(step)) for step in gaps * signs)], memory
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("engine", engines.COMPILED_FIRST, indirect=True)
+@pytest.mark.parametrize(
+    "dtype", [np.float32, np.float64, np.float16, pytest.param(ml_dtypes.bfloat16, marks=pytest.mark.slow)]
+)
 def test_any_order_of_axes(engine, dtype):
     cpunorm.set_num_threads(2)
     rng = np.random.default_rng(3)

@@ -267,6 +267,7 @@ def test_track_introduces_the_machine(track, tmp_path):
     assert {name: machine["machine"] for name, machine in known.items()} == {"mine": "mine", "reference": "reference"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["arch", "cpu", "num_cpu"])
 def test_track_starts_a_history_on_another_machine(track, tmp_path, key):
     done = track({**Machine.get_defaults(), key: "another"})

@@ -118,7 +118,11 @@ def own_header(source):
 
 @needs_compiler
 @pytest.mark.parametrize(
-    ("version", "says"), [(VERSION + 1, "install a newer cpunorm"), (0, "compile this extension again")]
+    ("version", "says"),
+    [
+        (VERSION + 1, "install a newer cpunorm"),
+        pytest.param(0, "compile this extension again", marks=pytest.mark.slow),
+    ],
 )
 def test_another_abi_is_an_error_at_import(tmp_path, version, says):
     def other(header):

@@ -88,7 +88,7 @@ def test_prints_what_is_true(example):
     assert 0 < float(difference) < 1e-4
 
 
-@pytest.mark.parametrize("module", ["sklearn", "threadpoolctl"])
+@pytest.mark.parametrize("module", ["sklearn", pytest.param("threadpoolctl", marks=pytest.mark.slow)])
 def test_a_missing_package_is_named_with_its_remedy(module):
     pytest.importorskip("sklearn")  # which is asked for first
     hide = f"import runpy, sys; sys.modules[{module!r}] = None; runpy.run_path(sys.argv[1])"

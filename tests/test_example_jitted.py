@@ -34,7 +34,7 @@ def test_jitted_pipeline_reads_digits_in_any_light(entry_point):
     assert done.stdout.endswith("the same neighbours when layer_norm is called from Python\n")
 
 
-@pytest.mark.parametrize("module", ["numba", "sklearn"])
+@pytest.mark.parametrize("module", ["numba", pytest.param("sklearn", marks=pytest.mark.slow)])
 def test_a_missing_package_is_named_with_its_remedy(module):
     pytest.importorskip("numba")  # which is asked for first
     hide = f"import runpy, sys; sys.modules[{module!r}] = None; runpy.run_path(sys.argv[1])"

@@ -62,6 +62,7 @@ def test_speech_cmvn(tmp_path, recording):
     assert_picture(tmp_path, "cepstra.png")
 
 
+@pytest.mark.slow
 def test_speech_cmvn_names_what_is_no_recording(tmp_path):
     need("matplotlib")
     (tmp_path / "text.wav").write_text("no recording")

@@ -19,6 +19,7 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
+import engines
 import fresh
 import hypothesis
 import ml_dtypes
@@ -220,10 +221,10 @@ def check_call(name, given, error_state):
         assert (error <= bound).all(), f"error {np.max(error / bound):.3g} times what is allowed"
 
 
-@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("engine", engines.COMPILED_FIRST, indirect=True)
 @hypothesis.given(calls(), st.sampled_from(["warn", "raise", "ignore"]))
 @hypothesis.settings(max_examples=8 * hypothesis.settings.default.max_examples)
-def test_any_arguments(call, error_state):
+def test_any_arguments(engine, call, error_state):
     check_call(*call, error_state)
 
 

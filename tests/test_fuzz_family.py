@@ -7,6 +7,7 @@ an allowed error. `python tests/test_fuzz.py` goes through these, too.
 import contextlib
 import warnings
 
+import engines
 import hypothesis
 import ml_dtypes
 import numpy as np
@@ -195,10 +196,10 @@ def check(call, error_state):
             np.testing.assert_allclose(a, b, rtol=last, atol=last * largest)
 
 
-@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("engine", engines.COMPILED_FIRST, indirect=True)
 @hypothesis.given(calls(), st.sampled_from(["warn", "raise"]))
 @hypothesis.settings(max_examples=8 * hypothesis.settings.default.max_examples)
-def test_any_arguments(call, error_state):
+def test_any_arguments(engine, call, error_state):
     check(call, error_state)
 
 

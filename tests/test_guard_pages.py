@@ -12,6 +12,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import engines
 import fresh
 import ml_dtypes
 import numpy as np
@@ -271,6 +272,7 @@ def attacked(engine, isa, scale, share):
     return int(last)
 
 
+@pytest.mark.parametrize("engine", engines.COMPILED_FIRST, indirect=True)
 def test_some_small_arrays(engine):
     assert attacked(*engine, "small", 71) > 700
 

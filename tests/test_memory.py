@@ -293,7 +293,8 @@ def resident():
 
 
 @linux
-@pytest.mark.parametrize("limit", [8, *(pytest.param(limit, marks=pytest.mark.slow) for limit in (0, 64))])
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", [8, 0, 64])
 def test_the_limit_is_on_what_the_process_holds(limit):
     """Outputs of random sizes, five held at a time: whatever the allocator keeps, rounds and splits counts."""
     code = (
@@ -339,6 +340,7 @@ print("enough")
     assert fresh.output(code) == "enough"
 
 
+@pytest.mark.slow
 @linux
 @pytest.mark.parametrize(
     "call", ["standardize(small[:n], dtype=np.float32)", "layer_norm(halves[:n], (n,), weight[:n])"]

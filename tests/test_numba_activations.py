@@ -40,7 +40,7 @@ def test_the_names_are_those_of_every_engine():
 
 
 @pytest.mark.parametrize("function", [halved_where_negative, plain], ids=["jitted", "plain"])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+@pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow), np.float16])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_function_is_done_to_what_the_norm_gives(shape, dtype, function):
     """Exactly, for halves are exact, but for what becomes subnormal in float16, which is rounded after it."""
@@ -116,14 +116,19 @@ class Unhashable:
     "function",
     [
         lambda: 0.0,
-        lambda x, y: x,
-        lambda x: None,
-        lambda x: "text",
-        lambda x: 1j * x,
-        lambda x: {}[x],
         numba.njit(lambda x: x.unknown),
         Unhashable(),
-        str,
+        *(
+            pytest.param(function, marks=pytest.mark.slow)
+            for function in (
+                lambda x, y: x,
+                lambda x: None,
+                lambda x: "text",
+                lambda x: 1j * x,
+                lambda x: {}[x],
+                str,
+            )
+        ),
     ],
 )
 def test_what_numba_cannot_compile_is_refused_before_anything_is_written(function):

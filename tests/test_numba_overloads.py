@@ -138,6 +138,7 @@ def test_layer_norm(shape):
     np.testing.assert_array_equal(layer_norm(x, shape[1:], *parameters, 1e-4), expected)
 
 
+@pytest.mark.slow
 def test_layer_norm_refuses():
     x, parameters = values((4, 6)), affine(6)
     refused(RuntimeError, "normalized_shape", layer_norm, x, (4,), *parameters, 1e-5)

@@ -7,6 +7,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import engines
 import numpy as np
 import oracle
 import pytest
@@ -388,6 +389,7 @@ def test_a_copy_is_one_moment(eager_switching, way, dtype):
     in_threads(train, take)
 
 
+@pytest.mark.parametrize("engine", engines.COMPILED_FIRST, indirect=True)
 @pytest.mark.parametrize(
     ("kind", "dtype"),
     [
