@@ -20,6 +20,7 @@ __all__ = [
     "as_image_out",
     "as_images",
     "as_input",
+    "as_modulation",
     "as_normalized_shape",
     "as_out",
     "as_parameters",
@@ -49,6 +50,7 @@ __all__ = [
     "image_scale",
     "integer",
     "is_bfloat16",
+    "is_read",
     "is_swapped",
     "is_walkable",
     "offset_weight",
@@ -318,6 +320,45 @@ def _check_like(function, name, other, array):
         raise RuntimeError(f"{function}: {name} must have the input's shape {array.shape}, got {other.shape}")
     if _native(other.dtype) != _native(array.dtype):
         raise RuntimeError(f"{function}: {name} must have the input's dtype {array.dtype}, got {other.dtype}")
+
+
+def is_read(out, *arrays):
+    """Whether `out` shares memory with one of those that are read, so that what fails half way would lose them."""
+    return out is not None and any(a is not None and np.may_share_memory(a, out) for a in arrays)
+
+
+def as_modulation(function, what, value, array, axis):
+    """scale or shift in what the input is computed in.
+
+    That of channels, along `axis`, is (samples, channels), None for an input without values; that of rows, for an
+    `axis` of -1, has the input's shape.
+
+    Raises
+    ------
+    TypeError
+        Not an ndarray.
+    RuntimeError
+        Another dtype; it doesn't broadcast, or isn't constant along positions.
+    """
+    check_dtypes(function, array.dtype, {what: value})
+    value = np.require(value, computed_dtype(array.dtype), "A").view(np.ndarray)
+    if axis >= 0 and value.shape == (array.shape[0], array.shape[axis]):
+        return value
+    try:
+        seen = np.broadcast_to(value, array.shape)
+    except ValueError:
+        shape = array.shape
+        raise RuntimeError(
+            f"{function}: {what} must broadcast to the input's shape {shape}, got {value.shape}"
+        ) from None
+    if axis < 0:
+        return seen
+    positions = [a for a in range(1, array.ndim) if a != axis]
+    if any(seen.strides[a] and seen.shape[a] > 1 for a in positions):
+        raise RuntimeError(
+            f"{function}: {what} must be constant along positions of shape {array.shape}, got it along them"
+        )
+    return seen[tuple(0 if a in positions else slice(None) for a in range(array.ndim))] if array.size else None
 
 
 def check_sum(function, array, residual, out, sum_out, weight, bias):
