@@ -599,7 +599,7 @@ cdef tuple add_norm(
     if forward is not None:
         with np.errstate(all="ignore"):
             np.add(x, addend, out=total)
-        n.addend = NULL
+        n.x.data, n.addend = data_of(total), NULL
         forward_in_python(forward, n, total, y, None, None, None)
     elif kernel(chosen, n, None, None, None, threads) and not (
             release() and kernel(chosen, n, None, None, None, threads) == 0):

@@ -289,8 +289,9 @@ FAULTS = [
     Fault(
         "a call that fails does not leave the gate",
         "cpunorm/call/run.pxi",
-        "            failed = chosen.forward(n, threads)\n    finally:\n        leave()",
-        "            failed = chosen.forward(n, threads)\n    finally:\n        if not failed:\n            leave()",
+        "            failed = forward_each(chosen, n, samples, threads)\n    finally:\n        leave()",
+        "            failed = forward_each(chosen, n, samples, threads)\n"
+        "    finally:\n        if not failed:\n            leave()",
         "tests/test_memory.py -k allocation_in_c",
     ),
     # Threads

@@ -61,13 +61,12 @@ cdef inline int kernel(
 ) except -2:
     """The engine's kernel, between writes of checkpoints; given statistics are read in the same moment."""
     cdef int failed
-    cdef bint each = samples is not None
     enter()
     try:
         if running_mean is not None:
             read(running_mean, running_var, n.mean, n.var)
         with nogil:
-            failed = forward_each(chosen, n, samples, threads) if each else chosen.forward(n, threads)
+            failed = forward_each(chosen, n, samples, threads)
     finally:
         leave()
     return failed

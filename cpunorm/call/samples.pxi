@@ -167,8 +167,10 @@ cdef Norm sample_of(const Norm* n, Samples s, Py_ssize_t index) noexcept nogil:
 
 
 cdef int forward_each(KernelSet* chosen, const Norm* n, Samples s, int threads) noexcept nogil:
-    """The kernel for each sample that isn't done; -1 without memory."""
+    """The kernel for each sample that isn't done, or for all at once if they don't differ; -1 without memory."""
     cdef Norm one
+    if s is None:
+        return chosen.forward(n, threads)
     while s.done < s.count:
         one = sample_of(n, s, s.done)
         if chosen.forward(&one, threads):
