@@ -67,7 +67,18 @@ def extensions():
             for path in Path("cpunorm").glob(files)
         ],
     }
-    cython = "_cpu", "_memory", "_running", "_call", "_image", "_reduction", "_embedding", "functional", "bench._copy"
+    cython = (
+        "_cpu",
+        "_memory",
+        "_running",
+        "_call",
+        "_image",
+        "_reduction",
+        "_statistics",
+        "_embedding",
+        "functional",
+        "bench._copy",
+    )
     modules = dict.fromkeys(cython, ())
     modules |= {level.module: level.flags for level in LEVELS}
     for name, flags in modules.items():

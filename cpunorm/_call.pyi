@@ -37,6 +37,8 @@ def group_norm(
     out: object,
     activation: object,
     residual: object,
+    scale: object,
+    shift: object,
     moments: object,
 ) -> Any: ...
 def layer_norm(
@@ -48,6 +50,8 @@ def layer_norm(
     out: object,
     activation: object,
     residual: object,
+    scale: object,
+    shift: object,
     moments: object,
 ) -> Any: ...
 def rms_norm(
@@ -60,6 +64,8 @@ def rms_norm(
     out: object,
     activation: object,
     residual: object,
+    scale: object,
+    shift: object,
     moments: object,
 ) -> Any: ...
 def instance_norm(
@@ -75,6 +81,8 @@ def instance_norm(
     out: object,
     activation: object,
     residual: object,
+    scale: object,
+    shift: object,
     moments: object,
 ) -> Any: ...
 def batch_moments(input: object, data_format: object) -> tuple[NDArray[Any], NDArray[Any]]: ...

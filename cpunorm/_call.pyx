@@ -14,6 +14,7 @@ from cpython.long cimport PyLong_CheckExact
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from libc.float cimport DBL_EPSILON, FLT_EPSILON
+from libc.math cimport sqrt
 from libc.stdlib cimport free, labs, malloc
 from libc.string cimport memcpy
 
@@ -24,7 +25,7 @@ cimport numpy as cnp
 from cpunorm._cpu cimport call_ends, threads_for
 from cpunorm._memory cimport new_like, release
 from cpunorm._norm cimport (
-    ABOUT_ZERO, CENTRED, FUNCTION, GIVEN, MOST_AXES, RELU, Axis, Copy, KernelSet, Norm, Operand, Plan)
+    ABOUT_ZERO, CENTRED, FLOAT64, FUNCTION, GIVEN, MOST_AXES, RELU, Axis, Copy, KernelSet, Norm, Operand, Plan)
 from cpunorm._running cimport count_up, enter, is_counter, leave, read, update
 
 from cpunorm import _arguments, _memory
@@ -37,6 +38,7 @@ cdef extern from *:
     """
     /* Of what is known to be an ndarray: Cython's own declarations test that once more, 10 ns each. */
     #define ndim_of(a) PyArray_NDIM((PyArrayObject *) (a))
+    #define lengths_of(a) PyArray_DIMS((PyArrayObject *) (a))
     #define length_of(a, axis) PyArray_DIM((PyArrayObject *) (a), axis)
     #define stride_of(a, axis) PyArray_STRIDE((PyArrayObject *) (a), axis)
     #define type_of(a) PyArray_TYPE((PyArrayObject *) (a))
@@ -50,6 +52,7 @@ cdef extern from *:
     #define is_carray(a) PyArray_ISCARRAY_RO((PyArrayObject *) (a))
     """
     int ndim_of(object a)
+    cnp.npy_intp* lengths_of(object a)
     Py_ssize_t length_of(object a, int axis)
     Py_ssize_t stride_of(object a, int axis)
     int type_of(object a)
@@ -93,18 +96,19 @@ def use_kernels(module):
     kernels, python_forward, takes_halves, address_of = chosen, forward, compiled, address
 
 
-include "call/arguments.pxi"
-include "call/views.pxi"
-include "call/run.pxi"
-
-
 cdef inline void* data(object array) noexcept:
     return NULL if array is None else data_of(array)
 
 
-cdef inline void put_moments(Norm* n, tuple moments) noexcept:
-    """`moments`, if not None, are float64 arrays for mean and variance."""
-    if moments is not None:
+include "call/arguments.pxi"
+include "call/views.pxi"
+include "call/samples.pxi"
+include "call/run.pxi"
+
+
+cdef inline void put_moments(Norm* n, object moments) noexcept:
+    """`moments` are float64 arrays for mean and variance, if they are a tuple."""
+    if PyTuple_CheckExact(moments):
         n.mean, n.var = <double*> data_of(moments[0]), <double*> data_of(moments[1])
 
 
@@ -124,7 +128,7 @@ cpdef object batch_norm(
             y = batch_norm(
                 **seen, training=training, momentum=momentum, eps=eps, data_format=data_format, activation=activation,
                 moments=moments, counter=counter)
-            return y if out is None else out
+            return y if out is None else (out, *y[1:]) if isinstance(y, tuple) else out
         return counted_batch_norm(
             input, running_mean, running_var, weight, bias, training, momentum, eps, data_format, out, activation,
             residual, moments, counter, &counted)
@@ -154,7 +158,7 @@ cdef inline int parameter_element(object weight, object bias) noexcept:
 
 cdef object counted_batch_norm(
     object input, object running_mean, object running_var, object weight, object bias, object training, object momentum,
-    object eps, object data_format, object out, object activation, object residual, tuple moments, object counter,
+    object eps, object data_format, object out, object activation, object residual, object moments, object counter,
     bint* counted
 ):
     cdef Norm n = unset
@@ -172,6 +176,8 @@ cdef object counted_batch_norm(
     if counter is not None and not is_counter(counter):
         _arguments.check_counter(counter)
     n.eps = eps_of("batch_norm", eps, not train)
+    cdef bint returned = are_returned("batch_norm", moments)
+    cdef cnp.npy_intp domains = channels
     if train and size == channels and channels:
         raise ValueError(
             f"batch_norm: expected more than 1 value per channel in training, got shape {np.shape(input)}")
@@ -184,10 +190,13 @@ cdef object counted_batch_norm(
         _arguments.as_out("batch_norm", out, input, x.dtype if dtype is None else dtype, weight=weight, bias=bias,
                           running_mean=running_mean, running_var=running_var)
     finish_of("batch_norm", &n, input, x, out, activation, residual)
+    if returned:
+        moments = new_moments(x, 1, &domains)
     if size == 0:
         counted[0] = True
         update(None, None, counter, NULL, NULL, momentum, 0)
-        return _arguments.empty(input, dtype, out)
+        y = _arguments.empty(input, dtype, out)
+        return with_statistics(y, moments, n.eps) if returned else y
 
     n.statistic, n.along = CENTRED if train else GIVEN, False
     n.weight, n.bias, n.parameter_element = data(w), data(b), parameter_element(w, b)
@@ -197,28 +206,34 @@ cdef object counted_batch_norm(
     n.var = n.mean + channels
     try:
         if train:
-            y = run(&n, BATCH, axis, x, out, dtype, residual)
+            y = run(&n, BATCH, axis, x, out, dtype, residual, None)
             counted[0] = True
             update(mean, var, counter, n.mean, n.var, momentum, size // channels)
         else:
-            y = run(&n, BATCH, axis, x, out, dtype, residual, mean, var)
-        if moments is not None:
-            memcpy(data_of(moments[0]), n.mean, channels * sizeof(double))
-            memcpy(data_of(moments[1]), n.var, channels * sizeof(double))
+            y = run(&n, BATCH, axis, x, out, dtype, residual, None, mean, var)
+        if returned:
+            copy_row(moments[0], 0, n.mean, channels)
+            copy_row(moments[1], 0, n.var, channels)
+            return with_statistics(y, moments, n.eps)
         return y
     finally:
         free(n.mean)
 
 
-cpdef object group_norm(input, num_groups, weight, bias, eps, data_format, out, activation, residual, moments):
+cpdef object group_norm(
+    input, num_groups, weight, bias, eps, data_format, out, activation, residual, scale, shift, moments
+):
     """`functional.group_norm`."""
-    if is_foreign(input) or is_foreign(weight) or is_foreign(bias) or is_foreign(out) or is_foreign(residual):
+    if (is_foreign(input) or is_foreign(weight) or is_foreign(bias) or is_foreign(out) or is_foreign(residual)
+            or is_foreign(scale) or is_foreign(shift)):
         return with_ndarrays(
             group_norm, "group_norm",
-            {"input": input, "weight": weight, "bias": bias,
-             "out": out, "residual": residual},
+            {"input": input, "weight": weight, "bias": bias, "out": out, "residual": residual,
+             "scale": scale, "shift": shift},
             num_groups=num_groups, eps=eps, data_format=data_format, activation=activation, moments=moments)
     cdef Norm n = unset
+    cdef Samples each = None
+    cdef cnp.npy_intp domains[2]
     cdef object x = input, dtype = None, w = weight, b = bias
     cdef bint usual = True
     if not is_simple(input, out):
@@ -228,23 +243,35 @@ cpdef object group_norm(input, num_groups, weight, bias, eps, data_format, out, 
     if not PyLong_CheckExact(num_groups):
         num_groups = _arguments.integer("group_norm: num_groups", num_groups)
     if not 0 < num_groups <= channels or channels % <Py_ssize_t> num_groups or (
-            size == <Py_ssize_t> num_groups and moments is None):  # a sample of several may have one value per group
+            # A sample of several may have one value per group.
+            size == <Py_ssize_t> num_groups and not PyTuple_CheckExact(moments)):
         _arguments.check_groups(x, channels, num_groups)
     cdef Py_ssize_t groups = num_groups
     n.eps = eps_of("group_norm", eps, True)
+    cdef bint returned = are_returned("group_norm", moments)
     if not (is_vector(weight, x, channels) and is_vector(bias, x, channels) and alike(weight, bias) and dtype is None):
         usual = False
         w, b = _arguments.as_parameters("group_norm", x, input.dtype, (channels,), weight=weight, bias=bias)
-    if out is not None and not (usual and is_plain_out(out, x) and separate(out, weight) and separate(out, bias)):
-        _arguments.as_out("group_norm", out, input, x.dtype if dtype is None else dtype, weight=weight, bias=bias)
+    if out is not None and not (usual and is_plain_out(out, x) and separate(out, weight) and separate(out, bias)
+                                and is_apart(out, scale) and is_apart(out, shift)):
+        _arguments.as_out("group_norm", out, input, x.dtype if dtype is None else dtype, weight=weight, bias=bias,
+                          scale=scale, shift=shift)
+    if scale is not None or shift is not None:
+        each = see_samples("group_norm", input, x, dtype, axis, 0, w, b, scale, shift)
+        w, b = each.weight, each.bias
     finish_of("group_norm", &n, input, x, out, activation, residual)
+    if returned:
+        domains[0], domains[1] = length_of(x, 0), groups
+        moments = new_moments(x, 2, domains)
     if size == 0:
-        return _arguments.empty(input, dtype, out)
+        y = _arguments.empty(input, dtype, out)
+        return with_statistics(y, moments, n.eps) if returned else y
 
     n.statistic, n.along, n.groups = CENTRED, False, groups
     n.weight, n.bias, n.parameter_element = data(w), data(b), parameter_element(w, b)
     put_moments(&n, moments)
-    return run(&n, SAMPLES, axis, x, out, dtype, residual)
+    y = run(&n, SAMPLES, axis, x, out, dtype, residual, each)
+    return with_statistics(y, moments, n.eps) if returned else y
 
 
 cdef inline int trailing(str function, object x, object normalized_shape) except -1:
@@ -265,81 +292,113 @@ cdef inline int trailing(str function, object x, object normalized_shape) except
     return _arguments.trailing_axes(function, x, normalized_shape)
 
 
-cpdef object layer_norm(input, normalized_shape, weight, bias, eps, out, activation, residual, moments):
+cpdef object layer_norm(
+    input, normalized_shape, weight, bias, eps, out, activation, residual, scale, shift, moments
+):
     """`functional.layer_norm`."""
-    if is_foreign(input) or is_foreign(weight) or is_foreign(bias) or is_foreign(out) or is_foreign(residual):
+    if (is_foreign(input) or is_foreign(weight) or is_foreign(bias) or is_foreign(out) or is_foreign(residual)
+            or is_foreign(scale) or is_foreign(shift)):
         return with_ndarrays(
             layer_norm, "layer_norm",
-            {"input": input, "weight": weight, "bias": bias,
-             "out": out, "residual": residual},
+            {"input": input, "weight": weight, "bias": bias, "out": out, "residual": residual,
+             "scale": scale, "shift": shift},
             normalized_shape=normalized_shape, eps=eps, activation=activation, moments=moments)
     cdef Norm n = unset
+    cdef Samples each = None
     cdef object x = input, dtype = None, w = weight, b = bias
     cdef bint usual = True
     if not is_simple(input, out):
         x, dtype = as_input("layer_norm", input, out)
     cdef int ndim = trailing("layer_norm", x, normalized_shape)
     n.eps = eps_of("layer_norm", eps, True)
+    cdef bint returned = are_returned("layer_norm", moments)
     if not (fits(weight, x, ndim) and fits(bias, x, ndim) and alike(weight, bias) and dtype is None):
         usual = False
         w, b = _arguments.as_parameters(
             "layer_norm", x, input.dtype, x.shape[x.ndim - ndim:], weight=weight, bias=bias)
-    if out is not None and not (usual and is_plain_out(out, x) and separate(out, weight) and separate(out, bias)):
-        _arguments.as_out("layer_norm", out, input, x.dtype if dtype is None else dtype, weight=weight, bias=bias)
+    if out is not None and not (usual and is_plain_out(out, x) and separate(out, weight) and separate(out, bias)
+                                and is_apart(out, scale) and is_apart(out, shift)):
+        _arguments.as_out("layer_norm", out, input, x.dtype if dtype is None else dtype, weight=weight, bias=bias,
+                          scale=scale, shift=shift)
+    if scale is not None or shift is not None:
+        each = see_samples("layer_norm", input, x, dtype, -1, ndim_of(x) - ndim, w, b, scale, shift)
+        w, b = each.weight, each.bias
     finish_of("layer_norm", &n, input, x, out, activation, residual)
+    if returned:
+        moments = new_moments(x, ndim_of(x) - ndim, lengths_of(x))
     if size_of(x) == 0:
-        return _arguments.empty(input, dtype, out)
+        y = _arguments.empty(input, dtype, out)
+        return with_statistics(y, moments, n.eps) if returned else y
 
     n.statistic, n.along = CENTRED, True
     n.weight, n.bias, n.parameter_element = data(w), data(b), parameter_element(w, b)
     put_moments(&n, moments)
-    return run(&n, ROWS, ndim_of(x) - ndim, x, out, dtype, residual)
+    y = run(&n, ROWS, ndim_of(x) - ndim, x, out, dtype, residual, each)
+    return with_statistics(y, moments, n.eps) if returned else y
 
 
-cpdef object rms_norm(input, normalized_shape, weight, bias, eps, unit_offset, out, activation, residual, moments):
+cpdef object rms_norm(
+    input, normalized_shape, weight, bias, eps, unit_offset, out, activation, residual, scale, shift, moments
+):
     """`functional.rms_norm`."""
-    if is_foreign(input) or is_foreign(weight) or is_foreign(bias) or is_foreign(out) or is_foreign(residual):
+    if (is_foreign(input) or is_foreign(weight) or is_foreign(bias) or is_foreign(out) or is_foreign(residual)
+            or is_foreign(scale) or is_foreign(shift)):
         return with_ndarrays(
-            rms_norm, "rms_norm", {"input": input, "weight": weight, "bias": bias, "out": out, "residual": residual},
+            rms_norm, "rms_norm",
+            {"input": input, "weight": weight, "bias": bias, "out": out, "residual": residual,
+             "scale": scale, "shift": shift},
             normalized_shape=normalized_shape, eps=eps, unit_offset=unit_offset, activation=activation, moments=moments)
     cdef Norm n = unset
+    cdef Samples each = None
     cdef object x = input, dtype = None, w = weight, b = bias
     cdef bint usual = True
     if not is_simple(input, out):
         x, dtype = as_input("rms_norm", input, out)
     cdef int ndim = trailing("rms_norm", x, normalized_shape)
     n.eps = machine_epsilon(x) if eps is None else eps_of("rms_norm", eps, True)
+    cdef bint returned = are_returned("rms_norm", moments)
     if not (fits(weight, x, ndim) and fits(bias, x, ndim) and alike(weight, bias) and dtype is None):
         usual = False
         w, b = _arguments.as_parameters("rms_norm", x, input.dtype, x.shape[x.ndim - ndim:], weight=weight, bias=bias)
     if unit_offset is not False:
         w = _arguments.offset_weight("rms_norm", w, unit_offset)
-    if out is not None and not (usual and is_plain_out(out, x) and separate(out, weight) and separate(out, bias)):
-        _arguments.as_out("rms_norm", out, input, x.dtype if dtype is None else dtype, weight=weight, bias=bias)
+    if out is not None and not (usual and is_plain_out(out, x) and separate(out, weight) and separate(out, bias)
+                                and is_apart(out, scale) and is_apart(out, shift)):
+        _arguments.as_out("rms_norm", out, input, x.dtype if dtype is None else dtype, weight=weight, bias=bias,
+                          scale=scale, shift=shift)
+    if scale is not None or shift is not None:
+        each = see_samples("rms_norm", input, x, dtype, -1, ndim_of(x) - ndim, w, b, scale, shift)
+        w, b = each.weight, each.bias
     finish_of("rms_norm", &n, input, x, out, activation, residual)
+    if returned:
+        moments = new_moments(x, ndim_of(x) - ndim, lengths_of(x))
     if size_of(x) == 0:
-        return _arguments.empty(input, dtype, out)
+        y = _arguments.empty(input, dtype, out)
+        return with_statistics(y, moments, n.eps) if returned else y
 
     n.statistic, n.along = ABOUT_ZERO, True
     n.weight, n.bias, n.parameter_element = data(w), data(b), parameter_element(w, b)
     put_moments(&n, moments)
-    return run(&n, ROWS, ndim_of(x) - ndim, x, out, dtype, residual)
+    y = run(&n, ROWS, ndim_of(x) - ndim, x, out, dtype, residual, each)
+    return with_statistics(y, moments, n.eps) if returned else y
 
 
 cpdef object instance_norm(
     input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps, data_format, out, activation,
-    residual, moments
+    residual, scale, shift, moments
 ):
     """`functional.instance_norm`."""
     if (is_foreign(input) or is_foreign(running_mean) or is_foreign(running_var) or is_foreign(weight)
-            or is_foreign(bias) or is_foreign(out) or is_foreign(residual)):
+            or is_foreign(bias) or is_foreign(out) or is_foreign(residual) or is_foreign(scale) or is_foreign(shift)):
         return with_ndarrays(
             instance_norm, "instance_norm",
             {"input": input, "running_mean": running_mean, "running_var": running_var, "weight": weight,
-             "bias": bias, "out": out, "residual": residual},
+             "bias": bias, "out": out, "residual": residual, "scale": scale, "shift": shift},
             use_input_stats=use_input_stats, momentum=momentum, eps=eps, data_format=data_format, activation=activation,
             moments=moments)
     cdef Norm n = unset
+    cdef Samples each = None
+    cdef cnp.npy_intp domains[2]
     cdef object x = input, dtype = None, w = weight, b = bias, mean = running_mean, var = running_var
     cdef bint usual = True
     if not is_simple(input, out):
@@ -357,33 +416,43 @@ cpdef object instance_norm(
     if not (PyFloat_CheckExact(momentum) and momentum == momentum):
         momentum = _arguments.real("instance_norm: momentum", momentum)
     n.eps = eps_of("instance_norm", eps, True)
+    cdef bint returned = are_returned("instance_norm", moments)
     if dtype is not None or not are_channel_vectors(x, channels, train, running_mean, running_var, weight, bias):
         usual = False
         w, b, mean, var = _arguments.channel_vectors(
             "instance_norm", x, input.dtype, channels, train, running_mean, running_var, weight, bias)
     if out is not None and not (usual and is_plain_out(out, x) and separate(out, weight) and separate(out, bias)
-                                and separate(out, running_mean) and separate(out, running_var)):
+                                and separate(out, running_mean) and separate(out, running_var)
+                                and is_apart(out, scale) and is_apart(out, shift)):
         _arguments.as_out("instance_norm", out, input, x.dtype if dtype is None else dtype, weight=weight, bias=bias,
-                          running_mean=running_mean, running_var=running_var)
+                          running_mean=running_mean, running_var=running_var, scale=scale, shift=shift)
+    if scale is not None or shift is not None:
+        each = see_samples("instance_norm", input, x, dtype, axis, 0, w, b, scale, shift)
+        w, b = each.weight, each.bias
     finish_of("instance_norm", &n, input, x, out, activation, residual)
+    if returned:
+        domains[0], domains[1] = length_of(x, 0), channels
+        moments = new_moments(x, 2, domains)
     if size == 0:
-        return _arguments.empty(input, dtype, out)
+        y = _arguments.empty(input, dtype, out)
+        return with_statistics(y, moments, n.eps) if returned else y
 
     n.statistic, n.along, n.groups = CENTRED if train else GIVEN, False, channels
     n.weight, n.bias, n.parameter_element = data(w), data(b), parameter_element(w, b)
     if train and running_mean is None:
         put_moments(&n, moments)
-        return run(&n, SAMPLES, axis, x, out, dtype, residual)
+        y = run(&n, SAMPLES, axis, x, out, dtype, residual, each)
+        return with_statistics(y, moments, n.eps) if returned else y
     n.mean = <double*> malloc(2 * samples * channels * sizeof(double))
     if n.mean == NULL:
         raise MemoryError(f"instance_norm: no memory for the moments of {samples} samples of {channels} channels")
     n.var = n.mean + samples * channels
     try:
         if not train:
-            y = run(&n, BATCH, axis, x, out, dtype, residual, mean, var)
+            y = run(&n, BATCH, axis, x, out, dtype, residual, each, mean, var)
         else:
-            y = run(&n, SAMPLES, axis, x, out, dtype, residual)
-        if moments is not None:
+            y = run(&n, SAMPLES, axis, x, out, dtype, residual, each)
+        if PyTuple_CheckExact(moments):
             for sample in range(samples):  # given ones are those of every sample
                 copy_row(moments[0], sample, n.mean + (sample * channels if train else 0), channels)
                 copy_row(moments[1], sample, n.var + (sample * channels if train else 0), channels)
@@ -391,7 +460,7 @@ cpdef object instance_norm(
             average(n.mean, samples, channels)
             average(n.var, samples, channels)
             update(mean, var, None, n.mean, n.var, momentum, positions)
-        return y
+        return with_statistics(y, moments, n.eps) if returned else y
     finally:
         free(n.mean)
 
@@ -430,7 +499,7 @@ def apply_moments(input, moments, weight, bias, eps, data_format, out, activatio
     n.statistic, n.eps = GIVEN, eps
     n.weight, n.bias, n.parameter_element = data(w), data(b), parameter_element(w, b)
     put_moments(&n, moments)
-    return run(&n, BATCH, axis, x, out, dtype, residual)
+    return run(&n, BATCH, axis, x, out, dtype, residual, None)
 
 
 def move_statistics(running_mean, running_var, counter, mean, var, momentum, count):
@@ -443,15 +512,15 @@ cdef int run_moments(Norm* n, int axis, object x) except -1:
     cdef int threads
     cdef KernelSet* chosen = kernels
     forward = python_forward
-    if not place(n, BATCH, x, x, axis, False):
+    if not place(n, BATCH, x, x, axis, 0, False):
         x = dense(x, "C")
-        place(n, BATCH, x, x, axis, True)
+        place(n, BATCH, x, x, axis, 0, True)
     n.x.data = data_of(x)
     set_element(n, x, chosen, forward)
     threads = team_for(chosen, n, size_of(x), 1)
     if forward is not None:
         forward_in_python(forward, n, x, None, None, None, None)
-    elif kernel(chosen, n, None, None, threads):
+    elif kernel(chosen, n, None, None, None, threads):
         raise MemoryError("cpunorm: no memory for the scratch of a kernel")
     call_ends(size_of(x), 1)
     return 0
@@ -520,7 +589,7 @@ cdef tuple add_norm(
         y = new_like(x)
     if sum_out is None or not is_plain_row_major(sum_out, x):
         total = new_like(x)
-    place(n, ROWS, x, y, ndim_of(x) - ndim, True)
+    place(n, ROWS, x, y, ndim_of(x) - ndim, 0, True)
     n.along = True
     n.weight, n.bias, n.parameter_element = data(w), data(b), parameter_element(w, b)
     n.x.data, n.y.data, n.addend, n.total = data_of(x), data_of(y), data_of(addend), data_of(total)
@@ -530,10 +599,10 @@ cdef tuple add_norm(
     if forward is not None:
         with np.errstate(all="ignore"):
             np.add(x, addend, out=total)
-        n.addend = NULL
+        n.x.data, n.addend = data_of(total), NULL
         forward_in_python(forward, n, total, y, None, None, None)
-    elif kernel(chosen, n, None, None, threads) and not (
-            release() and kernel(chosen, n, None, None, threads) == 0):
+    elif kernel(chosen, n, None, None, None, threads) and not (
+            release() and kernel(chosen, n, None, None, None, threads) == 0):
         raise MemoryError("cpunorm: no memory for the scratch of a kernel")
     call_ends(size_of(x), reads)
     if y is not out and (out is not None or y.dtype != input.dtype):

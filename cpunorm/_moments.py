@@ -123,17 +123,8 @@ class Moments:
     def __init__(
         self, record: NDArray[np.float64], same_count: int, axis: tuple[int, ...] | None, dtype: DTypeLike = np.float64
     ) -> None:
-        record = np.require(record, np.float64, ("C", "A"))  # as the kernels read it
-        if record.shape[:1] != (_reduction.FIELDS,):
-            raise ValueError(f"Moments: a record has {_reduction.FIELDS} fields, got shape {record.shape}")
-        self._record, self._same_count, self.axis, self._dtype = record, same_count, axis, dtype
-
-    def _shown(self, values):
-        """What users see of float64 `values`: NaN where there was nothing, in `dtype`."""
-        if self._same_count <= 0:
-            values = np.where(self._record[0] > 0, values, np.nan)
-        with np.errstate(all="ignore"):
-            return values.astype(self.dtype)[()]
+        self._record, self._same_count = _reduction.as_record(record), same_count
+        self.axis, self._dtype = axis, dtype
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -153,35 +144,30 @@ class Moments:
     @property
     def mean(self) -> Any:
         """The mean of each slice; NaN of nothing."""
-        return self._shown(self._record[1])
+        return _reduction.shown(self._record, 1, self._dtype)
 
     @property
     def m2(self) -> Any:
         """The sum of squared deviations from the mean."""
-        return self._shown(self._record[3])
+        return _reduction.shown(self._record, 3, self._dtype)
 
     @property
     def min(self) -> Any:
         """The smallest value; NaN if there is one among them."""
-        return self._shown(self._record[5])
+        return _reduction.shown(self._record, 5, self._dtype)
 
     @property
     def max(self) -> Any:
         """The largest value; NaN if there is one among them."""
-        return self._shown(self._record[6])
-
-    def _variance(self, ddof):
-        free = self._record[0] - ddof
-        with np.errstate(all="ignore"):
-            return np.where(free > 0, self._record[3] / free, np.nan)
+        return _reduction.shown(self._record, 6, self._dtype)
 
     def var(self, ddof: float = 0) -> Any:
         """The variance, m2 / (count - ddof); NaN unless count > ddof."""
-        return self._shown(self._variance(ddof))
+        return _reduction.variance(self._record, ddof, False, self._dtype)
 
     def std(self, ddof: float = 0) -> Any:
         """The standard deviation, the root of `var`."""
-        return self._shown(np.sqrt(self._variance(ddof)))
+        return _reduction.variance(self._record, ddof, True, self._dtype)
 
     def _check_like(self, other):
         if not isinstance(other, Moments):

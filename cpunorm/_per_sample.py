@@ -1,11 +1,10 @@
-"""Norms whose samples differ in more than their values: scale and shift of each, lengths; and statistics returned.
+"""Norms of samples of several lengths.
 
 Each is a few calls of `_call`, one per sample, of views; an empty slice goes first, so that all is checked before
 anything is written.
 """
 
 import functools
-import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,21 +58,20 @@ def _of_any_arrays(norm):
 def batch_norm(
     input, running_mean, running_var, weight, bias, training, momentum, eps, data_format, extras, counter=None
 ):
-    """`functional.batch_norm` with lengths or statistics; `counter` as in `_call.batch_norm`."""
+    """`functional.batch_norm`, with lengths or without; `counter` as in `_call.batch_norm`."""
     name, vectors = "batch_norm", (running_mean, running_var, weight, bias)
     _check(name, input, extras)
-    axis = _arguments.channel_axis(name, input, data_format)
-    channels, activation = input.shape[axis], extras.activation
-    moments = np.full((2, channels), np.nan)
+    activation, residual = extras.activation, extras.residual
     if extras.lengths is None:
-        numbers = momentum, eps, data_format
-        y = _call.batch_norm(
-            input, *vectors, training, *numbers, extras.out, activation, extras.residual, tuple(moments), counter
+        numbers, returned = (momentum, eps, data_format), extras.return_stats
+        return _call.batch_norm(
+            input, *vectors, training, *numbers, extras.out, activation, residual, returned, counter
         )
-        return _result(y, moments, eps, extras)
+    axis = _arguments.channel_axis(name, input, data_format)
+    moments = np.full((2, input.shape[axis]), np.nan)
     lengths = _as_lengths(name, extras.lengths, input, 3 - axis)
     others = dict(zip(("running_mean", "running_var", "weight", "bias"), vectors, strict=True))
-    _call.batch_norm(input[:0], *vectors, training, momentum, eps, data_format, None, activation, None, None, None)
+    _call.batch_norm(input[:0], *vectors, training, momentum, eps, data_format, None, activation, None, False, None)
     y = _target(name, input, extras, **others)
     pieces = [_piece(sample, n, 3 - axis) for sample, n in enumerate(lengths) if n]
     if training and sum(lengths) == 1:
@@ -87,8 +85,8 @@ def batch_norm(
     elif not training:
         moments = np.array(running_mean, np.float64), np.array(running_var, np.float64)
     for piece in pieces:
-        residual = None if extras.residual is None else extras.residual[piece]
-        _call.apply_moments(input[piece], moments, weight, bias, eps, data_format, y[piece], activation, residual)
+        added = None if residual is None else residual[piece]
+        _call.apply_moments(input[piece], moments, weight, bias, eps, data_format, y[piece], activation, added)
     _pad(y, lengths, 3 - axis, extras.pad_value)
     if training:  # a batch of nothing is counted, and no more
         moved = (running_mean, running_var) if pieces else (None, None)
@@ -98,38 +96,38 @@ def batch_norm(
 
 @_of_any_arrays
 def group_norm(input, num_groups, weight, bias, eps, data_format, extras):
-    """`functional.group_norm` with what differs between samples."""
+    """`functional.group_norm` with lengths."""
     _arguments.check_array("group_norm: input", input)
     channels = input.shape[_arguments.channel_axis("group_norm", input, data_format)]
     num_groups = _arguments.integer("group_norm: num_groups", num_groups)
     _arguments.check_groups(input, channels, num_groups)
 
-    def call(x, weight, bias, out, residual, moments):
-        _call.group_norm(x, num_groups, weight, bias, eps, data_format, out, extras.activation, residual, moments)
+    def call(x, *others):
+        _call.group_norm(x, num_groups, weight, bias, eps, data_format, *others)
 
-    y, moments, _ = _of_samples("group_norm", call, input, num_groups, weight, bias, data_format, extras)
+    y, moments = _of_samples("group_norm", call, input, num_groups, weight, bias, data_format, extras)
     return _result(y, moments, eps, extras)
 
 
 @_of_any_arrays
 def instance_norm(input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps, data_format, extras):
-    """`functional.instance_norm` with what differs between samples."""
+    """`functional.instance_norm` with lengths."""
     name, vectors = "instance_norm", (running_mean, running_var)
     _arguments.check_array(f"{name}: input", input)
     axis = _arguments.channel_axis(name, input, data_format)
     channels = input.shape[axis]
     use_input_stats = _arguments.boolean(f"{name}: use_input_stats", use_input_stats)
-    lengths = None if extras.lengths is None else _as_lengths(name, extras.lengths, input, 3 - axis)
-    if use_input_stats and lengths is not None and 1 in lengths:
+    lengths = _as_lengths(name, extras.lengths, input, 3 - axis)
+    if use_input_stats and 1 in lengths:
         raise ValueError(f"{name}: expected more than 1 position per channel in training, got lengths {lengths}")
     numbers = use_input_stats, momentum, eps, data_format
-    _call.instance_norm(input[:0], *vectors, weight, bias, *numbers, None, extras.activation, None, None)
+    _call.instance_norm(input[:0], *vectors, weight, bias, *numbers, None, extras.activation, None, None, None, False)
     given = (None, None) if use_input_stats else vectors
 
-    def call(x, weight, bias, out, residual, moments):
-        _call.instance_norm(x, *given, weight, bias, *numbers, out, extras.activation, residual, moments)
+    def call(x, *others):
+        _call.instance_norm(x, *given, weight, bias, *numbers, *others)
 
-    y, (mean, var), lengths = _of_samples(name, call, input, channels, weight, bias, data_format, extras)
+    y, (mean, var) = _of_samples(name, call, input, channels, weight, bias, data_format, extras)
     used = np.asarray(lengths) > 0
     if use_input_stats and running_mean is not None and used.any():
         n = np.asarray(lengths)[used, None]
@@ -140,93 +138,71 @@ def instance_norm(input, running_mean, running_var, weight, bias, use_input_stat
 
 @_of_any_arrays
 def layer_norm(input, normalized_shape, weight, bias, eps, extras):
-    """`functional.layer_norm` with what differs between samples."""
+    """`functional.layer_norm` with lengths."""
 
-    def call(x, weight, bias, out, residual, moments):
-        _call.layer_norm(x, normalized_shape, weight, bias, eps, out, extras.activation, residual, moments)
+    def call(x, *others):
+        _call.layer_norm(x, normalized_shape, weight, bias, eps, *others)
 
     return _of_rows("layer_norm", call, input, normalized_shape, weight, bias, eps, extras)
 
 
 @_of_any_arrays
 def rms_norm(input, normalized_shape, weight, eps, unit_offset, extras):
-    """`functional.rms_norm` with what differs between samples."""
+    """`functional.rms_norm` with lengths."""
     _arguments.check_array("rms_norm: input", input)
     eps = _arguments.default_eps(input.dtype) if eps is None else eps
 
-    def call(x, weight, bias, out, residual, moments):
-        _call.rms_norm(x, normalized_shape, weight, bias, eps, False, out, extras.activation, residual, moments)
+    def call(x, *others):
+        _call.rms_norm(x, normalized_shape, weight, None, eps, False, *others)
 
     weight = _arguments.offset_weight("rms_norm", weight, unit_offset)
     return _of_rows("rms_norm", call, input, normalized_shape, weight, None, eps, extras)
 
 
 def _of_samples(name, call, input, groups, weight, bias, data_format, extras):
-    """y, mean and var (samples, groups), and the length of each sample, of a norm of samples by themselves."""
-    _check(name, input, extras)
+    """y, and mean and variance (samples, groups), of a norm of samples by themselves."""
     axis = _arguments.channel_axis(name, input, data_format)
-    samples, channels = input.shape[0], input.shape[axis]
-    scale, shift = (_of_channels(name, what, getattr(extras, what), input, axis) for what in ("scale", "shift"))
-    lengths = None if extras.lengths is None else _as_lengths(name, extras.lengths, input, 3 - axis)
-    call(input[:0], weight, bias, None, None, None)
-    y = _target(name, input, extras, weight=weight, bias=bias, scale=scale, shift=shift)
-    mean, var = np.full((samples, groups), np.nan), np.full((samples, groups), np.nan)
-    positions = input.size // max(1, samples * channels)
-    if lengths is None and scale is None and shift is None:
-        pieces = [(slice(samples), weight, bias)] if samples else []
-    else:
-        pieces = []
-        for sample, n in enumerate([positions] * samples if lengths is None else lengths):
-            if n:
-                coefficients = _folded(weight, bias, *(v if v is None else v[sample] for v in (scale, shift)), input)
-                pieces.append(
-                    (slice(sample, sample + 1) if lengths is None else _piece(sample, n, 3 - axis), *coefficients)
-                )
-    for piece, w, b in pieces:
-        some = piece if isinstance(piece, slice) else piece[0]
-        residual = None if extras.residual is None else extras.residual[piece]
-        call(input[piece], w, b, y[piece], residual, (mean[some], var[some]))
-    if lengths is not None:
-        _pad(y, lengths, 3 - axis, extras.pad_value)
-    return y, (mean, var), [positions] * samples if lengths is None else lengths
+    lengths = _as_lengths(name, extras.lengths, input, 3 - axis)
+    pieces = [(_piece(sample, n, 3 - axis), slice(sample, sample + 1)) for sample, n in enumerate(lengths) if n]
+    y, moments = _of_pieces(name, call, input, axis, (input.shape[0], groups), weight, bias, pieces, extras)
+    _pad(y, lengths, 3 - axis, extras.pad_value)
+    return y, moments
 
 
 def _of_rows(name, call, input, normalized_shape, weight, bias, eps, extras):
-    """A norm of rows, in as many calls as scale, shift and lengths ask for."""
-    _check(name, input, extras)
+    """A norm of rows."""
+    _arguments.check_array(f"{name}: input", input)
     leading = input.shape[: input.ndim - _arguments.trailing_axes(name, input, normalized_shape)]
-    scale, shift = (_broadcast(name, what, getattr(extras, what), input) for what in ("scale", "shift"))
-    depth = max(_varies_along(scale, leading), _varies_along(shift, leading))  # leading axes that are walked
-    lengths = None
-    if extras.lengths is not None:
-        if len(leading) < 2:
-            raise RuntimeError(f"{name}: lengths need an input (samples, positions, ...), got shape {input.shape}")
-        lengths, depth = _as_lengths(name, extras.lengths, input, 1), max(depth, 1)
-    if leading:
-        call(input[:0], weight, bias, None, None, None)
-    y = _target(name, input, extras, weight=weight, bias=bias, scale=scale, shift=shift)
-    mean, var = np.full(leading, np.nan), np.full(leading, np.nan)
-    for index in itertools.product(*map(range, leading[:depth])) if input.size or not leading else ():
-        piece = index
-        if lengths is not None:
-            if depth == 1:
-                piece = (*index, slice(lengths[index[0]]))
-            elif index[1] >= lengths[index[0]]:
-                continue
-        first = (*index, *[0] * (len(leading) - depth))
-        w, b = _folded(weight, bias, *(v if v is None else v[first] for v in (scale, shift)), input)
-        residual = None if extras.residual is None else extras.residual[piece]
-        moments = None
-        x = input[piece]
-        if extras.return_stats:
-            x = np.ascontiguousarray(x)  # whose rows are in the order of the statistics
-            moments = np.full(mean[piece].shape, np.nan), np.full(mean[piece].shape, np.nan)
-        call(x, w, b, y[piece], residual, moments)
-        if moments is not None:
-            mean[piece], var[piece] = moments
-    if lengths is not None:
-        _pad(y, lengths, 1, extras.pad_value)
-    return _result(y, (mean, var), eps, extras)
+    if len(leading) < 2:
+        raise RuntimeError(f"{name}: lengths need an input (samples, positions, ...), got shape {input.shape}")
+    lengths = _as_lengths(name, extras.lengths, input, 1)
+    pieces = [((sample, slice(n)),) * 2 for sample, n in enumerate(lengths) if n]
+    y, moments = _of_pieces(name, call, input, -1, leading, weight, bias, pieces, extras)
+    _pad(y, lengths, 1, extras.pad_value)
+    return _result(y, moments, eps, extras)
+
+
+def _of_pieces(name, call, input, axis, domains, weight, bias, pieces, extras):
+    """y, and mean and variance of `domains`, NaN beside the pieces; each is an index of x and one of what is its own.
+
+    That is, where `axis` is the channels', statistics, scale and shift; of rows, for an `axis` of -1, all is indexed
+    as x.
+    """
+    _check(name, input, extras)
+    scale, shift = (
+        value if value is None else _arguments.as_modulation(name, what, value, input, axis)
+        for what, value in (("scale", extras.scale), ("shift", extras.shift))
+    )
+    call(input[:0], None, extras.activation, None, None, None, False)
+    y = _target(name, input, extras, weight=weight, bias=bias, scale=extras.scale, shift=extras.shift)
+    moments = np.full((2, *domains), np.nan)
+    for piece, own in pieces:
+        residual, *modulation = (
+            a if a is None else a[at] for a, at in ((extras.residual, piece), (scale, own), (shift, own))
+        )
+        found = moments[0][own], moments[1][own]
+        call(input[piece], y[piece], extras.activation, residual, *modulation, found)
+    return y, moments
 
 
 def _check(name, input, extras):
@@ -267,53 +243,6 @@ def _pad(y, lengths, axis, value):
         y[(sample, *[slice(None)] * (axis - 1), slice(n, None))] = value
 
 
-def _broadcast(name, what, value, input):
-    """scale or shift as seen from each element of the input."""
-    if value is None:
-        return None
-    _arguments.check_dtypes(name, input.dtype, {what: value})
-    try:
-        return np.broadcast_to(value, input.shape)
-    except ValueError:
-        raise RuntimeError(
-            f"{name}: {what} must broadcast to the input's shape {input.shape}, got {value.shape}"
-        ) from None
-
-
-def _varies_along(value, leading):
-    """How many of the leading axes it takes to tell all values of `value` apart."""
-    axes = [axis for axis, n in enumerate(leading) if value is not None and n > 1 and value.strides[axis]]
-    return axes[-1] + 1 if axes else 0
-
-
-def _of_channels(name, what, value, input, axis):
-    """scale or shift (samples, channels); None for an input without values."""
-    if value is None:
-        return None
-    if isinstance(value, np.ndarray) and value.shape == (input.shape[0], input.shape[axis]):
-        _arguments.check_dtypes(name, input.dtype, {what: value})
-        return value
-    value = _broadcast(name, what, value, input)
-    positions = [a for a in range(1, input.ndim) if a != axis]
-    if any(value.strides[a] and value.shape[a] > 1 for a in positions):
-        raise RuntimeError(f"{name}: {what} must be constant along positions of shape {input.shape}, got it along them")
-    return value[tuple(0 if a in positions else slice(None) for a in range(input.ndim))] if input.size else None
-
-
-def _folded(weight, bias, scale, shift, input):
-    """weight and bias of y (1 + scale) + shift, in what the input is computed in."""
-    if scale is None and shift is None:
-        return weight, bias
-    dtype = _arguments.computed_dtype(input.dtype)
-    if scale is not None:
-        factor = 1 + np.asarray(scale, np.float64)
-        weight = factor if weight is None else weight * factor
-        bias = None if bias is None else bias * factor
-    if shift is not None:
-        bias = np.asarray(shift, np.float64) if bias is None else bias + np.asarray(shift, np.float64)
-    return tuple(v if v is None else np.ascontiguousarray(v, dtype) for v in (weight, bias))
-
-
 def _target(name, input, extras, **others):
     """Where the result goes: `out`, checked with all that is read while it is written, or a new array.
 
@@ -328,8 +257,7 @@ def _target(name, input, extras, **others):
     if isinstance(extras.out, np.ndarray) and extras.out.dtype == wide:
         dtype = wide
     out = _arguments.as_out(name, extras.out, input, dtype, **others)
-    read = [a for a in (input, extras.residual) if a is not None and np.may_share_memory(a, out)]
-    return empty_like(out, dtype) if read else out
+    return empty_like(out, dtype) if _arguments.is_read(out, input, extras.residual) else out
 
 
 def _merged(parts):

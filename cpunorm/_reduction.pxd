@@ -55,3 +55,14 @@ cdef struct Sliding:
     Step along
     Py_ssize_t window, least_window
     bint centred, scaled  # windows around their frame, not behind it; by the deviation, not only about the mean
+
+cdef int element_of(object x) except -2
+cpdef object moments(object x, tuple axes, object where, bint omit)
+cpdef bint standardize(
+    object x, tuple axes, object record, double ddof, double eps, double floor, double least, double most, object y
+) except -1
+cpdef int slide(
+    object x, int axis, Py_ssize_t window, Py_ssize_t least_window, bint centred, bint scaled, object y) except -1
+cpdef object as_tallied(str function, object x)
+cpdef bint is_walkable(object y) except -1
+cpdef tuple as_axes(str function, object axis, int ndim)

@@ -3,6 +3,7 @@
 
 from cpython.long cimport PyLong_CheckExact
 from cpython.pycapsule cimport PyCapsule_GetPointer
+from cpython.tuple cimport PyTuple_CheckExact
 from libc.math cimport NAN, isfinite, sqrt
 
 import numpy as np
@@ -43,7 +44,7 @@ ELEMENTS = {
 }
 
 
-cdef inline int element_of(object x) except -2:
+cdef int element_of(object x) except -2:
     """The element of an array, -1 if it has none."""
     cdef int kind = cnp.PyArray_TYPE(x)
     if kind == cnp.NPY_FLOAT32:
@@ -92,7 +93,7 @@ FIELDS = RECORD  # of a record
 UNIT = 64  # the exponent of 2 in whose units the mean of values near float64's limit is found
 
 
-def moments(x, tuple axes, where, bint omit):
+cpdef object moments(object x, tuple axes, object where, bint omit):
     """The record (RECORD, *kept) of an array that can be walked, `axes` of it reduced; `where` of its shape or None."""
     cdef Reduction r
     cdef char reduced[MOST_AXES]
@@ -158,15 +159,18 @@ cdef int set_steps(Step* steps, object x, object y, const char* left_out, const 
     return count
 
 
+cdef inline double variance_of(double count, double m2, double ddof) noexcept nogil:
+    return m2 / (count - ddof) if count > ddof else NAN
+
+
 cdef int find_coefficients(
     const double* record, Py_ssize_t slices, double ddof, double eps, double floor, double* scale, double* shift
 ) noexcept nogil:
     """scale = 1 / max(sqrt(var + eps), floor) of each slice, 1 if that is 0; shift = -mean_low * scale."""
     cdef Py_ssize_t i
-    cdef double free, deviation
+    cdef double deviation
     for i in range(slices):
-        free = record[i] - ddof
-        deviation = sqrt(record[3 * slices + i] / free + eps) if free > 0 else NAN
+        deviation = sqrt(variance_of(record[i], record[3 * slices + i], ddof) + eps)
         if deviation == 0:
             deviation = 1
         scale[i] = 1 / (floor if deviation < floor else deviation)
@@ -174,9 +178,9 @@ cdef int find_coefficients(
     return 0
 
 
-def standardize(
-    x, tuple axes, record, double ddof, double eps, double floor, double least, double most, y
-):
+cpdef bint standardize(
+    object x, tuple axes, object record, double ddof, double eps, double floor, double least, double most, object y
+) except -1:
     """y = (x - mean) / max(sqrt(var + eps), floor), clipped, of the moments in a record of the kept axes.
 
     Returns False if all of x is known to be finite.
@@ -217,7 +221,9 @@ def standardize(
     return odd
 
 
-def slide(x, int axis, Py_ssize_t window, Py_ssize_t least_window, bint centred, bint scaled, y):
+cpdef int slide(
+    object x, int axis, Py_ssize_t window, Py_ssize_t least_window, bint centred, bint scaled, object y
+) except -1:
     """y = x about, and by the deviation of, the window around (behind) each frame along `axis`."""
     cdef Sliding job
     cdef char chosen_axis[MOST_AXES]
@@ -226,10 +232,10 @@ def slide(x, int axis, Py_ssize_t window, Py_ssize_t least_window, bint centred,
     python = python_kernels
     cdef Py_ssize_t size = cnp.PyArray_SIZE(x)
     if size == 0:
-        return
+        return 0
     if python is not None:
         python.slide(x, axis, window, least_window, centred, scaled, y)
-        return
+        return 0
     for other in range(cnp.PyArray_NDIM(x)):
         chosen_axis[other] = other == axis
     job.axes = set_steps(job.steps, x, y, chosen_axis, chosen_axis)
@@ -241,6 +247,58 @@ def slide(x, int axis, Py_ssize_t window, Py_ssize_t least_window, bint centred,
     with nogil:
         chosen.slide(&job, threads)
     call_ends(size, 4)
+    return 0
+
+
+def as_record(record):
+    """A record as it is read here: contiguous float64.
+
+    Raises
+    ------
+    ValueError
+        Of another number of fields.
+    """
+    if not (cnp.PyArray_CheckExact(record) and cnp.PyArray_TYPE(record) == cnp.NPY_FLOAT64
+            and cnp.PyArray_ISCARRAY_RO(record) and cnp.PyArray_NDIM(record) and cnp.PyArray_DIM(record, 0) == RECORD):
+        record = np.require(record, np.float64, ("C", "A"))
+        if record.shape[:1] != (RECORD,):
+            raise ValueError(f"Moments: a record has {RECORD} fields, got shape {record.shape}")
+    return record
+
+
+cdef object FLOAT64 = np.float64
+
+
+cdef object in_dtype(object values, object dtype):
+    """What users see of float64 values: of `dtype`, a scalar if there is but one slice."""
+    if dtype is not FLOAT64:
+        with np.errstate(all="ignore"):
+            values = values.astype(dtype)
+    return values if cnp.PyArray_NDIM(values) else values[()]
+
+
+def shown(record, int field, dtype):
+    """A field of each slice, NaN of nothing."""
+    cdef const double* fields = <const double*> cnp.PyArray_DATA(record)
+    cdef Py_ssize_t i, slices = cnp.PyArray_SIZE(record) // RECORD
+    values = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(record) - 1, cnp.PyArray_DIMS(record) + 1, cnp.NPY_FLOAT64, 0)
+    cdef double* found = <double*> cnp.PyArray_DATA(values)
+    for i in range(slices):
+        found[i] = fields[field * slices + i] if fields[i] > 0 else NAN
+    return in_dtype(values, dtype)
+
+
+def variance(record, double ddof, bint root, dtype):
+    """The variance of each slice, or its root; NaN of nothing."""
+    cdef const double* fields = <const double*> cnp.PyArray_DATA(record)
+    cdef Py_ssize_t i, slices = cnp.PyArray_SIZE(record) // RECORD
+    values = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(record) - 1, cnp.PyArray_DIMS(record) + 1, cnp.NPY_FLOAT64, 0)
+    cdef double* found = <double*> cnp.PyArray_DATA(values)
+    for i in range(slices):
+        found[i] = variance_of(fields[i], fields[3 * slices + i], ddof) if fields[i] > 0 else NAN
+        if root:
+            found[i] = sqrt(found[i])
+    return in_dtype(values, dtype)
 
 
 def merge(a, b):
@@ -252,7 +310,7 @@ def merge(a, b):
     return merged
 
 
-def as_tallied(str function, x):
+cpdef object as_tallied(str function, object x):
     """x as a kernel can walk it.
 
     Raises
@@ -270,33 +328,27 @@ def as_tallied(str function, x):
     return x
 
 
-def is_walkable(y):
+cpdef bint is_walkable(object y) except -1:
     """Whether a kernel can write the array y as it lies."""
     return element_of(y) >= 0 and cnp.PyArray_ISBEHAVED(y)
 
 
-def as_axes(str function, axis, int ndim):
-    """`axis` as a sorted tuple of the axes that it names.
+cdef bint is_ascending(tuple axes, int ndim) noexcept:
+    """Whether they are ints from 0 to ndim, the lesser first."""
+    before = -1
+    for axis in axes:
+        if not (PyLong_CheckExact(axis) and before < axis < ndim):
+            return False
+        before = axis
+    return True
 
-    Raises
-    ------
-    TypeError
-        Neither None, nor an int, nor a sequence of ints.
-    numpy.exceptions.AxisError
-        An axis that there is not.
-    ValueError
-        The same axis twice.
-    """
+
+cpdef tuple as_axes(str function, object axis, int ndim):
+    """`axis` as a sorted tuple of the axes that it names."""
     if axis is None:
         return tuple(range(ndim))
-    if PyLong_CheckExact(axis) and 0 <= axis < ndim:
-        return (axis,)
-    given = [_arguments.integer(f"{function}: axis", one) for one in ((axis,) if np.ndim(axis) == 0 else axis)]
-    for one in given:
-        if not -ndim <= one < ndim:
-            raise np.exceptions.AxisError(f"{function}: axis {one} is out of range for {ndim} dimensions")
-    axes = sorted(one % ndim for one in given)
-    for one, other in zip(axes, axes[1:]):
-        if one == other:
-            raise ValueError(f"{function}: axis {one} is named twice: {axis}")
-    return tuple(axes)
+    if PyLong_CheckExact(axis) and -ndim <= axis < ndim:
+        return (axis if axis >= 0 else axis + ndim,)
+    if PyTuple_CheckExact(axis) and is_ascending(axis, ndim):
+        return axis
+    return _arguments.reduced_axes(function, axis, ndim)

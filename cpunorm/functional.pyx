@@ -25,9 +25,11 @@ Common to all:
 # Here are names, defaults and what they mean; `_call` checks the arguments and runs the kernel, `_per_sample` what
 # takes several. Compiled, since Python looks up each keyword's default in a dict at every call.
 
+from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
+
 from cpunorm cimport _call
 
-from cpunorm import _per_sample
+from cpunorm import _arguments, _per_sample
 from cpunorm._plain import local_response_norm, normalize
 
 __all__ = [
@@ -41,6 +43,13 @@ __all__ = [
     "normalize",
     "rms_norm",
 ]
+
+
+cdef inline int check_padding(str function, object pad_value) except -1:
+    """Where there are no lengths nobody else looks at it."""
+    if not (PyFloat_CheckExact(pad_value) and PyFloat_AS_DOUBLE(pad_value) == PyFloat_AS_DOUBLE(pad_value)):
+        _arguments.real(f"{function}: pad_value", pad_value)
+    return 0
 
 
 def batch_norm(
@@ -123,10 +132,11 @@ def batch_norm(
     array([[-1.3416, -0.4472],
            [ 0.4472,  1.3416]], dtype=float32)
     """
-    if lengths is None and return_stats is False:
+    if lengths is None:
+        check_padding("batch_norm", pad_value)
         return _call.batch_norm(
             input, running_mean, running_var, weight, bias, training, momentum, eps, data_format, out, activation,
-            residual, None, None)
+            residual, return_stats, None)
     extras = _per_sample.Extras(
         out, activation, residual, lengths=lengths, pad_value=pad_value, return_stats=return_stats)
     return _per_sample.batch_norm(
@@ -207,8 +217,10 @@ def layer_norm(
     array([[-1.3416, -0.4472,  0.4472,  1.3416],
            [-1.3416, -0.4472,  0.4472,  1.3416]], dtype=float32)
     """
-    if scale is None and shift is None and lengths is None and return_stats is False:
-        return _call.layer_norm(input, normalized_shape, weight, bias, eps, out, activation, residual, None)
+    if lengths is None:
+        check_padding("layer_norm", pad_value)
+        return _call.layer_norm(
+            input, normalized_shape, weight, bias, eps, out, activation, residual, scale, shift, return_stats)
     extras = _per_sample.Extras(out, activation, residual, scale, shift, lengths, pad_value, return_stats)
     return _per_sample.layer_norm(input, normalized_shape, weight, bias, eps, extras)
 
@@ -290,8 +302,10 @@ def group_norm(
     array([[-1.3416, -0.4472],
            [ 0.4472,  1.3416]], dtype=float32)
     """
-    if scale is None and shift is None and lengths is None and return_stats is False:
-        return _call.group_norm(input, num_groups, weight, bias, eps, data_format, out, activation, residual, None)
+    if lengths is None:
+        check_padding("group_norm", pad_value)
+        return _call.group_norm(
+            input, num_groups, weight, bias, eps, data_format, out, activation, residual, scale, shift, return_stats)
     extras = _per_sample.Extras(out, activation, residual, scale, shift, lengths, pad_value, return_stats)
     return _per_sample.group_norm(input, num_groups, weight, bias, eps, data_format, extras)
 
@@ -379,10 +393,11 @@ def instance_norm(
     array([[-1.3416, -0.4472,  0.4472,  1.3416],
            [-1.3416, -0.4472,  0.4472,  1.3416]], dtype=float32)
     """
-    if scale is None and shift is None and lengths is None and return_stats is False:
+    if lengths is None:
+        check_padding("instance_norm", pad_value)
         return _call.instance_norm(
             input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps, data_format, out,
-            activation, residual, None)
+            activation, residual, scale, shift, return_stats)
     extras = _per_sample.Extras(out, activation, residual, scale, shift, lengths, pad_value, return_stats)
     return _per_sample.instance_norm(
         input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps, data_format, extras)
@@ -461,8 +476,11 @@ def rms_norm(
     >>> rms_norm(np.array([3, 4], np.float32), 2).round(4)
     array([0.8485, 1.1314], dtype=float32)
     """
-    if scale is None and shift is None and lengths is None and return_stats is False:
-        return _call.rms_norm(input, normalized_shape, weight, None, eps, unit_offset, out, activation, residual, None)
+    if lengths is None:
+        check_padding("rms_norm", pad_value)
+        return _call.rms_norm(
+            input, normalized_shape, weight, None, eps, unit_offset, out, activation, residual, scale, shift,
+            return_stats)
     extras = _per_sample.Extras(out, activation, residual, scale, shift, lengths, pad_value, return_stats)
     return _per_sample.rms_norm(input, normalized_shape, weight, eps, unit_offset, extras)
 

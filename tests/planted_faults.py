@@ -217,9 +217,9 @@ FAULTS = [
     ),
     Fault(
         "norms by samples write where they read",
-        "cpunorm/_per_sample.py",
-        "return empty_like(out, dtype) if read else out",
-        "return out",
+        "cpunorm/_arguments.py",
+        "return out is not None and any(",
+        "return False and any(",
         "tests/test_memory.py -k allocation_in_c",
     ),
     Fault(
@@ -289,8 +289,9 @@ FAULTS = [
     Fault(
         "a call that fails does not leave the gate",
         "cpunorm/call/run.pxi",
-        "            failed = chosen.forward(n, threads)\n    finally:\n        leave()",
-        "            failed = chosen.forward(n, threads)\n    finally:\n        if not failed:\n            leave()",
+        "            failed = forward_each(chosen, n, samples, threads)\n    finally:\n        leave()",
+        "            failed = forward_each(chosen, n, samples, threads)\n"
+        "    finally:\n        if not failed:\n            leave()",
         "tests/test_memory.py -k allocation_in_c",
     ),
     # Threads

@@ -26,6 +26,7 @@ COMPILED = [
     "_memory",
     "_reduction",
     "_running",
+    "_statistics",
 ]
 PUBLIC = [
     "BatchNorm1d",

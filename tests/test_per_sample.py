@@ -315,6 +315,10 @@ def test_return_stats(name, layout):
         plain = plain.astype(dtype)
         x = LAYOUTS[layout](plain)
         y, mean, rstd = run(norm, x, return_stats=True)
+        alone = run(norm, x)
+        assert y.strides == alone.strides
+        if x.flags.c_contiguous:  # otherwise rows may be copied, so that they lie in the order of the statistics
+            np.testing.assert_array_equal(y, alone)
         assert_close(y, norm, plain)
         assert mean.dtype == rstd.dtype == np.float64
         assert mean.shape == rstd.shape == shape_of_statistics(norm, name, shape)
@@ -422,6 +426,7 @@ def test_one_value_of_which_there_is_no_variance():
 def test_other_wrong_arguments(name):
     norm = NORMS[name]
     refused(norm, TypeError, ["return_stats", "1"], return_stats=1)
+    refused(norm, TypeError, ["pad_value", "x"], pad_value="x")
     if name != "layer_norm of samples":
         for options in ({"lengths": [2, 2, 2]}, {"return_stats": True}):
             refused(norm, TypeError, ["pad_value", "x"], pad_value="x", **options)

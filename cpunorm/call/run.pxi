@@ -57,7 +57,7 @@ cdef inline int team_for(KernelSet* chosen, const Norm* n, Py_ssize_t size, int 
 
 
 cdef inline int kernel(
-    KernelSet* chosen, const Norm* n, object running_mean, object running_var, int threads
+    KernelSet* chosen, const Norm* n, Samples samples, object running_mean, object running_var, int threads
 ) except -2:
     """The engine's kernel, between writes of checkpoints; given statistics are read in the same moment."""
     cdef int failed
@@ -66,7 +66,7 @@ cdef inline int kernel(
         if running_mean is not None:
             read(running_mean, running_var, n.mean, n.var)
         with nogil:
-            failed = chosen.forward(n, threads)
+            failed = forward_each(chosen, n, samples, threads)
     finally:
         leave()
     return failed
@@ -116,26 +116,33 @@ def deliver(y, out, dtype):
 
 
 cdef object run(
-    Norm* n, View view, int axis, object x, object out, object dtype, object residual, object running_mean=None,
-    object running_var=None
+    Norm* n, View view, int axis, object x, object out, object dtype, object residual, Samples samples,
+    object running_mean=None, object running_var=None
 ):
     """`out`, or a new array for None, = the norm of x; `dtype` is that of the result if it isn't that of x."""
-    cdef int threads, reads
+    cdef int threads, reads, start = 0
     cdef KernelSet* chosen = kernels  # both of the same engine: another thread may change it meanwhile
     forward = python_forward
     cdef object given = x
     cdef object y = new_like(x) if out is None or dtype is not None or not is_plain(out) or (
-        residual is not None and not is_laid_out_as(residual, out)) else out
+        residual is not None and not is_laid_out_as(residual, out)) or (
+        samples is not None and _arguments.is_read(out, x, residual)) else out
     cdef bint turned = False
     cdef Py_ssize_t size = size_of(x)
+    if view == ROWS and n.mean != NULL and not is_contiguous(x):
+        x = dense(x, "C")  # whose rows are in the order of the statistics
+        if out is None:
+            out = y if dtype is None else _memory.empty_like(given, dtype)
+    if samples is not None:
+        start = samples.walked
     # Rows are walked in logical order, so it may be that they must lie so; what lies across samples isn't walked.
     for order in ("S" if view == SAMPLES and is_across(x) else "KC"):
-        if place(n, view, x, y, axis, order != "K"):
+        if place(n, view, x, y, axis, start, order != "K"):
             break
         x, turned = dense(x, order), order != "K"
         y = new_like(x)
     else:
-        place(n, view, x, y, axis, True)
+        place(n, view, x, y, axis, start, True)
     if out is None and dtype is None:
         out = new_like(given) if turned else y
     n.x.data, n.y.data = data_of(x), data_of(y)
@@ -147,21 +154,28 @@ cdef object run(
     reads = 1 if n.statistic == GIVEN else 2
     if n.activation > RELU:
         reads += EXPENSIVE
+    if samples is not None:
+        size //= samples.count
+        for axis in range(start):
+            samples.x[axis], samples.y[axis] = stride_of(x, axis), stride_of(y, axis)
     threads = team_for(chosen, n, size, reads)
-    if forward is not None:
+    if forward is not None and samples is not None:
+        each_in_python(forward, n, samples, x, y, residual, running_mean, running_var)
+    elif forward is not None:
         forward_in_python(forward, n, x, y, residual, running_mean, running_var)
-    elif kernel(chosen, n, running_mean, running_var, threads) and not (
-            release() and kernel(chosen, n, running_mean, running_var, threads) == 0):
+    elif kernel(chosen, n, samples, running_mean, running_var, threads) and not (
+            release() and kernel(chosen, n, samples, running_mean, running_var, threads) == 0):
         raise MemoryError("cpunorm: no memory for the scratch of a kernel")
     call_ends(size, reads)
     return y if out is y else deliver(y, out, dtype)
 
 
-cdef object seen(const Operand* a, const Norm* n, object base):
-    """An operand as an ndarray (samples, outer, middle, channels, inner)."""
+cdef object seen(const void* data, const Operand* a, const Norm* n, object base):
+    """What lies at `data`, in the memory of `base`, as an ndarray (samples, outer, middle, channels, inner)."""
     cdef Py_ssize_t size = itemsize_of(base)
     strides = (a.sample * size, a.outer * size, a.middle * size, a.channel * size, a.inner * size)
-    return _memory.strided(base, (n.samples, n.outer, n.middle, n.channels, n.inner), strides)
+    return _memory.strided(base, <const char*> data - <const char*> data_of(base),
+                           (n.samples, n.outer, n.middle, n.channels, n.inner), strides)
 
 
 cdef object room_for(const void* data, Py_ssize_t count, object dtype):
@@ -191,10 +205,23 @@ cdef int forward_in_python(
     finally:
         leave()
     activation = _arguments.ACTIVATIONS[n.activation - 1] if n.activation else None
-    forward(seen(&n.x, n, x), None if n.y.data == NULL else seen(&n.y, n, y), n.groups, n.along, n.statistic == GIVEN,
-            n.statistic == ABOUT_ZERO, mean, var, weight, bias, n.eps,
-            None if residual is None else seen(&n.y, n, residual), activation)
+    forward(seen(n.x.data, &n.x, n, x), None if n.y.data == NULL else seen(n.y.data, &n.y, n, y), n.groups, n.along,
+            n.statistic == GIVEN, n.statistic == ABOUT_ZERO, mean, var, weight, bias, n.eps,
+            None if residual is None else seen(n.residual, &n.y, n, residual), activation)
     if n.mean != NULL:
         memcpy(n.mean, data_of(mean), bytes_of(mean))
         memcpy(n.var, data_of(var), bytes_of(var))
+    return 0
+
+
+cdef int each_in_python(
+    object forward, const Norm* n, Samples samples, object x, object y, object residual, object running_mean,
+    object running_var
+) except -1:
+    """The same of each sample."""
+    cdef Norm one
+    cdef Py_ssize_t i
+    for i in range(samples.count):
+        one = sample_of(n, samples, i)
+        forward_in_python(forward, &one, x, y, residual, running_mean, running_var)
     return 0

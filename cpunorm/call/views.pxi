@@ -52,12 +52,12 @@ cdef inline void place_channels(Norm* n, object x, object y, int axis) noexcept:
     n.x.channel, n.y.channel = stride_of(x, axis) >> size, stride_of(y, axis) >> size
 
 
-cdef bint place_batch(Norm* n, object x, object y, int axis) noexcept:
+cdef bint place_batch(Norm* n, object x, object y, int axis, int start) noexcept:
     """BatchNorm's view, all axes but the channels' being positions."""
     cdef Axis axes[MOST_AXES]
     place_channels(n, x, y, axis)
     n.groups = n.channels
-    return place_positions(n, axes, see(axes, x, y, 0, ndim_of(x), axis, True))
+    return place_positions(n, axes, see(axes, x, y, start, ndim_of(x), axis, True))
 
 
 cdef inline bint is_across(object x) noexcept:
@@ -69,7 +69,7 @@ cdef inline bint is_across(object x) noexcept:
     return size_of(x) > length_of(x, 0) > 1
 
 
-cdef bint place_samples(Norm* n, object x, object y, int axis, bint dense) noexcept:
+cdef bint place_samples(Norm* n, object x, object y, int axis, int start, bint dense) noexcept:
     """GroupNorm's view: the first axis is the samples'.
 
     The outer place is for dense arrays whose samples or channels lie between positions: others become dense first, lest
@@ -81,16 +81,17 @@ cdef bint place_samples(Norm* n, object x, object y, int axis, bint dense) noexc
     if is_across(x):
         return False
     place_channels(n, x, y, axis)
-    n.samples = length_of(x, 0)
-    n.x.sample, n.y.sample = stride_of(x, 0) >> size, stride_of(y, 0) >> size
+    if start == 0:
+        n.samples = length_of(x, 0)
+        n.x.sample, n.y.sample = stride_of(x, 0) >> size, stride_of(y, 0) >> size
     return count < (4 if dense else 3) and place_positions(n, axes, count)
 
 
-cdef bint place_rows(Norm* n, object x, object y, int leading) noexcept:
+cdef bint place_rows(Norm* n, object x, object y, int leading, int start) noexcept:
     """LayerNorm's view: what is normalised are positions, each row is a channel."""
     cdef Axis axes[MOST_AXES]
     cdef bint fit = place_positions(n, axes, see(axes, x, y, leading, ndim_of(x), -1, False))
-    cdef int count = see(axes, x, y, 0, leading, -1, True)
+    cdef int count = see(axes, x, y, start, leading, -1, True)
     if count > 0:
         n.channels, n.x.channel, n.y.channel = axes[count - 1].length, axes[count - 1].x, axes[count - 1].y
     if count > 1:
@@ -103,11 +104,12 @@ cdef enum View:
     BATCH, SAMPLES, ROWS
 
 
-cdef inline bint place(Norm* n, View view, object x, object y, int axis, bint dense) noexcept:
+cdef inline bint place(Norm* n, View view, object x, object y, int axis, int start, bint dense) noexcept:
+    """See x and y from their axis `start` on; those before are walked from outside."""
     n.samples = n.channels = 1
     n.x.sample = n.x.channel = n.y.sample = n.y.channel = 0
     if view == BATCH:
-        return place_batch(n, x, y, axis)
+        return place_batch(n, x, y, axis, start)
     if view == SAMPLES:
-        return place_samples(n, x, y, axis, dense)
-    return place_rows(n, x, y, axis)
+        return place_samples(n, x, y, axis, start, dense)
+    return place_rows(n, x, y, axis, start)

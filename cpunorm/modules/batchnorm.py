@@ -168,7 +168,7 @@ class _BatchNorm(Module):
             out,
             self.activation,
             None,
-            None,
+            False,
             counter,
         )
 

@@ -81,7 +81,18 @@ class GroupNorm(Module):
             options |= {"out": out, "activation": self.activation, "data_format": self.data_format}
             return functional.group_norm(input, self.num_groups, self.weight, self.bias, self.eps, **options)
         return _call.group_norm(
-            input, self.num_groups, self.weight, self.bias, self.eps, self.data_format, out, self.activation, None, None
+            input,
+            self.num_groups,
+            self.weight,
+            self.bias,
+            self.eps,
+            self.data_format,
+            out,
+            self.activation,
+            None,
+            None,
+            None,
+            False,
         )
 
     def extra_repr(self) -> str:

@@ -70,7 +70,17 @@ class LayerNorm(Module):
             options |= {"out": out, "activation": self.activation}
             return functional.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps, **options)
         return _call.layer_norm(
-            input, self.normalized_shape, self.weight, self.bias, self.eps, out, self.activation, None, None
+            input,
+            self.normalized_shape,
+            self.weight,
+            self.bias,
+            self.eps,
+            out,
+            self.activation,
+            None,
+            None,
+            None,
+            False,
         )
 
     def extra_repr(self) -> str:

@@ -89,6 +89,8 @@ class RMSNorm(Module):
             self.activation,
             None,
             None,
+            None,
+            False,
         )
 
     def extra_repr(self) -> str:

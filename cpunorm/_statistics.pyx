@@ -1,66 +1,39 @@
+# cython: language_level=3, binding=True, embedsignature=False, wraparound=False
 """Statistics of arrays, and arrays brought to mean 0 and deviation 1.
 
 What all have in common: `x` is an ndarray of bool, integers, float16, bfloat16, float32 or float64, of any strides;
 `axis` names the axes that are taken together. One read, on all cores where that pays, without a copy of `x`.
 """
 
-import math
+# Here are names, defaults and what they mean, and what is made of the arguments: each has a fast test in C; where it
+# fails, a function of `_arguments` converts the argument or raises.
+
 import warnings
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal, overload
+from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
 
-from cpunorm import _reduction
-from cpunorm._arguments import HALVES, as_out, boolean, check_array, integer, positive_eps, real
+cimport numpy as cnp
+from cpython.float cimport PyFloat_CheckExact
+from cpython.long cimport PyLong_CheckExact
+from libc.math cimport INFINITY
+
+from cpunorm cimport _reduction
+from cpunorm._memory cimport new_like
+from cpunorm._reduction cimport BF16, as_axes, as_tallied, element_of, is_walkable
+
+from cpunorm import _arguments
+from cpunorm._arguments import boolean, integer
 from cpunorm._memory import empty_like
 from cpunorm._moments import DTYPES, VARIES, Moments
 from cpunorm._progress import track
+
+cnp.import_array()
 
 __all__ = ["moments", "standardize", "standardize_sliding"]
 
 NAN = ("propagate", "omit")
 PIECE = 2**26  # bytes of an array from one step of a bar to the next
-
-
-def _chosen(function, x, where, lengths, length_axis):
-    """Which values count, as a bool array of the shape of x, or None for all of them.
-
-    Raises
-    ------
-    TypeError
-        A `where` that is no bool array, or `lengths` that aren't ints.
-    ValueError
-        They don't fit x.
-    """
-    if where is not None:
-        if not isinstance(where, np.ndarray) or where.dtype != np.bool:
-            raise TypeError(f"{function}: where must be a bool array, got {getattr(where, 'dtype', type(where))}")
-        check_array(f"{function}: where", where)
-        try:
-            where = np.broadcast_to(where, x.shape)
-        except ValueError:
-            raise ValueError(f"{function}: where of shape {where.shape} does not broadcast to {x.shape}") from None
-    if lengths is None:
-        return where
-    axis = integer(f"{function}: length_axis", length_axis)
-    if not -x.ndim <= axis < x.ndim or axis % x.ndim == 0:
-        raise ValueError(f"{function}: length_axis must be an axis of {x.shape} other than 0, got {length_axis}")
-    axis %= x.ndim
-    if hasattr(lengths, "mask"):
-        raise TypeError(f"{function}: lengths must be plain ints, got a masked array (masks are not supported)")
-    lengths = np.asarray(lengths)
-    if lengths.dtype.kind not in "iu":
-        raise TypeError(f"{function}: lengths must be ints, got {lengths.dtype}")
-    if lengths.shape != x.shape[:1]:
-        raise ValueError(f"{function}: expected {x.shape[0]} lengths, one per entry of axis 0, got {lengths.shape}")
-    beyond = lengths[(lengths < 0) | (lengths > x.shape[axis])]
-    if beyond.size:
-        raise ValueError(f"{function}: lengths must be from 0 to {x.shape[axis]}, got {beyond[0]}")
-    valid = np.arange(x.shape[axis]) < lengths[:, None]
-    valid = np.broadcast_to(valid.reshape([n if a in (0, axis) else 1 for a, n in enumerate(x.shape)]), x.shape)
-    return valid if where is None else valid & where
 
 
 def _piecewise(x, axes, where, omit):
@@ -76,36 +49,45 @@ def _piecewise(x, axes, where, omit):
     return np.concatenate([*records], 1 + sum(a not in axes for a in range(axis)))
 
 
-def _tally(function, x, axis, where, lengths, length_axis, nan, progress=False):
-    """x as it was walked, the reduced axes, which values counted, the record, and the count if all slices have it."""
-    x = _reduction.as_tallied(function, x)
-    axes = _reduction.as_axes(function, axis, x.ndim)
+cdef inline object chosen(str function, object x, object where, object lengths, object length_axis):
+    """Which values count, as a bool array of the shape of x, or None for all of them."""
+    if where is None and lengths is None:
+        return None
+    return _arguments.chosen_values(function, x, where, lengths, length_axis)
+
+
+cdef object moments_of(
+    str function, object x, object axis, tuple axes, object where, object nan, object dtype, bint progress
+):
+    """The moments of one array, `axes` of it being what `axis` names; `where` of its shape or None."""
     if nan not in NAN:
         raise ValueError(f"{function}: nan must be one of {NAN}, got {nan!r}")
-    if where is not None or lengths is not None:
-        where = _chosen(function, x, where, lengths, length_axis)
-    omit = nan == "omit" and x.dtype.kind not in "biu"
-    same = VARIES if omit or where is not None else math.prod([x.shape[a] for a in axes])
-    return x, axes, where, (_piecewise if progress else _reduction.moments)(x, axes, where, omit), same
+    cdef bint omit = nan == "omit" and element_of(x) <= BF16
+    record = _piecewise(x, axes, where, omit) if progress else _reduction.moments(x, axes, where, omit)
+    cdef Py_ssize_t same = 1
+    for a in axes:
+        same *= cnp.PyArray_DIM(x, a)
+    return Moments(record, VARIES if omit or where is not None else same, None if axis is None else axes, dtype)
 
 
-def _of_one(x, axis, where, lengths, length_axis, nan, dtype, progress=False):
-    """The moments of one array, in silence where there are none."""
-    _, axes, _, record, same = _tally("moments", x, axis, where, lengths, length_axis, nan, progress)
-    return Moments(record, same, None if axis is None else axes, dtype)
+cdef object of_one(
+    object x, object axis, object where, object lengths, object length_axis, object nan, object dtype, bint progress
+):
+    """`moments` of one array, in silence where there are none."""
+    x = as_tallied("moments", x)
+    cdef tuple axes = as_axes("moments", axis, cnp.PyArray_NDIM(x))
+    where = chosen("moments", x, where, lengths, length_axis)
+    return moments_of("moments", x, axis, axes, where, nan, dtype, progress)
+
+
+def _of_all(arrays, axis, where, nan, dtype):
+    """`moments` of all arrays together."""
+    return Moments.merge(of_one(x, axis, where, None, 1, nan, dtype, False) for x in arrays)
 
 
 def moments(
-    x: NDArray[Any] | Iterator[NDArray[Any]],
-    axis: int | Sequence[int] | None = None,
-    *,
-    where: NDArray[np.bool] | None = None,
-    lengths: Sequence[int] | NDArray[np.integer[Any]] | None = None,
-    length_axis: int = 1,
-    nan: Literal["propagate", "omit"] = "propagate",
-    dtype: DTypeLike = np.float64,
-    progress: bool = False,
-) -> Moments:
+    x, axis=None, *, where=None, lengths=None, length_axis=1, nan="propagate", dtype=np.float64, progress=False
+):
     r"""Count, mean, sum of squared deviations, minimum and maximum, in one read.
 
     .. math:: \bar x = \frac{1}{n} \sum_i x_i, \qquad M_2 = \sum_i (x_i - \bar x)^2
@@ -178,94 +160,43 @@ def moments(
     """
     if dtype not in DTYPES and np.dtype(dtype) not in DTYPES:
         raise ValueError(f"moments: dtype must be float64, float32 or float16, got {dtype!r}")
-    progress = boolean("moments: progress", progress)
-    if not isinstance(x, np.ndarray) and isinstance(x, Iterator):
+    if progress is not False:
+        progress = boolean("moments: progress", progress)
+    if not cnp.PyArray_Check(x) and isinstance(x, Iterator):
         if lengths is not None:
             raise ValueError("moments: lengths are of one array, not of an iterator of arrays")
-        arrays = track(x) if progress else x
-        found = Moments.merge(_of_one(array, axis, where, None, length_axis, nan, dtype) for array in arrays)
+        found = _of_all(track(x) if progress else x, axis, where, nan, dtype)
     else:
-        found = _of_one(x, axis, where, lengths, length_axis, nan, dtype, progress)
+        found = of_one(x, axis, where, lengths, length_axis, nan, dtype, progress)
     if found._same_count == 0 or (found._same_count == VARIES and not found._record[0].all()):
-        warnings.warn("moments: mean of empty slice", RuntimeWarning, stacklevel=2)
+        warnings.warn("moments: mean of empty slice", RuntimeWarning, stacklevel=1)  # the caller: this has no frame
     return found
 
 
-def _result(function, x, dtype, out, **others):
-    """`out`, checked, or a new array for the result: in the order of x, of `dtype`, or of what x gives.
-
-    `others`, by their names, are read while it is written.
-
-    Raises
-    ------
-    TypeError
-        A `dtype` that is not float16, bfloat16, float32 or float64.
-    RuntimeError, ValueError
-        An `out` that can't take it.
-    """
-    default = x.dtype if x.dtype.kind not in "biu" else np.dtype(np.float32)
-    dtype = np.dtype(default if dtype is None else dtype) if out is None or dtype is not None else out.dtype
-    if dtype.newbyteorder("=") not in (np.float32, np.float64) and dtype.name not in HALVES:
-        raise TypeError(f"{function}: the result must be float16, bfloat16, float32 or float64, got {dtype}")
-    if out is None:
-        return empty_like(x, dtype)
-    as_out(function, out, x, dtype, **others)
-    return out
+cdef object result_of(str function, object x, object dtype, object out, object where, object record):
+    """`out`, checked, or a new array for the result; `where` and `record` are read while it is written."""
+    if out is None and dtype is None and element_of(x) <= BF16:
+        return new_like(x)
+    return _arguments.statistics_result(function, x, dtype, out, where=where, moments=record)
 
 
-@overload
 def standardize(
-    x: NDArray[Any],
-    axis: int | Sequence[int] | None = None,
+    x,
+    axis=None,
     *,
-    moments: Moments | None = None,
-    eps: float = 0.0,
-    floor: float | None = None,
-    ddof: int = 0,
-    where: NDArray[np.bool] | None = None,
-    lengths: Sequence[int] | NDArray[np.integer[Any]] | None = None,
-    length_axis: int = 1,
-    nan: Literal["propagate", "omit"] = "propagate",
-    clip: tuple[float, float] | None = None,
-    dtype: DTypeLike | None = None,
-    out: NDArray[Any] | None = None,
-    return_moments: Literal[False] = False,
-) -> NDArray[Any]: ...
-@overload
-def standardize(
-    x: NDArray[Any],
-    axis: int | Sequence[int] | None = None,
-    *,
-    moments: Moments | None = None,
-    eps: float = 0.0,
-    floor: float | None = None,
-    ddof: int = 0,
-    where: NDArray[np.bool] | None = None,
-    lengths: Sequence[int] | NDArray[np.integer[Any]] | None = None,
-    length_axis: int = 1,
-    nan: Literal["propagate", "omit"] = "propagate",
-    clip: tuple[float, float] | None = None,
-    dtype: DTypeLike | None = None,
-    out: NDArray[Any] | None = None,
-    return_moments: Literal[True],
-) -> tuple[NDArray[Any], Moments]: ...
-def standardize(
-    x: NDArray[Any],
-    axis: int | Sequence[int] | None = None,
-    *,
-    moments: Moments | None = None,
-    eps: float = 0.0,
-    floor: float | None = None,
-    ddof: int = 0,
-    where: NDArray[np.bool] | None = None,
-    lengths: Sequence[int] | NDArray[np.integer[Any]] | None = None,
-    length_axis: int = 1,
-    nan: Literal["propagate", "omit"] = "propagate",
-    clip: tuple[float, float] | None = None,
-    dtype: DTypeLike | None = None,
-    out: NDArray[Any] | None = None,
-    return_moments: bool = False,
-) -> NDArray[Any] | tuple[NDArray[Any], Moments]:
+    moments=None,
+    eps=0.0,
+    floor=None,
+    ddof=0,
+    where=None,
+    lengths=None,
+    length_axis=1,
+    nan="propagate",
+    clip=None,
+    dtype=None,
+    out=None,
+    return_moments=False,
+):
     r"""Bring slices to mean 0 and deviation 1.
 
     .. math:: y = \frac{x - \bar x}{\max(\sqrt{\sigma^2 + \epsilon}, \mathit{floor})}
@@ -327,31 +258,33 @@ def standardize(
            [ 0.        ,  0.        ],
            [ 1.22474487,  0.        ]])
     """
-    function = "standardize"
-    given, x = x, _reduction.as_tallied(function, x)
-    axes = _reduction.as_axes(function, axis, x.ndim)
-    eps = positive_eps(function, eps, True)
-    floor = 0.0 if floor is None else real(f"{function}: floor", floor)
-    ddof = integer(f"{function}: ddof", ddof)
+    cdef str function = "standardize"
+    cdef double least = -INFINITY, most = INFINITY
+    given, x = x, as_tallied(function, x)
+    cdef tuple axes = as_axes(function, axis, cnp.PyArray_NDIM(x))
+    if not (PyFloat_CheckExact(eps) and eps >= 0):
+        eps = _arguments.positive_eps(function, eps, True)
+    floor = 0.0 if floor is None else _arguments.real(f"{function}: floor", floor)
+    if not PyLong_CheckExact(ddof):
+        ddof = integer(f"{function}: ddof", ddof)
     if floor < 0 or ddof < 0:
         raise ValueError(f"{function}: floor and ddof must not be negative, got {floor} and {ddof}")
-    least, most = (-math.inf, math.inf) if clip is None else _bounds(function, clip)
-    if boolean(f"{function}: return_moments", return_moments) and moments is not None:
-        raise ValueError(f"{function}: moments are given, return_moments=True has nothing to return")
-    kept = tuple(n for a, n in enumerate(x.shape) if a not in axes)
+    if clip is not None:
+        least, most = _arguments.bounds(function, clip)
+    if return_moments is not False:
+        return_moments = boolean(f"{function}: return_moments", return_moments)
+        if return_moments and moments is not None:
+            raise ValueError(f"{function}: moments are given, return_moments=True has nothing to return")
+    where = chosen(function, x, where, lengths, length_axis)
     if moments is None:
-        _, _, chosen, record, same = _tally(function, x, axes, where, lengths, length_axis, nan)
-        moments = Moments(record, same, None if axis is None else axes)
-    elif not isinstance(moments, Moments):
-        raise TypeError(f"{function}: moments must be Moments, got {type(moments).__qualname__}")
-    elif moments.shape != kept:
-        raise ValueError(f"{function}: expected moments of shape {kept}, got {moments.shape}")
+        moments = moments_of(function, x, axis, axes, where, nan, np.float64, False)
     else:
-        chosen = _chosen(function, x, where, lengths, length_axis)
-    result = _result(function, x if out is None else given, dtype, out, where=where, moments=moments._record)
-    left_out = None if chosen is None else ~chosen
-    target = result if _reduction.is_walkable(result) else empty_like(result, result.dtype.newbyteorder("="))
-    _reduction.standardize(x, axes, moments._record, ddof, eps, floor, least, most, target)
+        _check_moments(function, moments, x, axes)
+    record = moments._record
+    result = result_of(function, x if out is None else given, dtype, out, where, record)
+    left_out = None if where is None else ~where
+    target = result if is_walkable(result) else empty_like(result, result.dtype.newbyteorder("="))
+    _reduction.standardize(x, axes, record, ddof, eps, floor, least, most, target)
     if left_out is not None:
         np.copyto(target, 0, where=left_out)
     if target is not result:
@@ -359,35 +292,24 @@ def standardize(
     return (result, moments) if return_moments else result
 
 
-def _bounds(function, clip):
-    """`clip` as two floats.
+def _check_moments(function, moments, x, axes):
+    """Raise unless `moments` are one of each slice of x.
 
     Raises
     ------
     TypeError
-        Not a pair of numbers.
+        No Moments.
     ValueError
-        The greater first, or NaN.
+        Of another shape.
     """
-    if not isinstance(clip, Sequence) or len(clip) != 2:
-        raise TypeError(f"{function}: clip must be a pair of floats, got {clip!r}")
-    least, most = (real(f"{function}: clip", bound) for bound in clip)
-    if least > most:
-        raise ValueError(f"{function}: clip must be the lesser and the greater bound, got {clip!r}")
-    return least, most
+    if not isinstance(moments, Moments):
+        raise TypeError(f"{function}: moments must be Moments, got {type(moments).__qualname__}")
+    kept = tuple([n for a, n in enumerate(x.shape) if a not in axes])
+    if moments.shape != kept:
+        raise ValueError(f"{function}: expected moments of shape {kept}, got {moments.shape}")
 
 
-def standardize_sliding(
-    x: NDArray[Any],
-    window: int,
-    axis: int = 0,
-    *,
-    center: bool = True,
-    min_window: int = 100,
-    var: bool = True,
-    dtype: DTypeLike | None = None,
-    out: NDArray[Any] | None = None,
-) -> NDArray[Any]:
+def standardize_sliding(x, window, axis=0, *, center=True, min_window=100, var=True, dtype=None, out=None):
     r"""Bring each frame to mean 0 and deviation 1 of the frames around it.
 
     Sliding cepstral mean and variance normalisation, on the windows of Kaldi's ``apply-cmvn-sliding``.
@@ -445,14 +367,14 @@ def standardize_sliding(
     Povey et al., The Kaldi speech recognition toolkit, ASRU 2011.
     """
     function = "standardize_sliding"
-    given, x = x, _reduction.as_tallied(function, x)
-    (axis,) = _reduction.as_axes(function, integer(f"{function}: axis", axis), x.ndim)
+    given, x = x, as_tallied(function, x)
+    (axis,) = as_axes(function, integer(f"{function}: axis", axis), cnp.PyArray_NDIM(x))
     window, min_window = integer(f"{function}: window", window), integer(f"{function}: min_window", min_window)
     if window < 1 or min_window < 1:
         raise ValueError(f"{function}: window and min_window must be positive, got {window} and {min_window}")
     center, var = boolean(f"{function}: center", center), boolean(f"{function}: var", var)
-    result = _result(function, x if out is None else given, dtype, out)
-    inside = not _reduction.is_walkable(result) or (out is not None and np.may_share_memory(out, x))
+    result = result_of(function, x if out is None else given, dtype, out, None, None)
+    inside = not is_walkable(result) or (out is not None and np.may_share_memory(out, x))
     target = empty_like(result, result.dtype.newbyteorder("=")) if inside else result
     _reduction.slide(x, axis, window, min_window, center, var, target)
     if inside:
