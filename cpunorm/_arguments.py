@@ -3,35 +3,28 @@
 Exceptions have torch's type; the message names what was given.
 """
 
-import itertools
 import math
 import operator
-from collections.abc import Sequence
 from typing import get_args
 
 import numpy as np
 
 from cpunorm import _running
-from cpunorm._memory import empty_like, made
+from cpunorm._memory import made
 from cpunorm._types import ActivationName
 
 __all__ = [
     "HALVES",
-    "as_image_out",
-    "as_images",
     "as_input",
     "as_modulation",
     "as_normalized_shape",
     "as_out",
     "as_parameters",
     "boolean",
-    "bounds",
     "channel_axis",
-    "channel_values",
     "channel_vectors",
     "check_activation",
     "check_array",
-    "check_channels",
     "check_counter",
     "check_dtypes",
     "check_groups",
@@ -39,37 +32,33 @@ __all__ = [
     "check_residual",
     "check_sum",
     "check_target",
-    "chosen_values",
     "computed_dtype",
     "default_eps",
     "dimension",
     "empty",
     "empty_samples_first",
-    "image_dtype",
-    "image_layout",
-    "image_scale",
+    "hits_itself",
     "integer",
     "is_bfloat16",
     "is_read",
-    "is_swapped",
     "is_walkable",
+    "native",
     "offset_weight",
+    "overlap",
+    "plain",
     "positive_eps",
     "real",
-    "reduced_axes",
-    "statistics_result",
+    "same_elements",
     "trailing_axes",
 ]
 
 DATA_FORMATS = ("channels_first", "channels_last")
 COMPUTED = (np.dtype(np.float32), np.dtype(np.float64))
-IMAGE_VALUES = tuple(np.dtype(t) for t in (np.uint8, np.uint16, np.float16, np.float32))
-IMAGE_LAYOUTS = ("HWC->CHW", "HWC->HWC", "CHW->CHW")
 HALVES = ("float16", "bfloat16")  # computed in float32; bfloat16 is ml_dtypes' NumPy type, known by its name
 ACTIVATIONS = get_args(ActivationName)
 
 
-def _native(dtype):
+def native(dtype):
     return dtype if dtype.isnative else dtype.newbyteorder("=")
 
 
@@ -80,7 +69,7 @@ def is_bfloat16(dtype):
 
 def computed_dtype(dtype):
     """The dtype that the kernels compute `dtype` in, or None if they can't."""
-    dtype = _native(dtype)
+    dtype = native(dtype)
     if dtype in COMPUTED:
         return dtype
     return COMPUTED[0] if dtype == np.float16 or is_bfloat16(dtype) else None
@@ -91,7 +80,7 @@ def is_walkable(array):
     return array.flags.aligned and all(stride % array.itemsize == 0 for stride in array.strides)
 
 
-def _plain(array, dtype):
+def plain(array, dtype):
     """`array` as a kernel can walk it: native, aligned, whole elements apart. Copied only where it isn't that."""
     if array.dtype == dtype and is_walkable(array):
         return array.view(np.ndarray)
@@ -120,7 +109,7 @@ def as_input(function, array, out, halves=False):
         A numeric dtype that is not float16, bfloat16, float32 or float64 (torch's type: a RuntimeError).
     """
     check_array(f"{function}: input", array)
-    result, dtype = _native(array.dtype), computed_dtype(array.dtype)
+    result, dtype = native(array.dtype), computed_dtype(array.dtype)
     if dtype is None:
         numeric = array.dtype.kind in "biufc" or (array.dtype.kind == "V" and array.dtype.isbuiltin == 2)
         error = NotImplementedError if numeric else TypeError
@@ -129,7 +118,7 @@ def as_input(function, array, out, halves=False):
         result = dtype
     elif halves:
         dtype = result
-    x = _plain(array, dtype)
+    x = plain(array, dtype)
     return x, None if out is None and result == dtype else result
 
 
@@ -143,11 +132,11 @@ def check_dtypes(function, input_dtype, vectors):
     RuntimeError
         A dtype other than the input's (or float32, all of them, for a half-precision input).
     """
-    given, input_dtype = {}, _native(input_dtype)
+    given, input_dtype = {}, native(input_dtype)
     for name, vector in vectors.items():
         if vector is not None:
             check_array(f"{function}: {name}", vector)
-            given[name] = _native(vector.dtype)
+            given[name] = native(vector.dtype)
     for name, dtype in given.items():
         if dtype not in (input_dtype, computed_dtype(input_dtype)) or dtype != next(iter(given.values())):
             dtypes = ", ".join(f"{n} {d}" for n, d in given.items())
@@ -158,7 +147,7 @@ def _as_vector(parameter, x):
     """A checked weight or bias as a contiguous vector in what goes with x; None stays None."""
     if parameter is None:
         return None
-    dtype = _native(parameter.dtype) if x.dtype not in COMPUTED else x.dtype
+    dtype = native(parameter.dtype) if x.dtype not in COMPUTED else x.dtype
     return np.require(parameter, dtype, ("C", "A")).view(np.ndarray).reshape(-1)
 
 
@@ -309,7 +298,7 @@ def check_residual(function, residual, array, out):
         Another shape or dtype than the input's, or memory shared with `out` unless it is the very same view.
     """
     _check_like(function, "residual", residual, array)
-    if out is not None and not _same_elements(residual, out) and _overlap(residual, out):
+    if out is not None and not same_elements(residual, out) and overlap(residual, out):
         raise RuntimeError(f"{function}: out partly overlaps residual; give residual itself or separate memory")
 
 
@@ -318,7 +307,7 @@ def _check_like(function, name, other, array):
     check_array(f"{function}: {name}", other)
     if other.shape != array.shape:
         raise RuntimeError(f"{function}: {name} must have the input's shape {array.shape}, got {other.shape}")
-    if _native(other.dtype) != _native(array.dtype):
+    if native(other.dtype) != native(array.dtype):
         raise RuntimeError(f"{function}: {name} must have the input's dtype {array.dtype}, got {other.dtype}")
 
 
@@ -374,12 +363,12 @@ def check_sum(function, array, residual, out, sum_out, weight, bias):
         if target is not None:
             check_target(function, name, target, array, array.dtype)
             for other_name, other in (("input", array), ("residual", residual)):
-                if not _same_elements(other, target) and _overlap(other, target):
+                if not same_elements(other, target) and overlap(other, target):
                     raise RuntimeError(f"{function}: {name} partly overlaps {other_name}; give it or separate memory")
             for other_name, other in (("weight", weight), ("bias", bias)):
-                if other is not None and _overlap(other, target):
+                if other is not None and overlap(other, target):
                     raise RuntimeError(f"{function}: {name} overlaps {other_name}")
-    if out is not None and sum_out is not None and _overlap(out, sum_out):
+    if out is not None and sum_out is not None and overlap(out, sum_out):
         raise RuntimeError(f"{function}: out overlaps sum_out")
 
 
@@ -419,7 +408,7 @@ def trailing_axes(function, x, normalized_shape):
     return len(lengths)
 
 
-def _hits_itself(array):
+def hits_itself(array):
     """Whether two elements of `array` may share memory: strides, smallest first, must step over what lies inside."""
     if array.size == 0:
         return False
@@ -431,14 +420,14 @@ def _hits_itself(array):
     return False
 
 
-def _same_elements(a, b):
+def same_elements(a, b):
     """Whether two arrays of one shape and dtype are the same elements; the stride of a single one says nothing."""
     steps = zip(a.shape, a.strides, b.strides, strict=True)
     same_start = a.__array_interface__["data"][0] == b.__array_interface__["data"][0]
     return same_start and a.dtype == b.dtype and all(sa == sb for length, sa, sb in steps if length > 1)
 
 
-def _overlap(a, b):
+def overlap(a, b):
     try:
         return np.may_share_memory(a, b) and np.shares_memory(a, b, max_work=10_000)
     except np.exceptions.TooHardError:
@@ -456,7 +445,7 @@ def check_target(function, name, out, array, dtype):
         raise RuntimeError(f"{function}: {name} must have the input's shape {array.shape}, got {out.shape}")
     if out.dtype != dtype:
         raise RuntimeError(f"{function}: {name} must have dtype {dtype}, got {out.dtype}")
-    if _hits_itself(out):
+    if hits_itself(out):
         raise RuntimeError(f"{function}: {name} overlaps itself: shape {out.shape}, strides {out.strides}")
 
 
@@ -474,10 +463,10 @@ def as_out(function, out, array, dtype, **others):
         input unless it is the very same view.
     """
     check_target(function, "out", out, array, dtype)
-    if not _same_elements(array, out) and _overlap(array, out):
+    if not same_elements(array, out) and overlap(array, out):
         raise RuntimeError(f"{function}: out partly overlaps the input; give the input itself or separate memory")
     for name, other in others.items():
-        if other is not None and _overlap(other, out):
+        if other is not None and overlap(other, out):
             raise RuntimeError(f"{function}: out overlaps {name}")
     return out
 
@@ -581,268 +570,10 @@ def positive_eps(function, eps, zero_allowed):
 
 def empty(array, dtype, out):
     """The result for an input without elements."""
-    return np.empty(array.shape, dtype or _native(array.dtype)) if out is None else out
+    return np.empty(array.shape, dtype or native(array.dtype)) if out is None else out
 
 
 def empty_samples_first(x):
     """An array for a copy of x whose first axis is the outermost in memory, the others in the order that they have."""
     order = [0, *sorted(range(1, x.ndim), key=lambda axis: -abs(x.strides[axis]))]
     return made(np.empty, [x.shape[axis] for axis in order], x.dtype).transpose(np.argsort(order))
-
-
-def as_images(image):
-    """The images of `normalize_image` as a tuple of arrays that a kernel can walk: a batch, or those of a list.
-
-    Raises
-    ------
-    TypeError
-        Not ndarrays, masked arrays, or ones of objects, strings, times.
-    NotImplementedError
-        A numeric dtype that is not uint8, uint16, float16 or float32.
-    ValueError
-        An empty list; a wrong number of axes; images of several shapes or dtypes.
-    """
-    listed = isinstance(image, list | tuple)
-    images = tuple(image) if listed else (image,)
-    if not images:
-        raise ValueError("normalize_image: expected at least one image, got an empty list")
-    for one in images:
-        check_array("normalize_image: image", one)
-        if one.ndim != 3 and (listed or one.ndim != 4):
-            axes = "3 dimensions" if listed else "3 or 4 dimensions"
-            raise ValueError(f"normalize_image: expected {axes}, a gray image having one channel, got {one.shape}")
-        if _native(one.dtype) not in IMAGE_VALUES:
-            error = NotImplementedError if one.dtype.kind in "biufcV" else TypeError
-            raise error(f"normalize_image: image must be uint8, uint16, float16 or float32, got {one.dtype}")
-        if one.shape != images[0].shape or _native(one.dtype) != _native(images[0].dtype):
-            first = f"{images[0].dtype} {images[0].shape}"
-            raise ValueError(
-                f"normalize_image: images of a list must be alike, got {first} and {one.dtype} {one.shape}"
-            )
-    return tuple(_plain(one, _native(one.dtype)) for one in images)
-
-
-def image_layout(layout):
-    """The layout itself.
-
-    Raises
-    ------
-    ValueError
-        There is no such layout.
-    """
-    if not isinstance(layout, str) or layout not in IMAGE_LAYOUTS:
-        raise ValueError(f"normalize_image: layout must be one of {IMAGE_LAYOUTS}, got {layout!r}")
-    return layout
-
-
-def check_channels(shape, axis, most):
-    """Raise a ValueError: an image has as many channels as the layout says of its shape."""
-    raise ValueError(f"normalize_image: expected 1 to {most} channels on axis {axis}, got shape {shape}")
-
-
-def channel_values(name, values, channels, above):
-    """`values`, one or as many as there are channels, as a tuple of floats for each of them.
-
-    Raises
-    ------
-    TypeError
-        Not numbers.
-    RuntimeError
-        Neither one nor as many as there are channels.
-    ValueError
-        NaN, infinite, or not more than `above`.
-    """
-    what = f"normalize_image: {name}"
-    if hasattr(values, "mask"):
-        raise TypeError(f"{what} must be plain numbers, got a masked array (masks are not supported)")
-    given = np.asarray(values, dtype=object)
-    if given.shape not in ((), (channels,)):
-        raise RuntimeError(f"{what} must be a number or {channels}, one per channel, got shape {given.shape}")
-    numbers = tuple(real(what, value) for value in np.broadcast_to(given, channels))
-    for number in numbers:
-        if not (math.isfinite(number) and number > above):
-            raise ValueError(f"{what} must be finite{' and positive' if above == 0 else ''}, got {values!r}")
-    return numbers
-
-
-def image_scale(scale):
-    """`scale` as a float.
-
-    Raises
-    ------
-    TypeError
-        Not a number.
-    ValueError
-        NaN, infinite, or not positive.
-    """
-    number = real("normalize_image: scale", scale)
-    if not (math.isfinite(number) and number > 0):
-        raise ValueError(f"normalize_image: scale must be finite and positive, got {scale!r}")
-    return number
-
-
-def is_swapped(swap_channels, channels):
-    """Whether the first and the third of `channels` are swapped.
-
-    Raises
-    ------
-    TypeError
-        Not a bool.
-    ValueError
-        There aren't three or four.
-    """
-    swapped = boolean("normalize_image: swap_channels", swap_channels)
-    if swapped and channels not in (3, 4):
-        raise ValueError(f"normalize_image: swap_channels needs 3 or 4 channels, got {channels}")
-    return swapped
-
-
-def image_dtype(dtype):
-    """The dtype of a normalised image.
-
-    Raises
-    ------
-    TypeError
-        Not a dtype.
-    ValueError
-        Not float32, float16 or bfloat16.
-    """
-    wrong = f"normalize_image: dtype must be float32, float16 or bfloat16, got {dtype!r}"
-    try:
-        given = np.dtype(dtype)
-    except TypeError:
-        raise TypeError(wrong) from None
-    if given.name not in ("float32", *HALVES) or not given.isnative:
-        raise ValueError(wrong)
-    return given
-
-
-def as_image_out(out, shape, dtype, images, alike):
-    """Check that `out` can take the result; whether a kernel can write it as it is.
-
-    With `alike` values in alike places, it may be the image itself.
-
-    Raises
-    ------
-    TypeError
-        Not an ndarray.
-    ValueError
-        Read-only.
-    RuntimeError
-        Another shape or dtype than the result's, or memory shared with itself or with an image.
-    """
-    check_array("normalize_image: out", out)
-    if not out.flags.writeable:
-        raise ValueError("normalize_image: out is read-only")
-    if out.shape != shape:
-        raise RuntimeError(f"normalize_image: out must have shape {shape}, got {out.shape}")
-    if out.dtype != dtype:
-        raise RuntimeError(f"normalize_image: out must have dtype {dtype}, got {out.dtype}")
-    if _hits_itself(out):
-        raise RuntimeError(f"normalize_image: out overlaps itself: shape {out.shape}, strides {out.strides}")
-    for image in images:
-        if _overlap(image, out) and not (alike and image.shape == shape and _same_elements(image, out)):
-            raise RuntimeError("normalize_image: out overlaps the image; give separate memory")
-    return out.flags.c_contiguous and out.flags.aligned
-
-
-def reduced_axes(function, axis, ndim):
-    """`axis` as a sorted tuple of the axes that it names.
-
-    Raises
-    ------
-    TypeError
-        Neither an int nor a sequence of ints.
-    numpy.exceptions.AxisError
-        An axis that there is not.
-    ValueError
-        The same axis twice.
-    """
-    given = [integer(f"{function}: axis", one) for one in ((axis,) if np.ndim(axis) == 0 else axis)]
-    for one in given:
-        if not -ndim <= one < ndim:
-            raise np.exceptions.AxisError(f"{function}: axis {one} is out of range for {ndim} dimensions")
-    axes = sorted(one % ndim for one in given)
-    for one, other in itertools.pairwise(axes):
-        if one == other:
-            raise ValueError(f"{function}: axis {one} is named twice: {axis}")
-    return tuple(axes)
-
-
-def chosen_values(function, x, where, lengths, length_axis):
-    """Which values count in statistics, as a bool array of the shape of x, or None for all of them.
-
-    Raises
-    ------
-    TypeError
-        A `where` that is no bool array, or `lengths` that aren't ints.
-    ValueError
-        They don't fit x.
-    """
-    if where is not None:
-        if not isinstance(where, np.ndarray) or where.dtype != np.bool:
-            raise TypeError(f"{function}: where must be a bool array, got {getattr(where, 'dtype', type(where))}")
-        check_array(f"{function}: where", where)
-        try:
-            where = np.broadcast_to(where, x.shape)
-        except ValueError:
-            raise ValueError(f"{function}: where of shape {where.shape} does not broadcast to {x.shape}") from None
-    if lengths is None:
-        return where
-    axis = integer(f"{function}: length_axis", length_axis)
-    if not -x.ndim <= axis < x.ndim or axis % x.ndim == 0:
-        raise ValueError(f"{function}: length_axis must be an axis of {x.shape} other than 0, got {length_axis}")
-    axis %= x.ndim
-    if hasattr(lengths, "mask"):
-        raise TypeError(f"{function}: lengths must be plain ints, got a masked array (masks are not supported)")
-    lengths = np.asarray(lengths)
-    if lengths.dtype.kind not in "iu":
-        raise TypeError(f"{function}: lengths must be ints, got {lengths.dtype}")
-    if lengths.shape != x.shape[:1]:
-        raise ValueError(f"{function}: expected {x.shape[0]} lengths, one per entry of axis 0, got {lengths.shape}")
-    beyond = lengths[(lengths < 0) | (lengths > x.shape[axis])]
-    if beyond.size:
-        raise ValueError(f"{function}: lengths must be from 0 to {x.shape[axis]}, got {beyond[0]}")
-    valid = np.arange(x.shape[axis]) < lengths[:, None]
-    valid = np.broadcast_to(valid.reshape([n if a in (0, axis) else 1 for a, n in enumerate(x.shape)]), x.shape)
-    return valid if where is None else valid & where
-
-
-def bounds(function, clip):
-    """`clip` as two floats.
-
-    Raises
-    ------
-    TypeError
-        Not a pair of numbers.
-    ValueError
-        The greater first, or NaN.
-    """
-    if not isinstance(clip, Sequence) or len(clip) != 2:
-        raise TypeError(f"{function}: clip must be a pair of floats, got {clip!r}")
-    least, most = (real(f"{function}: clip", bound) for bound in clip)
-    if least > most:
-        raise ValueError(f"{function}: clip must be the lesser and the greater bound, got {clip!r}")
-    return least, most
-
-
-def statistics_result(function, x, dtype, out, **others):
-    """`out`, checked, or a new array for the result of statistics: in the order of x, of `dtype`, or of what x gives.
-
-    `others`, by their names, are read while it is written.
-
-    Raises
-    ------
-    TypeError
-        A `dtype` that is not float16, bfloat16, float32 or float64.
-    RuntimeError, ValueError
-        An `out` that can't take it.
-    """
-    default = x.dtype if x.dtype.kind not in "biu" else np.dtype(np.float32)
-    dtype = np.dtype(default if dtype is None else dtype) if out is None or dtype is not None else out.dtype
-    if dtype.newbyteorder("=") not in (np.float32, np.float64) and dtype.name not in HALVES:
-        raise TypeError(f"{function}: the result must be float16, bfloat16, float32 or float64, got {dtype}")
-    if out is None:
-        return empty_like(x, dtype)
-    as_out(function, out, x, dtype, **others)
-    return out

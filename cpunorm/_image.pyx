@@ -19,7 +19,7 @@ from cpunorm._cpu cimport call_ends, threads_for
 from cpunorm._image cimport BFLOAT16, FLOAT16, FLOAT32, MOST_CHANNELS, UINT8, UINT16, Image, Source, image_kernel
 from cpunorm._memory cimport new_array
 
-from cpunorm import _arguments
+from cpunorm import _image_arguments
 
 cnp.import_array()
 
@@ -181,14 +181,14 @@ def normalize_image(image, mean, std, scale, layout, swap_channels, dtype, out):
     cdef Py_ssize_t sample, size, item
     cdef cnp.dtype y_dtype
     if layout is not HWC_TO_CHW and layout is not HWC_TO_HWC and layout is not CHW_TO_CHW:
-        layout = _arguments.image_layout(layout)
+        layout = _image_arguments.image_layout(layout)
     cdef bint planar_x = layout == CHW_TO_CHW, planar_y = layout != HWC_TO_HWC
 
     if kernel == NULL:
         raise RuntimeError("normalize_image: this build has no kernels for this CPU")
     cdef tuple images = tuple(image) if listed else (image,)
     if not are_images(images, listed):
-        images = _arguments.as_images(image)
+        images = _image_arguments.as_images(image)
     first = images[0]
     ndim, item = ndim_of(first), itemsize_of(first)
     batch = ndim - 3  # axes before those of an image
@@ -198,28 +198,28 @@ def normalize_image(image, mean, std, scale, layout, swap_channels, dtype, out):
     n.samples = length_of(first, 0) if batch else len(images)
     n.rows, n.columns = length_of(first, row), length_of(first, column)
     if not 1 <= length_of(first, channel) <= MOST_CHANNELS:
-        _arguments.check_channels(first.shape, channel, MOST_CHANNELS)
+        _image_arguments.check_channels(first.shape, channel, MOST_CHANNELS)
     n.channels = <int> length_of(first, channel)
     n.x_value = value_of(type_of(first))
 
     if not fill(mean, n.channels, -np.inf, means):
-        fill(_arguments.channel_values("mean", mean, n.channels, -np.inf), n.channels, -np.inf, means)
+        fill(_image_arguments.channel_values("mean", mean, n.channels, -np.inf), n.channels, -np.inf, means)
     if not fill(std, n.channels, 0, stds):
-        fill(_arguments.channel_values("std", std, n.channels, 0), n.channels, 0, stds)
+        fill(_image_arguments.channel_values("std", std, n.channels, 0), n.channels, 0, stds)
     if scale is None:
         n.scale = 1.0 / 255 if n.x_value == UINT8 else 1.0 / 65535 if n.x_value == UINT16 else 1
     elif not fill(scale, 1, 0, &n.scale) or not PyFloat_CheckExact(scale):
-        n.scale = _arguments.image_scale(scale)
+        n.scale = _image_arguments.image_scale(scale)
     n.mean, n.std, n.order = means, stds, order
     for k in range(n.channels):
         order[k] = k
-    if swap_channels is not False and _arguments.is_swapped(swap_channels, n.channels):
+    if swap_channels is not False and _image_arguments.is_swapped(swap_channels, n.channels):
         order[0], order[2] = 2, 0
 
     if dtype is FLOAT32_TYPE:
         y_dtype, n.y_value = FLOAT32_DTYPE, FLOAT32
     else:
-        y_dtype = _arguments.image_dtype(dtype)
+        y_dtype = _image_arguments.image_dtype(dtype)
         n.y_value = value_of(y_dtype.num) if y_dtype.num in (cnp.NPY_FLOAT16, cnp.NPY_FLOAT32) else BFLOAT16
     out_ndim = 3 + (listed or batch)
     if out_ndim == 4:
@@ -234,7 +234,7 @@ def normalize_image(image, mean, std, scale, layout, swap_channels, dtype, out):
         plain = n.y_value == FLOAT32 and is_plain_out(out, out_ndim, shape, images)
         if not plain:
             alike = planar_x == planar_y and order[0] == 0
-            plain = _arguments.as_image_out(out, tuple([shape[k] for k in range(out_ndim)]), y_dtype, images, alike)
+            plain = _image_arguments.as_image_out(out, tuple([shape[k] for k in range(out_ndim)]), y_dtype, images, alike)
     size = n.samples * n.rows * n.columns * n.channels
     y = out if plain and out is not None else new_array(out_ndim, shape, y_dtype)
     if size == 0:

@@ -14,7 +14,7 @@ from cpunorm._cpu cimport call_ends, threads_for
 from cpunorm._memory cimport release
 from cpunorm._norm cimport KernelSet
 
-from cpunorm import _arguments
+from cpunorm import _arguments, _statistics_arguments
 from cpunorm._memory import made
 
 cnp.import_array()
@@ -351,4 +351,4 @@ cpdef tuple as_axes(str function, object axis, int ndim):
         return (axis if axis >= 0 else axis + ndim,)
     if PyTuple_CheckExact(axis) and is_ascending(axis, ndim):
         return axis
-    return _arguments.reduced_axes(function, axis, ndim)
+    return _statistics_arguments.reduced_axes(function, axis, ndim)

@@ -6,7 +6,7 @@ What all have in common: `x` is an ndarray of bool, integers, float16, bfloat16,
 """
 
 # Here are names, defaults and what they mean, and what is made of the arguments: each has a fast test in C; where it
-# fails, a function of `_arguments` converts the argument or raises.
+# fails, a function of `_statistics_arguments` converts the argument or raises.
 
 import warnings
 from collections.abc import Iterator
@@ -22,8 +22,8 @@ from cpunorm cimport _reduction
 from cpunorm._memory cimport new_like
 from cpunorm._reduction cimport BF16, as_axes, as_tallied, element_of, is_walkable
 
-from cpunorm import _arguments
-from cpunorm._arguments import boolean, integer
+from cpunorm import _statistics_arguments
+from cpunorm._arguments import boolean, integer, positive_eps, real
 from cpunorm._memory import empty_like
 from cpunorm._moments import DTYPES, VARIES, Moments
 from cpunorm._progress import track
@@ -53,7 +53,7 @@ cdef inline object chosen(str function, object x, object where, object lengths, 
     """Which values count, as a bool array of the shape of x, or None for all of them."""
     if where is None and lengths is None:
         return None
-    return _arguments.chosen_values(function, x, where, lengths, length_axis)
+    return _statistics_arguments.chosen_values(function, x, where, lengths, length_axis)
 
 
 cdef object moments_of(
@@ -177,7 +177,7 @@ cdef object result_of(str function, object x, object dtype, object out, object w
     """`out`, checked, or a new array for the result; `where` and `record` are read while it is written."""
     if out is None and dtype is None and element_of(x) <= BF16:
         return new_like(x)
-    return _arguments.statistics_result(function, x, dtype, out, where=where, moments=record)
+    return _statistics_arguments.statistics_result(function, x, dtype, out, where=where, moments=record)
 
 
 def standardize(
@@ -263,14 +263,14 @@ def standardize(
     given, x = x, as_tallied(function, x)
     cdef tuple axes = as_axes(function, axis, cnp.PyArray_NDIM(x))
     if not (PyFloat_CheckExact(eps) and eps >= 0):
-        eps = _arguments.positive_eps(function, eps, True)
-    floor = 0.0 if floor is None else _arguments.real(f"{function}: floor", floor)
+        eps = positive_eps(function, eps, True)
+    floor = 0.0 if floor is None else real(f"{function}: floor", floor)
     if not PyLong_CheckExact(ddof):
         ddof = integer(f"{function}: ddof", ddof)
     if floor < 0 or ddof < 0:
         raise ValueError(f"{function}: floor and ddof must not be negative, got {floor} and {ddof}")
     if clip is not None:
-        least, most = _arguments.bounds(function, clip)
+        least, most = _statistics_arguments.bounds(function, clip)
     if return_moments is not False:
         return_moments = boolean(f"{function}: return_moments", return_moments)
         if return_moments and moments is not None:
