@@ -234,7 +234,8 @@ def normalize_image(image, mean, std, scale, layout, swap_channels, dtype, out):
         plain = n.y_value == FLOAT32 and is_plain_out(out, out_ndim, shape, images)
         if not plain:
             alike = planar_x == planar_y and order[0] == 0
-            plain = _image_arguments.as_image_out(out, tuple([shape[k] for k in range(out_ndim)]), y_dtype, images, alike)
+            plain = _image_arguments.as_image_out(
+                out, tuple([shape[k] for k in range(out_ndim)]), y_dtype, images, alike)
     size = n.samples * n.rows * n.columns * n.channels
     y = out if plain and out is not None else new_array(out_ndim, shape, y_dtype)
     if size == 0:

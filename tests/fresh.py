@@ -9,12 +9,14 @@ from pathlib import Path
 import cpunorm
 
 PACKAGE = Path(cpunorm.__file__).parent
+# An editable installation would find in the clone what another folder's package lacks.
+ALONE = "import sys; sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in f.__module__]; "
 
 
 def python(code, folder=PACKAGE.parent, timeout=100, **environment):
     """Run `code` on the package in `folder`, with no variable that steers cpunorm but those given."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("CPUNORM_", "OMP_", "PYTHONPATH"))}
-    command = [sys.executable, "-P", "-c", code]
+    command = [sys.executable, "-P", "-c", code if folder == PACKAGE.parent else ALONE + code]
     environment = {**kept, "PYTHONPATH": str(folder), **environment}
     pipe = subprocess.PIPE
     with subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True, process_group=0) as process:
