@@ -43,8 +43,8 @@ summed as if it were.  Parts are merged in a fixed tree.  So the bits depend nei
 
 Memory
 ------
-What is past the caches costs most, so x is read again while it is still in cache (backwards, domain by domain), its lines
-are fetched a page ahead, and y, where x and y don't fit the last-level cache, is stored around it.
+What is past the caches costs most, so x is read again while it is still in cache (backwards, domain by domain), its
+lines are fetched a page ahead, and y, where x and y don't fit the last-level cache, is stored around it.
 """
 
 from cython.parallel cimport parallel
