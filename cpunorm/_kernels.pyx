@@ -43,8 +43,8 @@ summed as if it were.  Parts are merged in a fixed tree.  So the bits depend nei
 
 Memory
 ------
-What is past the caches costs most, so x is read again while it is still in cache (backwards, domain by domain), lines
-are fetched a page ahead, and y, where x and y don't fit the last-level cache, is stored around it.
+What is past the caches costs most, so x is read again while it is still in cache (backwards, domain by domain), its
+lines are fetched a page ahead, and y, where x and y don't fit the last-level cache, is stored around it.
 """
 
 from cython.parallel cimport parallel
@@ -68,7 +68,7 @@ cdef extern from "kernels/lines.h":
         bint about_zero
     ctypedef struct Traffic:
         Py_ssize_t ahead
-        bint streamed, added
+        bint both, streamed, added
         int activation
         Py_ssize_t residual
     ctypedef struct Lines:
@@ -137,7 +137,8 @@ cdef enum:
     TALL_STRIP = 512  # lines of a strip above which all columns are read together
     FAR_BYTES = 1048576  # of x and y from which lines are fetched ahead
     NEAR_BYTES = 12288  # of rows whose moments are taken together: what stays in L1, with y
-    STREAMED_BYTES = 4096  # the same where y is stored around the caches
+    FAR_NEAR_BYTES = 8192  # the same past L2 ...
+    STREAMED_BYTES = 4096  # ... and where y is stored around the caches
 
 cdef Py_ssize_t STREAM_BYTES = stream_bytes()
 cdef double HIDING = 1e-36  # eps that hides what underflow did to a variance

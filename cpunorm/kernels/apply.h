@@ -39,17 +39,23 @@ ALWAYS void NAME(finish)(X *y, VEC v, int part, const int streamed, const int fi
         NAME(put)(y, v, streamed);
 }
 
-ALWAYS void NAME(fetch)(const X *x, const X *y, const int vectors, ptrdiff_t ahead, const int streamed,
+/* x alone, for hardware follows y where that goes on: past the other caches if it is `passing`, for y is stored around
+   them, else into L2, since in L1 it would take the places of lines that are waited for. */
+ALWAYS void NAME(fetch)(const X *x, const X *y, const int vectors, ptrdiff_t ahead, const int passing,
                         const int finish, ptrdiff_t residual) {
     if (vectors * WIDTH * sizeof(X) < 64 && (size_t) y % 64 >= WIDTH * sizeof(X))
         return;  /* the vectors before have fetched this line */
+#define FETCH(p)                                                                                                      \
+    if (passing)                                                                                                      \
+        __builtin_prefetch(p, 0, 0);                                                                                  \
+    else                                                                                                              \
+        __builtin_prefetch(p, 0, 2)
     for (ptrdiff_t byte = ahead; byte < ahead + vectors * WIDTH * (int) sizeof(X); byte += 64) {
-        __builtin_prefetch((const char *) x + byte, 0);
+        FETCH((const char *) x + byte);
         if (finish & ADDED)
-            __builtin_prefetch((const char *) y + residual + byte, 0);
-        if (!streamed)
-            __builtin_prefetch((const char *) y + byte, 1);
+            FETCH((const char *) y + residual + byte);
     }
+#undef FETCH
 }
 
 /* Calls `f` with constants in the place of a line's traffic. */
@@ -95,7 +101,7 @@ static void NAME(apply_activated)(const X *x, X *y, ptrdiff_t n, const R *high, 
             if (weight)                                                                                               \
                 z = z * NAME(coefficient)(weight, i, along, part) + NAME(coefficient)(bias, i, along, part);          \
             if (t->ahead)                                                                                              \
-                NAME(fetch)(x + i, y + i, 1, t->ahead, streams, t->added, t->residual);                                  \
+                NAME(fetch)(x + i, y + i, 1, t->ahead, streams, t->added, t->residual);                                \
             z = ACTIVATION(f)(NAME(finished)(z, y + i, part, t->added, t->residual));                                   \
             if (part)                                                                                                 \
                 NAME(put_part)(y + i, z, part);                                                                       \
@@ -120,18 +126,24 @@ static void NAME(apply_activated)(const X *x, X *y, ptrdiff_t n, const R *high, 
 }
 
 ALWAYS void NAME(constant_lines)(const X *x, X *y, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t x_pitch, ptrdiff_t y_pitch,
-                                 const R *high, const R *scale, const R *shift, int step, const ptrdiff_t ahead,
-                                 const int streamed, const int finish, const ptrdiff_t residual) {
+                                 const R *high, const R *scale, const R *shift, int step, int both,
+                                 const ptrdiff_t ahead, const int streamed, const int finish,
+                                 const ptrdiff_t residual) {
     for (ptrdiff_t row = 0; row < rows; row++, x += x_pitch, y += y_pitch, high += step, scale += step, shift += step) {
         const R h = *high, s = *scale, b = *shift;
         ptrdiff_t i = 0;
         for (; i + LANES <= n; i += LANES) {
             if (ahead)
                 NAME(fetch)(x + i, y + i, UNROLLED, ahead, streamed, finish, residual);
+            for (int byte = 0; both && byte < LANES * (int) sizeof(X); byte += 64)
+                __builtin_prefetch((const char *) (y + i) + ahead + byte, 1);
+            VEC z[UNROLLED];
 #pragma GCC unroll 4
             for (int v = 0; v < UNROLLED; v++)
-                NAME(finish)(y + i + v * WIDTH, CENTRED_AND_SCALED(NAME(take)(x + i + v * WIDTH), h, s, b), 0,
-                             streamed, finish, residual);
+                z[v] = CENTRED_AND_SCALED(NAME(take)(x + i + v * WIDTH), h, s, b);
+#pragma GCC unroll 4
+            for (int v = 0; v < UNROLLED; v++)
+                NAME(finish)(y + i + v * WIDTH, z[v], 0, streamed, finish, residual);
         }
         if (ahead && i < n)
             NAME(fetch)(x + i, y + i, UNROLLED, ahead, streamed, finish, residual);
@@ -155,7 +167,8 @@ static void NAME(apply_constant)(const void *source, void *target, ptrdiff_t n, 
                                   c + row * step, 0, NULL, NULL, 0, t);
         return;
     }
-    WITH_TRAFFIC(NAME(constant_lines), y, rows > 1 ? y_pitch : 0, t, x, y, n, rows, x_pitch, y_pitch, h, s, c, step);
+    WITH_TRAFFIC(NAME(constant_lines), y, rows > 1 ? y_pitch : 0, t, x, y, n, rows, x_pitch, y_pitch, h, s, c, step,
+                 t->both);
 }
 
 /* `lines` lines, a constant: they share what is loaded of weight and bias. */
@@ -163,6 +176,18 @@ ALWAYS void NAME(lines_along)(const X *x, X *y, ptrdiff_t n, const int lines, pt
                               const R *h, const R *s, const R *c, const R *weight, const R *bias, const ptrdiff_t ahead,
                               const int streamed, const int finish, const ptrdiff_t residual) {
     ptrdiff_t i = 0;
+    for (; lines == 1 && i + LANES <= n; i += LANES) {
+        if (ahead)
+            NAME(fetch)(x + i, y + i, UNROLLED, ahead, 0, finish, residual);
+        VEC z[UNROLLED];
+#pragma GCC unroll 4
+        for (int v = 0; v < UNROLLED; v++)
+            z[v] = ALONG(NAME(take)(x + i + v * WIDTH), *h, *s, *c, NAME(load)(weight + i + v * WIDTH),
+                         NAME(load)(bias + i + v * WIDTH));
+#pragma GCC unroll 4
+        for (int v = 0; v < UNROLLED; v++)
+            NAME(finish)(y + i + v * WIDTH, z[v], 0, streamed, finish, residual);
+    }
     for (; i + WIDTH <= n; i += WIDTH) {
         const VEC w = NAME(load)(weight + i), b = NAME(load)(bias + i);
 #pragma GCC unroll 4
@@ -170,7 +195,7 @@ ALWAYS void NAME(lines_along)(const X *x, X *y, ptrdiff_t n, const int lines, pt
             const X *p = x + r * x_pitch + i;
             X *o = y + r * y_pitch + i;
             if (ahead)
-                NAME(fetch)(p, o, 1, ahead, streamed, finish, residual);
+                NAME(fetch)(p, o, 1, ahead, 0, finish, residual);
             NAME(finish)(o, ALONG(NAME(take)(p), h[r], s[r], c[r], w, b), 0, streamed, finish, residual);
         }
     }
@@ -224,9 +249,13 @@ ALWAYS void NAME(tile_columns)(const X *x, X *y, ptrdiff_t rows, ptrdiff_t x_pit
     for (ptrdiff_t row = 0; row < rows; row++, x += x_pitch, y += y_pitch) {
         if (ahead)
             NAME(fetch)(x, y, vectors, ahead, streamed, finish, residual);
-        for (int v = 0; v < vectors; v++) {
-            const VEC z = part ? NAME(take_part)(x, part) : NAME(take)(x + v * WIDTH);
-            NAME(finish)(y + v * WIDTH, CENTRED_AND_SCALED(z, h[v], s[v], b[v]), part, streamed, finish, residual);
+        for (int first = 0; first < vectors; first += TALL) {  /* as many as there are registers beside those */
+            VEC z[TALL];
+            const int some = vectors - first < TALL ? vectors - first : TALL;
+            for (int i = 0, v = first; i < some; i++, v++)
+                z[i] = CENTRED_AND_SCALED(part ? NAME(take_part)(x, part) : NAME(take)(x + v * WIDTH), h[v], s[v], b[v]);
+            for (int i = 0, v = first; i < some; i++, v++)
+                NAME(finish)(y + v * WIDTH, z[i], part, streamed, finish, residual);
         }
     }
 }

@@ -283,17 +283,17 @@ cdef void work_apply_columns(void* context, int thread, Py_ssize_t start, Py_ssi
     """The lines start..stop of all samples (of one, if `sample` is not negative)."""
     cdef Shared* shared = <Shared*> context
     cdef Job* job = shared.job
-    cdef Py_ssize_t sample, first
+    cdef Py_ssize_t sample, last
     if shared.sample >= 0:
         apply_backwards(job, shared.sample, start, stop, 0, job.wide, shared.strip.high, shared.strip.scale,
                         shared.strip.shift)
     else:
         while start < stop:
-            sample = (stop - 1) // job.tall
-            first = max(start, sample * job.tall)
-            apply_backwards(job, sample, first - sample * job.tall, stop - sample * job.tall, 0, job.wide,
-                            shared.strip.high, shared.strip.scale, shared.strip.shift)
-            stop = first
+            sample = start // job.tall
+            last = min(stop, (sample + 1) * job.tall)
+            apply_columns(job, sample, start - sample * job.tall, last - sample * job.tall, 0, job.wide,
+                          shared.strip.high, shared.strip.scale, shared.strip.shift)
+            start = last
     end_stream()
 
 

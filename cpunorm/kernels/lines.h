@@ -14,6 +14,7 @@
 #include <stdint.h>
 #include <string.h>
 #if defined(__SSE2__)
+#include <cpuid.h>
 #include <immintrin.h>
 #elif defined(__ARM_NEON)
 #include <arm_neon.h>
@@ -69,12 +70,12 @@ enum { NO_ACTIVATION, RELU, RELU6, LEAKY_RELU, SILU, GELU, GELU_TANH, HARDSWISH,
 /* What y goes through before it is written, as a constant of a loop: bits. */
 enum { PLAIN = 0, ADDED = 1, CUT = 2 };
 
-/* How lines are read and written: how many bytes ahead they are fetched, which pays past the caches (0: not at all),
-   whether y is stored around the caches (if it is aligned to its vectors), and what it goes through before: if `added`,
-   what lies `residual` bytes from each of its values is added to it, then comes the activation. */
+/* How lines are read and written: how many bytes ahead x is fetched, which pays past the caches (0: not at all), and `both`
+   x and y; whether y is stored around the caches (if it is aligned to its vectors), and what it goes through before: if
+   `added`, what lies `residual` bytes from each of its values is added to it, then comes the activation. */
 typedef struct {
     ptrdiff_t ahead;
-    int streamed, added, activation;
+    int both, streamed, added, activation;
     ptrdiff_t residual;
 } Traffic;
 
@@ -127,17 +128,17 @@ typedef struct {
 #endif
 
 /* From how many bytes of x and y on stores around the caches pay at the latest (a larger last-level cache is shared
-   with others); 0 where there are none. */
-#if defined(__linux__)
-#include <unistd.h>
-#endif
+   with others); 0 where there are none.  The CPU is asked for the cache that one core sees: the C library's answer is
+   that of all cores on AMD. */
 static ptrdiff_t stream_bytes(void) {
 #if defined(__SSE2__)
-    const long share = 96 << 20;
-    long cache = 0;
-#ifdef _SC_LEVEL3_CACHE_SIZE
-    cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
-#endif
+    const ptrdiff_t share = 96 << 20;
+    ptrdiff_t cache = 0;
+    unsigned a, b, c, d;
+    for (int amd = 0; amd < 2; amd++)
+        for (unsigned i = 0; __get_cpuid_count(amd ? 0x8000001d : 4, i, &a, &b, &c, &d) && (a & 31); i++)
+            if ((a >> 5 & 7) == 3)
+                cache = (ptrdiff_t) ((b >> 22) + 1) * ((b >> 12 & 1023) + 1) * ((b & 4095) + 1) * (c + 1);
     return cache > 0 && cache < share ? cache : share;
 #else
     return 0;

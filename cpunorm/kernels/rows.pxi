@@ -55,26 +55,29 @@ cdef void apply_rows(
 
 
 cdef void work_apply_rows(void* context, int thread, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
-    """The pieces start..stop of all lines (sample, outer, middle, piece, channel), from the end on: what the moments
-    read last is still in cache."""
+    """The pieces start..stop of all lines (sample, outer, middle, channel, piece): from the end on where moments were
+    read, for what they read last is still in cache."""
     cdef const Job* job = <const Job*> context
     cdef const Norm* n = &job.n
-    cdef Py_ssize_t length = ceil_div(n.inner, job.pieces), unit, first, channel, piece, middle, outer, sample
-    cdef Py_ssize_t many = max(<Py_ssize_t> 1, PART // length), at
+    cdef Py_ssize_t length = ceil_div(n.inner, job.pieces), unit, first, last, channel, piece, middle, outer, sample
+    # units that share a place: pieces of a line, or channels
+    cdef Py_ssize_t beside = job.pieces if job.pieces > 1 else n.channels, at
+    cdef Py_ssize_t many = max(<Py_ssize_t> 1, PART // length)
     while start < stop:
-        # as many channels as share a place, and a cache
-        unit = stop - 1
-        channel = unit % n.channels
-        unit //= n.channels
-        first = max(start, stop - 1 - channel, stop - many)
-        channel -= stop - 1 - first
-        piece, unit = unit % job.pieces, unit // job.pieces
+        if n.statistic == GIVEN:
+            first, last = start, min(stop, start // beside * beside + beside)
+            start = last
+        else:
+            first, last = max(start, (stop - 1) // beside * beside, stop - many), stop
+            stop = first
+        piece, unit = first % job.pieces, first // job.pieces
+        channel, unit = unit % n.channels, unit // n.channels
         middle, unit = unit % n.middle, unit // n.middle
         outer, sample = unit % n.outer, unit // n.outer
         at = (sample * n.channels + channel) * job.lines.computed
-        apply_rows(job, sample, outer, middle, piece * length, min(length, n.inner - piece * length), channel,
-                   stop - first, job.high + at, job.scale + at, job.shift + at, &job.traffic)
-        stop = first
+        apply_rows(job, sample, outer, middle, piece * length,
+                   min(((last - first) if job.pieces > 1 else 1) * length, n.inner - piece * length), channel,
+                   1 if job.pieces > 1 else last - first, job.high + at, job.scale + at, job.shift + at, &job.traffic)
     end_stream()
 
 
@@ -152,7 +155,7 @@ cdef void work_rows(void* context, int thread, Py_ssize_t start, Py_ssize_t stop
     cdef int size = job.lines.size
     cdef Traffic traffic = job.traffic
     if single and job.member == 1 and stop - start > 1:
-        near = STREAMED_BYTES if traffic.streamed else NEAR_BYTES
+        near = STREAMED_BYTES if traffic.streamed else FAR_NEAR_BYTES if job.far else NEAR_BYTES
         most = max(<Py_ssize_t> 1, min(<Py_ssize_t> TOGETHER, near // (job.length * size)))
         if most >= 4:
             most = most // 4 * 4
