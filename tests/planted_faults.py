@@ -32,10 +32,12 @@ class Fault(NamedTuple):
 
 
 LINES, VECTORS = "cpunorm/kernels/lines.h", "cpunorm/kernels/vectors.h"
-MOMENTS, WALK, ROWS, COLUMNS, STATISTICS, IMAGE = (
-    f"cpunorm/kernels/{name}.pxi" for name in ("moments", "walk", "rows", "columns", "statistics", "image")
+MOMENTS, WALK, ROWS, COLUMNS, LANES, STATISTICS, IMAGE = (
+    f"cpunorm/kernels/{name}.pxi" for name in ("moments", "walk", "rows", "columns", "lanes", "statistics", "image")
 )
-APPLY, RECORDS = (f"cpunorm/kernels/{name}.h" for name in ("apply", "records"))
+APPLY, RECORDS, COPY, SUMMED, PIXELS = (
+    f"cpunorm/kernels/{name}.h" for name in ("apply", "records", "copy", "statistics", "image")
+)
 RUNNING, MEMORY, CALL = (f"cpunorm/{name}.pyx" for name in ("_running", "_memory", "_call"))
 GUARDS = f"tests/test_guard_pages.py -k {LEVEL}"
 MOMENT = "tests/test_running_statistics.py -k moment"
@@ -205,6 +207,91 @@ FAULTS = [
         "source.data + (row * source.row + first * source.pixel)",
         "source.data + (row * source.pixel + first * source.pixel)",
         f"tests/test_image.py -k {LEVEL}",
+    ),
+    Fault(
+        "a tail of a line of pixels is written one value too far",
+        PIXELS,
+        "memcpy(y + i * y_size, last_y, (n - i) * y_size);",
+        "memcpy(y + i * y_size, last_y, (n - i + 1) * y_size);",
+        f"tests/test_image.py -k 'no_byte_outside and {LEVEL}'",
+    ),
+    Fault(
+        "packed pixels are read past their end",
+        PIXELS,
+        "readable = n * channels - SPAN(channels);",
+        "readable = n * channels - SPAN(channels) + 1;",
+        f"tests/test_image.py -k 'no_byte_outside and {LEVEL}'",
+    ),
+    Fault(
+        "squares of pixels are read past their end",
+        PIXELS,
+        "(channels + E - 1) / E * E > end)",
+        "(channels + E - 1) / E * E > end + 1)",
+        f"tests/test_image.py -k 'no_byte_outside and {LEVEL}'",
+    ),
+    Fault(
+        "the last values of a line are counted twice",
+        SUMMED,
+        "(mask) ? chosen_lanes(high, lanes) : (high);",
+        "(high);",
+        f"tests/test_moments.py -k {LEVEL}",
+    ),
+    Fault(
+        "columns beside those that are done are added to these too",
+        SUMMED,
+        "const int from = (int) (c + PAIR - columns);",
+        "const int from = 0;",
+        f"tests/test_moments.py -k {LEVEL}",
+    ),
+    Fault(
+        "squares about 0 stay when they are added about a shift",
+        SUMMED,
+        "    sums[SQUARES * pitch] = sums[SQUARES_LOW * pitch] = 0;\n    return 1;",
+        "    return 1;",
+        f"tests/test_moments.py -k {LEVEL}",
+    ),
+    # Copies and turned tiles
+    Fault(
+        "columns beside the tiles of a copy are left out",
+        COPY,
+        "tall, columns - wide, y_row",
+        "tall, columns - wide - 1, y_row",
+        f"tests/test_copy.py -k {LEVEL}",
+    ),
+    Fault(
+        "a tile of a copy is written past its block",
+        COPY,
+        "across ? rows / SIDE * SIDE : 0",
+        "across ? (rows + 1) / SIDE * SIDE : 0",
+        f"tests/test_copy.py -k {LEVEL}",
+    ),
+    Fault(
+        "a value is not repeated to its end",
+        COPY,
+        "        *(Some *) (to + width - SOME) = value - (Some){0};\n",
+        "",
+        f"tests/test_norms.py tests/test_layouts.py -k {LEVEL}",
+    ),
+    Fault(
+        "a turned tile goes back in another order",
+        LANES,
+        "target[lane * stride + offsets[v]] = source[v * MOST_LANES + lane]",
+        "target[lane * stride + offsets[values - 1 - v]] = source[v * MOST_LANES + lane]",
+        f"tests/test_layouts.py -k {LEVEL}",
+    ),
+    Fault(
+        "weights of a turned tile stay those of the window before",
+        LANES,
+        "if job.along_step and known != first % n.groups:",
+        "if job.along_step and known < 0:",
+        f"tests/test_group_norm.py tests/test_norms.py tests/test_layouts.py -k {LEVEL}",
+    ),
+    Fault(
+        "residuals of a turned tile lie in the lanes of its first sample",
+        LANES,
+        "turn(beside(tile) + lane * size, y,",
+        "turn(beside(tile), y,",
+        f"tests/test_epilogues.py -k {LEVEL}",
     ),
     # State
     Fault(
