@@ -304,37 +304,9 @@ cpdef object layer_norm(
              "scale": scale, "shift": shift},
             normalized_shape=normalized_shape, eps=eps, activation=activation, moments=moments)
     cdef Norm n = unset
-    cdef Samples each = None
-    cdef object x = input, dtype = None, w = weight, b = bias
-    cdef bint usual = True
-    if not is_simple(input, out):
-        x, dtype = as_input("layer_norm", input, out)
-    cdef int ndim = trailing("layer_norm", x, normalized_shape)
-    n.eps = eps_of("layer_norm", eps, True)
-    cdef bint returned = are_returned("layer_norm", moments)
-    if not (fits(weight, x, ndim) and fits(bias, x, ndim) and alike(weight, bias) and dtype is None):
-        usual = False
-        w, b = _arguments.as_parameters(
-            "layer_norm", x, input.dtype, x.shape[x.ndim - ndim:], weight=weight, bias=bias)
-    if out is not None and not (usual and is_plain_out(out, x) and separate(out, weight) and separate(out, bias)
-                                and is_apart(out, scale) and is_apart(out, shift)):
-        _arguments.as_out("layer_norm", out, input, x.dtype if dtype is None else dtype, weight=weight, bias=bias,
-                          scale=scale, shift=shift)
-    if scale is not None or shift is not None:
-        each = see_samples("layer_norm", input, x, dtype, -1, ndim_of(x) - ndim, w, b, scale, shift)
-        w, b = each.weight, each.bias
-    finish_of("layer_norm", &n, input, x, out, activation, residual)
-    if returned:
-        moments = new_moments(x, ndim_of(x) - ndim, lengths_of(x))
-    if size_of(x) == 0:
-        y = _arguments.empty(input, dtype, out)
-        return with_statistics(y, moments, n.eps) if returned else y
-
-    n.statistic, n.along = CENTRED, True
-    n.weight, n.bias, n.parameter_element = data(w), data(b), parameter_element(w, b)
-    put_moments(&n, moments)
-    y = run(&n, ROWS, ndim_of(x) - ndim, x, out, dtype, residual, each)
-    return with_statistics(y, moments, n.eps) if returned else y
+    n.statistic = CENTRED
+    return norm_of_rows("layer_norm", &n, input, normalized_shape, weight, bias, eps, False, out, activation, residual,
+                        scale, shift, moments)
 
 
 cpdef object rms_norm(
@@ -349,37 +321,51 @@ cpdef object rms_norm(
              "scale": scale, "shift": shift},
             normalized_shape=normalized_shape, eps=eps, unit_offset=unit_offset, activation=activation, moments=moments)
     cdef Norm n = unset
+    n.statistic = ABOUT_ZERO
+    return norm_of_rows("rms_norm", &n, input, normalized_shape, weight, bias, eps, unit_offset, out, activation,
+                        residual, scale, shift, moments)
+
+
+cdef inline double eps_of_rows(str function, Norm* n, object eps, object x) except? -1:
+    """`eps`; where the mean is not taken, None stands for what separates 1 from the next number."""
+    return machine_epsilon(x) if eps is None and n.statistic == ABOUT_ZERO else eps_of(function, eps, True)
+
+
+cdef object norm_of_rows(
+    str function, Norm* n, object input, object normalized_shape, object weight, object bias, object eps,
+    object unit_offset, object out, object activation, object residual, object scale, object shift, object moments
+):
     cdef Samples each = None
     cdef object x = input, dtype = None, w = weight, b = bias
     cdef bint usual = True
     if not is_simple(input, out):
-        x, dtype = as_input("rms_norm", input, out)
-    cdef int ndim = trailing("rms_norm", x, normalized_shape)
-    n.eps = machine_epsilon(x) if eps is None else eps_of("rms_norm", eps, True)
-    cdef bint returned = are_returned("rms_norm", moments)
+        x, dtype = as_input(function, input, out)
+    cdef int ndim = trailing(function, x, normalized_shape)
+    n.eps = eps_of_rows(function, n, eps, x)
+    cdef bint returned = are_returned(function, moments)
     if not (fits(weight, x, ndim) and fits(bias, x, ndim) and alike(weight, bias) and dtype is None):
         usual = False
-        w, b = _arguments.as_parameters("rms_norm", x, input.dtype, x.shape[x.ndim - ndim:], weight=weight, bias=bias)
+        w, b = _arguments.as_parameters(function, x, input.dtype, x.shape[x.ndim - ndim:], weight=weight, bias=bias)
     if unit_offset is not False:
-        w = _arguments.offset_weight("rms_norm", w, unit_offset)
+        w = _arguments.offset_weight(function, w, unit_offset)
     if out is not None and not (usual and is_plain_out(out, x) and separate(out, weight) and separate(out, bias)
                                 and is_apart(out, scale) and is_apart(out, shift)):
-        _arguments.as_out("rms_norm", out, input, x.dtype if dtype is None else dtype, weight=weight, bias=bias,
+        _arguments.as_out(function, out, input, x.dtype if dtype is None else dtype, weight=weight, bias=bias,
                           scale=scale, shift=shift)
     if scale is not None or shift is not None:
-        each = see_samples("rms_norm", input, x, dtype, -1, ndim_of(x) - ndim, w, b, scale, shift)
+        each = see_samples(function, input, x, dtype, -1, ndim_of(x) - ndim, w, b, scale, shift)
         w, b = each.weight, each.bias
-    finish_of("rms_norm", &n, input, x, out, activation, residual)
+    finish_of(function, n, input, x, out, activation, residual)
     if returned:
         moments = new_moments(x, ndim_of(x) - ndim, lengths_of(x))
     if size_of(x) == 0:
         y = _arguments.empty(input, dtype, out)
         return with_statistics(y, moments, n.eps) if returned else y
 
-    n.statistic, n.along = ABOUT_ZERO, True
+    n.along = True
     n.weight, n.bias, n.parameter_element = data(w), data(b), parameter_element(w, b)
-    put_moments(&n, moments)
-    y = run(&n, ROWS, ndim_of(x) - ndim, x, out, dtype, residual, each)
+    put_moments(n, moments)
+    y = run(n, ROWS, ndim_of(x) - ndim, x, out, dtype, residual, each)
     return with_statistics(y, moments, n.eps) if returned else y
 
 
@@ -537,8 +523,8 @@ cpdef object add_layer_norm(input, residual, normalized_shape, weight, bias, eps
             normalized_shape=normalized_shape, eps=eps, activation=activation)
     cdef Norm n = unset
     n.statistic = CENTRED
-    return add_norm("add_layer_norm", &n, input, residual, normalized_shape, weight, bias, eps, False, activation, out,
-                    sum_out)
+    return sum_norm_of_rows("add_layer_norm", &n, input, residual, normalized_shape, weight, bias, eps, False,
+                            activation, out, sum_out)
 
 
 cpdef object add_rms_norm(input, residual, normalized_shape, weight, eps, unit_offset, activation, out, sum_out):
@@ -551,8 +537,8 @@ cpdef object add_rms_norm(input, residual, normalized_shape, weight, eps, unit_o
             normalized_shape=normalized_shape, eps=eps, unit_offset=unit_offset, activation=activation)
     cdef Norm n = unset
     n.statistic = ABOUT_ZERO
-    return add_norm("add_rms_norm", &n, input, residual, normalized_shape, weight, None, eps, unit_offset, activation,
-                    out, sum_out)
+    return sum_norm_of_rows("add_rms_norm", &n, input, residual, normalized_shape, weight, None, eps, unit_offset,
+                            activation, out, sum_out)
 
 
 cdef inline bint is_plain_row_major(object array, object x) noexcept:
@@ -560,7 +546,7 @@ cdef inline bint is_plain_row_major(object array, object x) noexcept:
     return is_plain_out(array, array) and type_of(array) == type_of(x)
 
 
-cdef tuple add_norm(
+cdef tuple sum_norm_of_rows(
     str function, Norm* n, object input, object residual, object normalized_shape, object weight, object bias,
     object eps, object unit_offset, object activation, object out, object sum_out
 ):
@@ -571,7 +557,7 @@ cdef tuple add_norm(
     if not is_plain(input):
         x = as_input(function, input, None)[0]
     ndim = trailing(function, x, normalized_shape)
-    n.eps = machine_epsilon(x) if eps is None else eps_of(function, eps, True)
+    n.eps = eps_of_rows(function, n, eps, x)
     if not (fits(weight, x, ndim) and fits(bias, x, ndim) and alike(weight, bias) and x is input):
         w, b = _arguments.as_parameters(function, x, input.dtype, x.shape[x.ndim - ndim:], weight=weight, bias=bias)
     if unit_offset is not False:

@@ -287,3 +287,14 @@ def test_bad_input(engine, add, wrong, error, says):
     assert type(caught.value) is error
     assert all(word in str(caught.value) for word in says), caught.value
     assert memory(given) == before
+
+
+def test_no_eps(engine, add):
+    """RMSNorm knows one of its own; LayerNorm doesn't."""
+    arrays = np.ones((2, 3, 4), np.float32)
+    if not add.has_bias:
+        plain = add.function(*arrays, 4, eps=float(np.finfo(np.float32).eps))
+        np.testing.assert_array_equal(add.function(*arrays, 4, eps=None)[0], plain[0])
+    else:
+        with pytest.raises(TypeError, match="eps"):
+            add.function(*arrays, 4, eps=None)
