@@ -11,7 +11,7 @@ import numpy as np
 cimport numpy as cnp
 
 from cpunorm._cpu cimport call_ends, threads_for
-from cpunorm._memory cimport release
+from cpunorm._memory cimport new_array, release
 from cpunorm._norm cimport KernelSet
 
 from cpunorm import _arguments, _statistics_arguments
@@ -23,6 +23,7 @@ cdef extern from "kernels/records.h":
     void merge_records(
         double* a, Py_ssize_t a_pitch, const double* b, Py_ssize_t b_pitch, Py_ssize_t n) noexcept nogil
 
+cdef cnp.dtype DOUBLE = np.dtype(np.float64)
 cdef KernelSet* kernels = NULL  # never again once there are some, for calls read both without a lock
 cdef object python_kernels = None  # of an engine in Python
 
@@ -111,7 +112,7 @@ cpdef object moments(object x, tuple axes, object where, bint omit):
         if not reduced[axis]:
             lengths[kept] = cnp.PyArray_DIM(x, axis)
             kept += 1
-    record = cnp.PyArray_EMPTY(kept, lengths, cnp.NPY_FLOAT64, 0)
+    record = new_array(kept, lengths, DOUBLE)
     if size == 0:
         record[:5], record[5], record[6] = 0, np.inf, -np.inf
         return record
@@ -198,8 +199,7 @@ cpdef bint standardize(
     cdef Py_ssize_t slices = cnp.PyArray_SIZE(record) // RECORD
     cdef cnp.npy_intp* lengths = cnp.PyArray_DIMS(record)
     cdef int ndim = cnp.PyArray_NDIM(record) - 1
-    scale = cnp.PyArray_EMPTY(ndim, lengths + 1, cnp.NPY_FLOAT64, 0)
-    shift = cnp.PyArray_EMPTY(ndim, lengths + 1, cnp.NPY_FLOAT64, 0)
+    scale, shift = new_array(ndim, lengths + 1, DOUBLE), new_array(ndim, lengths + 1, DOUBLE)
     job.mean, job.scale, job.shift = (
         fields + slices, <double*> cnp.PyArray_DATA(scale), <double*> cnp.PyArray_DATA(shift))
     find_coefficients(fields, slices, ddof, eps, floor, <double*> job.scale, <double*> job.shift)
@@ -281,7 +281,7 @@ def shown(record, int field, dtype):
     """A field of each slice, NaN of nothing."""
     cdef const double* fields = <const double*> cnp.PyArray_DATA(record)
     cdef Py_ssize_t i, slices = cnp.PyArray_SIZE(record) // RECORD
-    values = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(record) - 1, cnp.PyArray_DIMS(record) + 1, cnp.NPY_FLOAT64, 0)
+    values = new_array(cnp.PyArray_NDIM(record) - 1, cnp.PyArray_DIMS(record) + 1, DOUBLE)
     cdef double* found = <double*> cnp.PyArray_DATA(values)
     for i in range(slices):
         found[i] = fields[field * slices + i] if fields[i] > 0 else NAN
@@ -292,7 +292,7 @@ def variance(record, double ddof, bint root, dtype):
     """The variance of each slice, or its root; NaN of nothing."""
     cdef const double* fields = <const double*> cnp.PyArray_DATA(record)
     cdef Py_ssize_t i, slices = cnp.PyArray_SIZE(record) // RECORD
-    values = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(record) - 1, cnp.PyArray_DIMS(record) + 1, cnp.NPY_FLOAT64, 0)
+    values = new_array(cnp.PyArray_NDIM(record) - 1, cnp.PyArray_DIMS(record) + 1, DOUBLE)
     cdef double* found = <double*> cnp.PyArray_DATA(values)
     for i in range(slices):
         found[i] = variance_of(fields[i], fields[3 * slices + i], ddof) if fields[i] > 0 else NAN

@@ -11,6 +11,7 @@
 enum { SIDE = 4 };  /* of a tile: a register of 32 bits each way */
 
 typedef uint32_t Four __attribute__((vector_size(16), aligned(4), may_alias));
+typedef uint64_t Two __attribute__((vector_size(16), aligned(8), may_alias));
 
 #define T uint32_t
 #define OF_SIZE(name) name##_4
@@ -63,6 +64,13 @@ static inline void OF_SIZE(copy_tile)(T *y, const T *x, ptrdiff_t y_row, ptrdiff
         *(Four *) (y + y_row) = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
         *(Four *) (y + 2 * y_row) = __builtin_shufflevector(AB, CD, 0, 1, 4, 5);
         *(Four *) (y + 3 * y_row) = __builtin_shufflevector(AB, CD, 2, 3, 6, 7);
+    } else if (sizeof(T) == 8) {
+        for (int j = 0; j < SIDE; j += 2)
+            for (int i = 0; i < SIDE; i += 2) {
+                const Two a = *(const Two *) (x + i + j * x_column), b = *(const Two *) (x + i + (j + 1) * x_column);
+                *(Two *) (y + i * y_row + j) = __builtin_shufflevector(a, b, 0, 2);
+                *(Two *) (y + (i + 1) * y_row + j) = __builtin_shufflevector(a, b, 1, 3);
+            }
     } else {
         for (int i = 0; i < SIDE; i++)
             for (int j = 0; j < SIDE; j++)

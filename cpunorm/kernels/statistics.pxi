@@ -35,7 +35,7 @@ cdef enum:
     TALLY_COLUMNS_PART = 393216  # the same of columns, each of which is merged by itself
     TALLY_BUFFER = 16384  # bytes into which is packed
     TALLY_RUN = 128  # values of a run that isn't packed
-    TALLY_SHORT = 48  # values of a slice up to which slices are packed as columns
+    TALLY_SHORT = 48  # values of a slice up to which slices are packed as columns, or 12 registers of doubles
     TALLY_TOGETHER = 64  # slices whose sums are finished at once
 
 cdef double[2] TALLY_LIMIT = [1e6, 1.0]  # of (mean - k)^2 / var, beyond which a part is summed again: quick, careful
@@ -121,7 +121,7 @@ cdef void see_reduction(Tally* t) noexcept nogil:
     t.run = reduced.length
     t.far = t.size * r.slices * size > FAR_BYTES
     t.fold = 1
-    t.transposed = not t.masked and t.size <= TALLY_SHORT and r.slices >= 4 * DOUBLES
+    t.transposed = not t.masked and t.size <= max(TALLY_SHORT, 12 * DOUBLES) and r.slices >= 4 * DOUBLES
     t.columns = t.transposed or not t.masked and (labs(kept.x) < labs(reduced.x) or t.size == 1) and (
         kept.length > 1 and kept.length * t.size >= 4 * DOUBLES)
     if t.transposed:
@@ -323,11 +323,12 @@ cdef void sum_columns(
                 gather_line(packed + i * columns * size, x + at.x, size, run * columns, size)
                 i += run
                 continue
+            if t.transposed:
+                gather_slices(t, packed + i * columns * size, at.x, run, column, columns)
+                i += run
+                continue
             for i in range(i, i + run):
-                if t.transposed:
-                    gather_slices(t, packed + i * columns * size, at.x, column, columns)
-                else:
-                    gather_line(packed + i * columns * size, x + at.x, kept.x, columns, size)
+                gather_line(packed + i * columns * size, x + at.x, kept.x, columns, size)
                 at.x += inner.x
             i += 1
         t.add.columns(packed, wide * size, <int> (lines // t.fold), wide, 0, t.careful, sums, pitch)
@@ -335,20 +336,25 @@ cdef void sum_columns(
 
 
 cdef void gather_slices(
-    const Tally* t, char* target, Py_ssize_t offset, Py_ssize_t slice_, Py_ssize_t n
+    const Tally* t, char* target, Py_ssize_t offset, Py_ssize_t lines, Py_ssize_t slice_, Py_ssize_t n
 ) noexcept nogil:
-    """The values at an offset of the slices from `slice_` on, in the order of memory."""
+    """Lines of the values at an offset, and those behind it, of n slices from `slice_` on, in the order of memory."""
     cdef const Reduction* r = &t.r
     cdef const Span* kept = &r.kept_axes[r.kept - 1]
-    cdef Py_ssize_t k, many
-    while n > 0:
-        k = slice_ % kept.length
-        many = min(kept.length - k, n)
-        gather_line(target, r.x + offset + place_in(r.kept_axes, r.kept - 1, slice_ // kept.length).x + k * kept.x,
-                    kept.x, many, t.add.size)
-        target += many * t.add.size
-        slice_ += many
-        n -= many
+    cdef const Span* inner = &r.reduced_axes[r.reduced - 1]
+    cdef Py_ssize_t k, many, line, done = 0
+    cdef int size = t.add.size
+    cdef const char* x
+    while done < n:
+        k = (slice_ + done) % kept.length
+        many = min(kept.length - k, n - done)
+        x = r.x + offset + place_in(r.kept_axes, r.kept - 1, (slice_ + done) // kept.length).x + k * kept.x
+        if inner.x == size > 1 and kept.x % size == 0:
+            copy_block(target + done * size, x, size, lines, many, n, 1, 1, kept.x // size)
+        else:
+            for line in range(lines):
+                gather_line(target + (line * n + done) * size, x + line * inner.x, kept.x, many, size)
+        done += many
 
 
 cdef inline Py_ssize_t strip_start(const Tally* t, Py_ssize_t strip) noexcept nogil:
