@@ -181,7 +181,8 @@ class Moments:
         self._check_like(other)
         same = VARIES if VARIES in (self._same_count, other._same_count) else self._same_count + other._same_count
         record = _reduction.merge(self._record, other._record)
-        return Moments(record, same, self.axis, np.promote_types(self.dtype, other.dtype))
+        dtype = self._dtype if self._dtype is other._dtype else np.promote_types(self.dtype, other.dtype)
+        return Moments(record, same, self.axis, dtype)
 
     @classmethod
     def merge(cls, parts: Iterable["Moments"]) -> "Moments":

@@ -303,8 +303,7 @@ def variance(record, double ddof, bint root, dtype):
 
 def merge(a, b):
     """The record of the data of two records together."""
-    merged = np.array(a, np.float64, order="C")
-    other = np.ascontiguousarray(b, np.float64)
+    merged, other = as_record(a).copy(), as_record(b)
     cdef Py_ssize_t n = merged.size // RECORD
     merge_records(<double*> cnp.PyArray_DATA(merged), n, <double*> cnp.PyArray_DATA(other), n, n)
     return merged

@@ -173,10 +173,34 @@ def moments(
     return found
 
 
+cdef bint is_apart(object out, object array) noexcept:
+    """Whether the memory of an array, contiguous as `out` is, has no byte in common with it; None has no memory."""
+    if array is None:
+        return True
+    cdef char* start = cnp.PyArray_BYTES(out)
+    cdef char* other = cnp.PyArray_BYTES(array)
+    return cnp.PyArray_IS_C_CONTIGUOUS(array) and (
+        start + cnp.PyArray_NBYTES(out) <= other or other + cnp.PyArray_NBYTES(array) <= start)
+
+
+cdef bint is_plain_out(object out, object x, object where, object record) noexcept:
+    """Whether `out` is writeable, of plain floats, as contiguous as x, and x itself or apart from all that is read."""
+    cdef int axis
+    if not (cnp.PyArray_CheckExact(out) and cnp.PyArray_TYPE(out) in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64)
+            and cnp.PyArray_ISCARRAY(out) and cnp.PyArray_ISCARRAY_RO(x)
+            and cnp.PyArray_NDIM(out) == cnp.PyArray_NDIM(x)):
+        return False
+    for axis in range(cnp.PyArray_NDIM(x)):
+        if cnp.PyArray_DIM(out, axis) != cnp.PyArray_DIM(x, axis):
+            return False
+    return (is_apart(out, x) or cnp.PyArray_DATA(out) == cnp.PyArray_DATA(x)
+            and cnp.PyArray_TYPE(out) == cnp.PyArray_TYPE(x)) and is_apart(out, where) and is_apart(out, record)
+
+
 cdef object result_of(str function, object x, object dtype, object out, object where, object record):
     """`out`, checked, or a new array for the result; `where` and `record` are read while it is written."""
-    if out is None and dtype is None and element_of(x) <= BF16:
-        return new_like(x)
+    if dtype is None and (element_of(x) <= BF16 if out is None else is_plain_out(out, x, where, record)):
+        return new_like(x) if out is None else out
     return _statistics_arguments.statistics_result(function, x, dtype, out, where=where, moments=record)
 
 
