@@ -20,6 +20,7 @@ from libc.string cimport memcpy
 
 import numpy as np
 
+cimport cython
 cimport numpy as cnp
 
 from cpunorm._cpu cimport call_ends, threads_for

@@ -2,6 +2,9 @@
 # with a weight and a bias of its own.  And what comes back beside the result: mean and 1 / deviation.
 # Included by _call.pyx.
 
+@cython.internal
+@cython.final
+@cython.auto_pickle(False)
 cdef class Samples:
     """The samples of x, and what is kept for them."""
 
