@@ -177,7 +177,7 @@ def normalize_image(image, mean, std, scale, layout, swap_channels, dtype, out):
     cdef double stds[MOST_CHANNELS]
     cdef int order[MOST_CHANNELS]
     cdef bint listed = PyTuple_CheckExact(image) or PyList_CheckExact(image), plain
-    cdef int k, ndim, batch, row, column, channel, out_ndim, threads
+    cdef int k, ndim, batch, row, column, channel, out_ndim, threads, work
     cdef Py_ssize_t sample, size, item
     cdef cnp.dtype y_dtype
     if layout is not HWC_TO_CHW and layout is not HWC_TO_HWC and layout is not CHW_TO_CHW:
@@ -258,10 +258,11 @@ def normalize_image(image, mean, std, scale, layout, swap_channels, dtype, out):
         sources[sample].pixel = stride_of(first, column) // item
         sources[sample].channel = stride_of(first, channel) // item
     n.sources = sources
-    threads = threads_for(size, 1)
+    work = 1 if n.x_value == UINT8 else 2  # what goes through float64 takes as long as two reads
+    threads = threads_for(size, work)
     with nogil:
         kernel(&n, threads)
-    call_ends(size, 1)
+    call_ends(size, work)
     if sources != &one:
         free(sources)
     if y is not out and out is not None:

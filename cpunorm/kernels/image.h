@@ -214,11 +214,19 @@ ALWAYS void walk_line(const char *x, char *y, ptrdiff_t n, const Affine *steps, 
     if (period <= FEW_STEPS) {  /* known to the compiler: they stay in registers */
         for (int k = 0; k < period; k++)
             s[k] = steps[k];
-        for (; i + period * FLOATS <= n; i += period * FLOATS)
+        const int group = streamed && period == 1 ? GROUP : period;  /* streams want loads before the stores */
+        for (; i + group * FLOATS <= n; i += group * FLOATS) {
+            Floats v[GROUP];
 #pragma GCC unroll 4
-            for (int k = 0; k < period; k++)
-                put_value(y + (i + k * FLOATS) * y_size, value_of(x + (i + k * FLOATS) * x_size, s + k, from, way),
-                          to, streamed);
+            for (int k = 0; k < group; k++) {
+                v[k] = value_of(x + (i + k * FLOATS) * x_size, s + k % period, from, way);
+                if (!streamed)
+                    put_value(y + (i + k * FLOATS) * y_size, v[k], to, 0);
+            }
+#pragma GCC unroll 4
+            for (int k = 0; streamed && k < group; k++)
+                put_value(y + (i + k * FLOATS) * y_size, v[k], to, 1);
+        }
     }
     for (; i + FLOATS <= n; i += FLOATS) {
         put_value(y + i * y_size, value_of(x + i * x_size, steps + at, from, way), to, streamed);
