@@ -1,5 +1,6 @@
 """The `engine` fixture: one suite, run over every engine and every ISA level that this machine runs."""
 
+import gc
 import subprocess
 import sys
 import tomllib
@@ -52,6 +53,12 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: "numba" in item.nodeid or "numba_compiled" in item.fixturenames)
     for item in engines.left_to_the_slow_tier(items):
         item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish():
+    """Thousands of tests live to the end: the garbage collector needn't walk through them again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(params=engines.LEVELS + engines.OTHERS)

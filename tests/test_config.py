@@ -152,16 +152,27 @@ except ModuleNotFoundError as error:
 LIMIT_FILES = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"  # as on a full disk
 
 
+CALL = "import cpunorm\nimport numpy as np\ncpunorm.functional.layer_norm(np.ones((2, 8), np.float32), 8)\n"
+
+
+@pytest.fixture(scope="module")
+def numba_cache(tmp_path_factory):
+    """Numba's, with what the call needs."""
+    folder = tmp_path_factory.mktemp("numba")
+    fresh.output(CALL, CPUNORM_ENGINE="numba", NUMBA_CACHE_DIR=str(folder))
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("broken", ["full disk", "*.nbi", "*.nbc"])
-def test_a_broken_cache_of_numba_is_one_warning(broken, tmp_path):
+def test_a_broken_cache_of_numba_is_one_warning(broken, tmp_path, request):
     """The engine works, and says why it compiles each time: there is no room, or a file of the cache is cut off."""
     pytest.importorskip("numba")
     pytest.importorskip("resource")
-    call = "import cpunorm\nimport numpy as np\ncpunorm.functional.layer_norm(np.ones((2, 8), np.float32), 8)\n"
     environment = {"CPUNORM_ENGINE": "numba", "NUMBA_CACHE_DIR": str(tmp_path)}
     if broken != "full disk":
-        fresh.output(call, **environment)
+        shutil.copytree(request.getfixturevalue("numba_cache"), tmp_path, dirs_exist_ok=True)
+        assert list(tmp_path.rglob(broken))
         for path in tmp_path.rglob(broken):
             path.write_bytes(b"")
     code = (
@@ -171,7 +182,7 @@ import warnings
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     for _ in range(2):
-        exec({call!r})
+        exec({CALL!r})
 print([str(w.message).split(":")[0] for w in caught if w.category is RuntimeWarning], cpunorm.get_engine())
 """
     )

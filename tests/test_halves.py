@@ -174,7 +174,9 @@ def test_running_statistics_of_either_type(half, given, training):
             np.testing.assert_array_equal(mean.astype(float), old[0])
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last strides", "fortran"])
+@pytest.mark.parametrize(
+    "layout", ["contiguous", "channels_last strides", pytest.param("fortran", marks=pytest.mark.slow)]
+)
 def test_the_bits_of_float32_rounded(norm, half, layout):
     """With infinite values, NaN, the largest and the smallest ones among them, too."""
     info = ml_dtypes.finfo(half)
