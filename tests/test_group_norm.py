@@ -54,6 +54,19 @@ def test_weight_and_bias_follow_the_channel(groups, data_format):
         assert_bound(y, oracle.group_norm(x, groups, norm.weight, norm.bias), norm.weight, norm.bias)
 
 
+@pytest.mark.parametrize("positions", [1, 3])
+@pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])
+def test_each_of_many_groups_has_weights_of_its_own(positions, data_format):
+    """So many that they don't fit into the lanes of a window: it takes other weights than the one before."""
+    x = np.random.default_rng(3).standard_normal((3, 300, positions)).astype(np.float32) * 2 + 3
+    weight, bias = np.linspace(0.5, 1.5, 300, dtype=np.float32), np.linspace(1, -1, 300, dtype=np.float32)
+    if data_format == "channels_first":
+        y = group_norm(x, 150, weight, bias)
+    else:
+        y = first(group_norm(last(x), 150, weight, bias, data_format=data_format))
+    assert_bound(y, oracle.group_norm(x, 150, weight, bias), weight, bias)
+
+
 # Few values, or none.
 
 
