@@ -2,6 +2,7 @@
 
 import itertools
 
+import engines
 import ml_dtypes
 import numpy as np
 import oracle
@@ -174,6 +175,7 @@ def test_running_statistics_of_either_type(half, given, training):
             np.testing.assert_array_equal(mean.astype(float), old[0])
 
 
+@pytest.mark.parametrize("engine", engines.COMPILED_FIRST, indirect=True)
 @pytest.mark.parametrize(
     "layout", ["contiguous", "channels_last strides", pytest.param("fortran", marks=pytest.mark.slow)]
 )

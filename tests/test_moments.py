@@ -13,6 +13,7 @@ import weakref
 import zipfile
 from fractions import Fraction
 
+import engines
 import hypothesis
 import hypothesis.extra.numpy as hnp
 import hypothesis.strategies as st
@@ -119,6 +120,7 @@ def test_every_dtype_and_layout(dtype):
 
 
 @pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("engine", engines.COMPILED_FIRST, indirect=True)
 @pytest.mark.parametrize("dtype", FLOATS, ids=lambda dtype: np.dtype(dtype).name)
 @hypothesis.given(st.data())
 @hypothesis.settings(max_examples=30)
