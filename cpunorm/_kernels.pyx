@@ -130,6 +130,8 @@ cdef enum:
     LANE_BYTES = 192  # of a row that takes a lane, as computed, at most: above, a row alone is as fast at every level
     SHORT_RUN = 16  # values below which runs with given statistics are columns
     LANE_VALUES = 64  # the same of domains that lie scattered in short samples
+    SHORT_SAMPLE = 256  # positions of a sample up to which ...
+    FEW_CHANNELS = 3  # ... so many channels inside positions are rows, packed: columns are made ready in a microsecond
     NARROW_RUN = 64  # values of a segment up to which those of all channels are columns
     FOLDED = 512  # columns, if lines of few channels can be walked as one
     STRIP_BYTES = 262144  # of a strip: what stays in L2

@@ -208,26 +208,32 @@ cdef void apply_uneven(
     const Job* job, Py_ssize_t sample, Py_ssize_t line, Py_ssize_t stop, Py_ssize_t column, Py_ssize_t columns,
     const char* high, const char* scale, const char* shift,
 ) noexcept nogil:
-    """`apply_columns` of runs that don't follow each other: run by run."""
-    cdef double packed_values[BESIDE + NARROW_RUN]
+    """`apply_columns` of runs that don't follow each other: as many at once as one walk takes."""
+    cdef double packed_values[BESIDE + MOST_BLOCK]
     cdef char* packed = <char*> packed_values
     cdef const Norm* n = &job.n
     cdef int size = job.lines.size, computed = job.lines.computed
-    cdef Py_ssize_t c, i, channel
+    cdef Py_ssize_t c, i, channel, some, most = job.width
+    cdef const char* x
     cdef char* y
+    cdef Axis axes[3]
+    axes[0], axes[1], axes[2] = job.run[0], job.run[1], job.run[2]
+    if job.run[0].length == 1:
+        axes[0] = Axis(n.channels, n.x.channel, n.y.channel)
+        most = max(most, job.lines.block // job.width * job.width)
     for i in range(line, stop):
+        x = x_at(job, sample * n.x.sample + offset_in(job.line_axes, 3, i, False))
+        y = y_at(job, sample * n.y.sample + offset_in(job.line_axes, 3, i, True))
         c = 0
         while c < columns:
-            channel = (column + c) // job.width
-            y = y_at(job, sample * n.y.sample + channel * n.y.channel + offset_in(job.line_axes, 3, i, True))
-            gather(packed, x_at(job, sample * n.x.sample + channel * n.x.channel
-                                + offset_in(job.line_axes, 3, i, False)), job.run, 0, job.width, size)
+            some, channel = min(most, columns - c), (column + c) // job.width
+            gather(packed, x + channel * n.x.channel * size, axes, 0, some, size)
             if job.packed.added:
-                gather_beside(job, packed, y, job.run, 0, job.width)
-            job.lines.apply_constant(packed, packed, job.width, 1, 0, 0, high + c * computed, scale + c * computed,
-                                     shift + c * computed, 0, &job.packed)
-            scatter(y, packed, job.run, 0, job.width, size)
-            c += job.width
+                gather_beside(job, packed, y + channel * n.y.channel * size, axes, 0, some)
+            job.lines.apply_columns(packed, packed, some, 1, 0, 0, high + c * computed, scale + c * computed,
+                                    shift + c * computed, &job.packed)
+            scatter(y + channel * n.y.channel * size, packed, axes, 0, some, size)
+            c += some
 
 
 cdef void work_columns(void* context, int thread, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:

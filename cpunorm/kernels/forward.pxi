@@ -68,10 +68,10 @@ cdef Way way_of(Job* job) noexcept nogil:
     if not job.columns:
         cut_rows(job)
     if n.statistic == GIVEN:
-        if (not job.columns and 1 < job.length < SHORT_RUN and job.count >= 4
-                and even_pitch(job.run, 3, False) == 1 and even_pitch(job.run, 3, True) == 1
-                and n.x.channel == job.length and n.y.channel == job.length):
-            job.columns = True
+        if not job.columns and 1 < job.length < SHORT_RUN and job.count >= 4 and (
+                even_pitch(job.run, 3, False) != 1 or even_pitch(job.run, 3, True) != 1
+                or n.x.channel == job.length and n.y.channel == job.length):
+            job.columns = True  # not of runs in one piece with gaps between them
         if not job.columns:
             return ROWS_WAY
         cut_columns(job, job.length if job.length > 1 else 1)

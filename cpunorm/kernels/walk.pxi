@@ -140,7 +140,7 @@ cdef void walk_short(
     bint back,
 ) noexcept nogil:
     """`walk` of runs too short to pay for their setting up: pixels of a cropped image."""
-    cdef Py_ssize_t length = axes[2].length, q, line
+    cdef Py_ssize_t length = axes[2].length, q, line, step = axes[2].y if back else axes[2].x
     if back:
         line = i * axes[0].y + j * axes[1].y
     else:
@@ -150,12 +150,12 @@ cdef void walk_short(
         n -= length - k
         if back:
             for q in range(k, length):
-                target[line + q] = source[0]
+                target[line + q * step] = source[0]
                 source += 1
             line += axes[1].y
         else:
             for q in range(k, length):
-                target[0] = source[line + q]
+                target[0] = source[line + q * step]
                 target += 1
             line += axes[1].x
         k = 0
@@ -172,7 +172,7 @@ cdef void walk(
     """target = the n values from `start` on, in logical order, of three axes as one; `back`: those of y = source."""
     cdef Py_ssize_t k = start % axes[2].length, line = start // axes[2].length, many, offset
     cdef Py_ssize_t j = line % axes[1].length, i = line // axes[1].length
-    if axes[2].length < 16 and axes[2].x == 1 and axes[2].y == 1 and size < 8:
+    if axes[2].length < 16 and size < 8:
         if size == 4:
             walk_short(<uint32_t*> target, <const uint32_t*> source, axes, i, j, k, n, back)
         else:
@@ -233,6 +233,8 @@ cdef void see(Job* job) noexcept nogil:
         if job.columns:
             if not n.along and job.member == 1 and job.positions <= LANE_VALUES and n.channels < MOST_LANES:
                 job.scattered, job.columns = True, False
+            elif not n.along and job.member == 1 and job.positions <= SHORT_SAMPLE and n.channels <= FEW_CHANNELS:
+                job.columns = False
             elif not n.along and job.member > 1 and n.outer == 1 and job.positions * n.channels <= SHEET and (
                     n.groups == 1 or job.positions * job.member <= LANE_VALUES):
                 job.scattered = n.groups > 1
