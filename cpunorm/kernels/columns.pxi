@@ -43,7 +43,7 @@ cdef void finish_strip(
     cdef double packed[MOST_LANES]
     merge_columns(strip.means, strip.m2s, columns * job.fold, job.parts, job.part_lines, lines)
     if left:  # lines that no fold takes: one more in the first columns
-        pack_rest(job, <char*> packed, x, left)
+        pack_rest(job, <char*> packed, x)
         job.lines.column_moments(packed, left, 1, left, 0, job.rule, <double> lines, strip.means, strip.m2s)
     channels_of(job, columns, strip.means, strip.m2s, left)
     coefficients_of(job, sample, channel, channels, strip.means, strip.m2s, strip.high, strip.scale, strip.shift)
@@ -62,16 +62,19 @@ cdef inline void spread(Strip* strip, Py_ssize_t channels, Py_ssize_t width, int
         repeat(strip.shift, strip.shift, channels, width, size)
 
 
-cdef void pack_rest(const Job* job, char* target, const char* x, Py_ssize_t left) noexcept nogil:
-    """target = the first `left` values of the lines that no fold takes."""
-    cdef Py_ssize_t i, c, at
-    for i in range(left):
-        c = i % job.wide
-        at = (offset_in(job.line_axes, 3, job.tall // job.fold * job.fold + i // job.wide, False)
-              + c // job.width * job.n.x.channel)
-        if job.width > 1:
-            at += offset_in(job.run, 3, c % job.width, False)
-        copy(target + i * job.lines.size, 1, x + at * job.lines.size, 1, 1, job.lines.size)
+cdef void pack_rest(const Job* job, char* target, const char* x) noexcept nogil:
+    """target = the lines that no fold takes."""
+    cdef Py_ssize_t line, c
+    cdef int size = job.lines.size
+    cdef const char* values
+    for line in range(job.tall // job.fold * job.fold, job.tall):
+        values = x + offset_in(job.line_axes, 3, line, False) * size
+        if job.width == 1:
+            copy(target, 1, values, job.n.x.channel, job.wide, size)
+        else:
+            for c in range(job.n.channels):
+                gather(target + c * job.width * size, values + c * job.n.x.channel * size, job.run, 0, job.width, size)
+        target += job.wide * size
 
 
 cdef void apply_columns(
