@@ -68,8 +68,8 @@ FAULTS = [
     Fault(
         "a strided line is read one value too far",
         WALK,
-        "target[0] = source[line + q]",
-        "target[0] = source[line + q + 1]",
+        "target[0] = source[line + q * step]",
+        "target[0] = source[line + q * step + 1]",
         GUARDS,
     ),
     Fault(

@@ -41,8 +41,8 @@ def distance(y, expected):
     """In units of the last place of y's type, at the expected value."""
     with np.errstate(over="ignore"):
         rounded = expected.astype(y.dtype)
+        unit = np.abs(np.spacing(np.abs(rounded)).astype(float))
     np.testing.assert_array_equal(np.isnan(y), np.isnan(expected))
-    unit = np.abs(np.spacing(np.abs(rounded)).astype(float))
     finite = np.isfinite(unit)
     np.testing.assert_array_equal(y[~finite], rounded[~finite])
     return np.max(np.abs(y[finite] - expected[finite]) / unit[finite])
