@@ -102,7 +102,7 @@ def test_fork_from_c_without_pythons_hooks():
     code = f"""{TRAINED}
 import ctypes
 fork = ctypes.PyDLL(None).fork
-large = np.ones((1 << 16, 512), np.float32)
+large = np.ones((1 << 17, 512), np.float32)
 cpunorm.set_num_threads(2)
 module(large)
 def more():
@@ -113,7 +113,7 @@ def more():
     assert cpunorm.get_num_threads() == 1
 thread = threading.Thread(target=module, args=[large])
 thread.start()
-time.sleep(0.01)  # a tenth of what the call takes
+time.sleep(0.003)  # a tenth of what the call takes
 print(in_child(more, fork))
 thread.join()
 """

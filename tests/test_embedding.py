@@ -62,6 +62,7 @@ def images(tmp_path_factory):
 
 
 @needs_compiler
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(("rows", "width"), [(1, 1), (3, 7), (16, 384), (300, 768)])
 def test_from_cython(tokens, rows, width, threads):
