@@ -547,6 +547,15 @@ cdef inline bint is_plain_row_major(object array, object x) noexcept:
     return is_plain_out(array, array) and type_of(array) == type_of(x)
 
 
+cdef inline bint is_plain_target(
+    object target, object other, object x, object residual, object weight, object bias
+) noexcept:
+    """Whether a result of a norm of a sum is laid out as x, and apart from all else but for what it may stand for."""
+    return target is None or (
+        is_plain_out(target, x) and (target is residual or separate(target, residual)) and separate(target, weight)
+        and separate(target, bias) and separate(target, other))
+
+
 cdef tuple sum_norm_of_rows(
     str function, Norm* n, object input, object residual, object normalized_shape, object weight, object bias,
     object eps, object unit_offset, object activation, object out, object sum_out
@@ -559,11 +568,13 @@ cdef tuple sum_norm_of_rows(
         x = as_input(function, input, None)[0]
     ndim = trailing(function, x, normalized_shape)
     n.eps = eps_of_rows(function, n, eps, x)
-    if not (fits(weight, x, ndim) and fits(bias, x, ndim) and alike(weight, bias) and x is input):
+    cdef bint usual = fits(weight, x, ndim) and fits(bias, x, ndim) and alike(weight, bias) and x is input
+    if not usual:
         w, b = _arguments.as_parameters(function, x, input.dtype, x.shape[x.ndim - ndim:], weight=weight, bias=bias)
     if unit_offset is not False:
         w = _arguments.offset_weight(function, w, unit_offset)
-    if not (x is input and out is None and sum_out is None and is_plain_out(residual, x)):
+    if not (usual and is_plain_out(residual, x) and is_plain_target(sum_out, None, x, residual, weight, bias)
+            and is_plain_target(out, sum_out, x, residual, weight, bias)):
         _arguments.check_sum(function, input, residual, out, sum_out, weight, bias)
     finish_of(function, n, input, x, None, activation, None)
     if size_of(x) == 0:
