@@ -61,14 +61,14 @@ cdef void work_apply_rows(void* context, int thread, Py_ssize_t start, Py_ssize_
     cdef const Norm* n = &job.n
     cdef Py_ssize_t length = ceil_div(n.inner, job.pieces), unit, first, last, channel, piece, middle, outer, sample
     # units that share a place: pieces of a line, or channels
-    cdef Py_ssize_t beside = job.pieces if job.pieces > 1 else n.channels, at
+    cdef Py_ssize_t neighbours = job.pieces if job.pieces > 1 else n.channels, at
     cdef Py_ssize_t many = max(<Py_ssize_t> 1, PART // length)
     while start < stop:
         if n.statistic == GIVEN:
-            first, last = start, min(stop, start // beside * beside + beside)
+            first, last = start, min(stop, start // neighbours * neighbours + neighbours)
             start = last
         else:
-            first, last = max(start, (stop - 1) // beside * beside, stop - many), stop
+            first, last = max(start, (stop - 1) // neighbours * neighbours, stop - many), stop
             stop = first
         piece, unit = first % job.pieces, first // job.pieces
         channel, unit = unit % n.channels, unit // n.channels
