@@ -2,7 +2,7 @@
 
    Of float, those with an exponential are computed in double and rounded once; what their polynomials leave out is a part
    of that rounding, so they are within 1 ulp, subnormal results too.  What norms give is computed in float where that takes
-   less time: sigmoid and SiLU of |x| <= 16 to 1.8 ulp, GELU of |x| <= 10, where the CPU has multiply-adds, to 1.8 ulp; each
+   less time: sigmoid and SiLU of |x| <= 16 to 1.8 ulp, GELU of |x| <= 10, where the CPU has multiply-adds, to 1.83; each
    the largest error of all of them.  Of double, lane by lane, by the C library.
    What the formulas of real numbers make of Inf and NaN is what comes out. */
 
