@@ -121,13 +121,19 @@ ALWAYS Wide wide_tanh(Wide x) {  /* (exp(2 x) - 1) / (exp(2 x) + 1), without can
 IN_DOUBLE(tanh, v != v, NAN)
 IN_DOUBLE(gelu_tanh, v == -INFINITY, NAN)
 
+/* 2^n, n being the low bits of `shifted`; unsigned, for numbers that are too far for the formulas below overflow here. */
+ALWAYS VEC power_of_2(VEC shifted) {
+    typedef uint32_t Bits __attribute__((vector_size(VECTOR_BYTES)));
+    return (VEC) (((Bits) shifted << 23) + (Bits) ALL(1));
+}
+
 /* 1 + exp(-x), |x| <= 16: as in double, but with log(2) in two parts, of which the first times n is exact, as is 1 + 2^n. */
 ALWAYS VEC one_and_exponential(VEC x) {
     const float rounding = 12582912;  /* 1.5 * 2^23 */
     const VEC shifted = x * -1.44269504f + rounding, n = shifted - rounding;
     const VEC r = (-x - n * 0.693145752f) - n * 1.42860677e-06f;
     const VEC p = (((ALL(0.00138825076f) * r + 0.00836658048f) * r + 0.0416672018f) * r + 0.166665432f) * r + 0.49999998f;
-    const VEC power = (VEC) (((MASK) shifted << 23) + (MASK) ALL(1));  /* 2^n */
+    const VEC power = power_of_2(shifted);
     return (1 + power) + power * (r + r * r * p);
 }
 
@@ -174,8 +180,7 @@ ALWAYS VEC gelu_near(VEC x) {
     const VEC c = (((ALL(0.00138825076f / 32) * r - 0.00836658048f / 16) * r + 0.0416672018f / 8) * r
                    - 0.166665432f / 4) * r + 0.49999998f / 2;
     const VEC e = high + (low - r * r * c), twice = (p + p) + ((p_low + p_low - p_low * e) - p * e);
-    const VEC power = (VEC) (((MASK) shifted << 23) + (MASK) ALL(1));  /* 2^(n - 1) */
-    return CHOOSE(x > 0, x, (VEC){0}) - power * twice;
+    return CHOOSE(x > 0, x, (VEC){0}) - power_of_2(shifted) * twice;
 }
 #endif
 
