@@ -137,10 +137,20 @@ ALWAYS VEC one_and_exponential(VEC x) {
     return (1 + power) + power * (r + r * r * p);
 }
 
+/* a b - c, rounded once, exactly where c is near a b: not left to the compiler, which may round the product or take it for
+   one that was rounded before. */
+#if VECTOR_BYTES == 64
+#define FUSED_DIFFERENCE(a, b, c) ((VEC) _mm512_fmsub_ps((__m512) (a), (__m512) (b), (__m512) (c)))
+#elif VECTOR_BYTES == 32
+#define FUSED_DIFFERENCE(a, b, c) ((VEC) _mm256_fmsub_ps((__m256) (a), (__m256) (b), (__m256) (c)))
+#elif defined(__ARM_FEATURE_FMA)
+#define FUSED_DIFFERENCE(a, b, c) ((VEC) vfmaq_f32(-(float32x4_t) (c), (float32x4_t) (a), (float32x4_t) (b)))
+#endif
+
 ALWAYS VEC quotient(VEC a, VEC b) {
 #if VECTOR_BYTES == 64
     const VEC r = (VEC) _mm512_rcp14_ps((__m512) b), q = a * r;
-    return q + (a - q * b) * r;
+    return q - FUSED_DIFFERENCE(q, b, a) * r;
 #else
     return a / b;
 #endif
@@ -148,16 +158,7 @@ ALWAYS VEC quotient(VEC a, VEC b) {
 
 ALWAYS VEC magnitude(VEC v) { return (VEC) ((MASK) v & INT32_MAX); }
 
-/* a b - p, exactly, where p is a b rounded: not left to the compiler, which may take both products for one. */
-#if VECTOR_BYTES == 64
-#define PRODUCT_ERROR(a, b, p) ((VEC) _mm512_fmsub_ps((__m512) (a), (__m512) (b), (__m512) (p)))
-#elif VECTOR_BYTES == 32
-#define PRODUCT_ERROR(a, b, p) ((VEC) _mm256_fmsub_ps((__m256) (a), (__m256) (b), (__m256) (p)))
-#elif defined(__ARM_FEATURE_FMA)
-#define PRODUCT_ERROR(a, b, p) ((VEC) vfmaq_f32(-(float32x4_t) (p), (float32x4_t) (a), (float32x4_t) (b)))
-#endif
-
-#ifdef PRODUCT_ERROR
+#ifdef FUSED_DIFFERENCE
 /* max(x, 0) - t P(-t), t = |x| <= 10, with t P(-t) = exp(-t^2 / 2) w g(w), w = t / (t + 3.005), g to 2^-25.9 of it.  What
    is rounded away comes along: d_low of t + 3.005, w_low, g_low, p_low of w g, square_low of t^2; r = -2 (log(2) n - t^2 / 2)
    in two parts, of which the first is exact, and e = 2 - 2 exp(-r / 2). */
@@ -169,12 +170,12 @@ ALWAYS VEC gelu_near(VEC x) {
 #else
     const VEC inverse = 1 / d;
 #endif
-    const VEC w = t * inverse, w_low = ((t - w * d) - w * d_low) * inverse, s = (w - 0.5f) + w_low;
+    const VEC w = t * inverse, w_low = (-FUSED_DIFFERENCE(w, d, t) - w * d_low) * inverse, s = (w - 0.5f) + w_low;
     const VEC q = ((((((ALL(-0.0760916919f) * s - 0.12368916f) * s + 0.0664734393f) * s + 0.224318206f) * s
                       - 0.164733812f) * s - 0.383292794f) * s + 0.923761427f) * s - 1.01995945f;
     const VEC g = 0.729266465f + s * q, g_low = (0.729266465f - g) + s * q;
-    const VEC p = w * g, p_low = w_low * g + (w * g_low + PRODUCT_ERROR(w, g, p));
-    const VEC square = t * t, square_low = PRODUCT_ERROR(t, t, square);
+    const VEC p = w * g, p_low = w_low * g + (w * g_low + FUSED_DIFFERENCE(w, g, p));
+    const VEC square = t * t, square_low = FUSED_DIFFERENCE(t, t, square);
     const VEC shifted = square * -0.72134752f + rounding, n = shifted - rounding;
     const VEC high = square + n * (2 * 0.693145752f), low = square_low + n * (2 * 1.42860677e-06f), r = high + low;
     const VEC c = (((ALL(0.00138825076f / 32) * r - 0.00836658048f / 16) * r + 0.0416672018f / 8) * r
@@ -208,7 +209,7 @@ ALWAYS int any(MASK mask) {
     }
 IN_FLOAT(sigmoid, 16, quotient(ALL(1), one_and_exponential(v)), v != v, NAN)
 IN_FLOAT(silu, 16, quotient(v, one_and_exponential(v)), v == -INFINITY, NAN)
-#ifdef PRODUCT_ERROR
+#ifdef FUSED_DIFFERENCE
 IN_FLOAT(gelu, 10, gelu_near(v), v == -INFINITY, NAN)
 #else
 IN_DOUBLE(gelu, v == -INFINITY, NAN)
