@@ -108,6 +108,7 @@ cdef extern from "kernels/lines.h":
     ) noexcept nogil
     void end_stream() noexcept nogil
     Py_ssize_t stream_bytes() noexcept nogil
+    bint follows_stores() noexcept nogil
 
 cdef extern from "kernels/copy.h":
     void copy_block(
@@ -143,6 +144,7 @@ cdef enum:
     STREAMED_BYTES = 4096  # ... and where y is stored around the caches
 
 cdef Py_ssize_t STREAM_BYTES = stream_bytes()
+cdef bint FOLLOWS_STORES = follows_stores()
 cdef double HIDING = 1e-36  # eps that hides what underflow did to a variance
 cdef double LEAST_VAR = 1e-280, MOST_VAR = 1.7e308  # where squares of float64 keep their digits
 cdef double[4] TINY = [1e-36, 0.0, 1e-36, 1e-36]  # mean squares below this have lost digits to underflow

@@ -39,35 +39,35 @@ ALWAYS void NAME(finish)(X *y, VEC v, int part, const int streamed, const int fi
         NAME(put)(y, v, streamed);
 }
 
-/* x alone, for hardware follows y where that goes on: past the other caches if it is `passing`, for y is stored around
-   them, else into L2, since in L1 it would take the places of lines that are waited for. */
-ALWAYS void NAME(fetch)(const X *x, const X *y, const int vectors, ptrdiff_t ahead, const int passing,
-                        const int finish, ptrdiff_t residual) {
+/* The values before the first vector of y that is aligned: stores across two lines of a cache cost twice as much. */
+ALWAYS int NAME(head_of)(const X *y) { return (int) (-(size_t) y / sizeof(X) % WIDTH); }
+
+/* Into L2, since in L1 lines would take the places of those that are waited for; y for writing, which goes to L1. */
+ALWAYS void NAME(fetch)(const X *x, const X *y, const int vectors, ptrdiff_t ahead, int both, const int finish,
+                        ptrdiff_t residual) {
     if (vectors * WIDTH * sizeof(X) < 64 && (size_t) y % 64 >= WIDTH * sizeof(X))
         return;  /* the vectors before have fetched this line */
-#define FETCH(p)                                                                                                      \
-    if (passing)                                                                                                      \
-        __builtin_prefetch(p, 0, 0);                                                                                  \
-    else                                                                                                              \
-        __builtin_prefetch(p, 0, 2)
-    for (ptrdiff_t byte = ahead; byte < ahead + vectors * WIDTH * (int) sizeof(X); byte += 64) {
-        FETCH((const char *) x + byte);
-        if (finish & ADDED)
-            FETCH((const char *) y + residual + byte);
-    }
-#undef FETCH
+#define EACH_LINE(p, write, level)                                                                                    \
+    for (ptrdiff_t byte = ahead; byte < ahead + vectors * WIDTH * (int) sizeof(X); byte += 64)                         \
+        __builtin_prefetch((const char *) (p) + byte, write, level)
+    EACH_LINE(x, 0, 2);
+    if (both)
+        EACH_LINE(y, 1, 3);
+    if (finish & ADDED)
+        EACH_LINE((const char *) y + residual, 0, 2);
+#undef EACH_LINE
 }
 
 /* Calls `f` with constants in the place of a line's traffic. */
 #define WITH_FINISH(f, streams, t, finish, ...)                                                                       \
     if (streams)                                                                                                      \
-        f(__VA_ARGS__, (t)->ahead, 1, finish, (t)->residual);                                                           \
+        f(__VA_ARGS__, (t)->ahead, 0, 1, finish, (t)->residual);                                                        \
     else                                                                                                              \
-        f(__VA_ARGS__, (t)->ahead, 0, finish, (t)->residual)
+        f(__VA_ARGS__, (t)->ahead, (t)->both, 0, finish, (t)->residual)
 
 #define WITH_TRAFFIC(f, y, pitch, t, ...)                                                                             \
     const int streams =                                                                                               \
-        (t)->streamed && ((size_t) (y) | (size_t) (pitch) * sizeof(X)) % (WIDTH * sizeof(X)) == 0;                     \
+        (t)->streamed && (pitch) % WIDTH == 0 && (n >= 2 * LANES || NAME(head_of)(y) == 0);                            \
     if ((t)->added && (t)->activation) {                                                                                \
         WITH_FINISH(f, streams, t, ADDED | CUT, __VA_ARGS__);                                                         \
     } else if ((t)->added) {                                                                                           \
@@ -77,7 +77,7 @@ ALWAYS void NAME(fetch)(const X *x, const X *y, const int vectors, ptrdiff_t ahe
     } else if (streams || (t)->ahead) {                                                                                \
         WITH_FINISH(f, streams, t, PLAIN, __VA_ARGS__);                                                               \
     } else                                                                                                            \
-        f(__VA_ARGS__, 0, 0, PLAIN, 0)
+        f(__VA_ARGS__, 0, 0, 0, PLAIN, 0)
 
 ALWAYS VEC NAME(coefficient)(const R *p, ptrdiff_t i, ptrdiff_t step, int part) {
     if (!step)
@@ -89,11 +89,12 @@ ALWAYS VEC NAME(coefficient)(const R *p, ptrdiff_t i, ptrdiff_t step, int part) 
    NULL. */
 static void NAME(apply_activated)(const X *x, X *y, ptrdiff_t n, const R *high, const R *scale, const R *shift,
                                   ptrdiff_t step, const R *weight, const R *bias, ptrdiff_t along, const Traffic *t) {
-    const int streams = t->streamed && (size_t) y % (WIDTH * sizeof(X)) == 0;
+    const int streams = t->streamed && n >= 2 * LANES, head = streams ? NAME(head_of)(y) : 0;
 #define EACH(kind, f)                                                                                                 \
     case kind:                                                                                                        \
-        for (ptrdiff_t i = 0; i < n; i += WIDTH) {                                                                    \
-            const int part = n - i < WIDTH ? (int) (n - i) : 0;                                                       \
+        for (ptrdiff_t i = 0, next; i < n; i = next) {                                                                \
+            const int part = i < head ? head : n - i < WIDTH ? (int) (n - i) : 0;                                     \
+            next = i + (part ? part : WIDTH);                                                                         \
             const VEC v = part ? NAME(take_part)(x + i, part) : NAME(take)(x + i);                                    \
             VEC z = CENTRED_AND_SCALED(v, NAME(coefficient)(high, i, step, part),                                     \
                                        NAME(coefficient)(scale, i, step, part),                                       \
@@ -101,7 +102,7 @@ static void NAME(apply_activated)(const X *x, X *y, ptrdiff_t n, const R *high, 
             if (weight)                                                                                               \
                 z = z * NAME(coefficient)(weight, i, along, part) + NAME(coefficient)(bias, i, along, part);          \
             if (t->ahead)                                                                                              \
-                NAME(fetch)(x + i, y + i, 1, t->ahead, streams, t->added, t->residual);                                \
+                NAME(fetch)(x + i, y + i, 1, t->ahead, t->both & !streams, t->added, t->residual);                     \
             z = ACTIVATION(f)(NAME(finished)(z, y + i, part, t->added, t->residual));                                   \
             if (part)                                                                                                 \
                 NAME(put_part)(y + i, z, part);                                                                       \
@@ -126,17 +127,18 @@ static void NAME(apply_activated)(const X *x, X *y, ptrdiff_t n, const R *high, 
 }
 
 ALWAYS void NAME(constant_lines)(const X *x, X *y, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t x_pitch, ptrdiff_t y_pitch,
-                                 const R *high, const R *scale, const R *shift, int step, int both,
-                                 const ptrdiff_t ahead, const int streamed, const int finish,
+                                 const R *high, const R *scale, const R *shift, int step,
+                                 const ptrdiff_t ahead, const int both, const int streamed, const int finish,
                                  const ptrdiff_t residual) {
     for (ptrdiff_t row = 0; row < rows; row++, x += x_pitch, y += y_pitch, high += step, scale += step, shift += step) {
         const R h = *high, s = *scale, b = *shift;
-        ptrdiff_t i = 0;
+        const int head = n >= 2 * LANES ? NAME(head_of)(y) : 0;
+        ptrdiff_t i = head;
+        if (head)
+            NAME(finish)(y, CENTRED_AND_SCALED(NAME(take_part)(x, head), h, s, b), head, 0, finish, residual);
         for (; i + LANES <= n; i += LANES) {
             if (ahead)
-                NAME(fetch)(x + i, y + i, UNROLLED, ahead, streamed, finish, residual);
-            for (int byte = 0; both && byte < LANES * (int) sizeof(X); byte += 64)
-                __builtin_prefetch((const char *) (y + i) + ahead + byte, 1);
+                NAME(fetch)(x + i, y + i, UNROLLED, ahead, both, finish, residual);
             VEC z[UNROLLED];
 #pragma GCC unroll 4
             for (int v = 0; v < UNROLLED; v++)
@@ -146,7 +148,7 @@ ALWAYS void NAME(constant_lines)(const X *x, X *y, ptrdiff_t n, ptrdiff_t rows, 
                 NAME(finish)(y + i + v * WIDTH, z[v], 0, streamed, finish, residual);
         }
         if (ahead && i < n)
-            NAME(fetch)(x + i, y + i, UNROLLED, ahead, streamed, finish, residual);
+            NAME(fetch)(x + i, y + i, UNROLLED, ahead, both, finish, residual);
         for (; i + WIDTH <= n; i += WIDTH)
             NAME(finish)(y + i, CENTRED_AND_SCALED(NAME(take)(x + i), h, s, b), 0, streamed, finish, residual);
         if (i < n)
@@ -167,18 +169,28 @@ static void NAME(apply_constant)(const void *source, void *target, ptrdiff_t n, 
                                   c + row * step, 0, NULL, NULL, 0, t);
         return;
     }
-    WITH_TRAFFIC(NAME(constant_lines), y, rows > 1 ? y_pitch : 0, t, x, y, n, rows, x_pitch, y_pitch, h, s, c, step,
-                 t->both);
+    WITH_TRAFFIC(NAME(constant_lines), y, rows > 1 ? y_pitch : 0, t, x, y, n, rows, x_pitch, y_pitch, h, s, c, step);
 }
 
 /* `lines` lines, a constant: they share what is loaded of weight and bias. */
 ALWAYS void NAME(lines_along)(const X *x, X *y, ptrdiff_t n, const int lines, ptrdiff_t x_pitch, ptrdiff_t y_pitch,
                               const R *h, const R *s, const R *c, const R *weight, const R *bias, const ptrdiff_t ahead,
-                              const int streamed, const int finish, const ptrdiff_t residual) {
+                              const int both, const int streamed, const int finish, const ptrdiff_t residual) {
+    const int head = n >= 2 * LANES && (lines == 1 || y_pitch % WIDTH == 0) ? NAME(head_of)(y) : 0;
     ptrdiff_t i = 0;
+#define PART(part)                                                                                                    \
+    for (int r = 0; r < lines; r++)                                                                                   \
+        NAME(finish)(y + r * y_pitch + i,                                                                             \
+                     ALONG(NAME(take_part)(x + r * x_pitch + i, part), h[r], s[r], c[r],                              \
+                           NAME(load_part)(weight + i, part), NAME(load_part)(bias + i, part)),                       \
+                     part, 0, finish, residual)
+    if (head) {
+        PART(head);
+        i = head;
+    }
     for (; lines == 1 && i + LANES <= n; i += LANES) {
         if (ahead)
-            NAME(fetch)(x + i, y + i, UNROLLED, ahead, 0, finish, residual);
+            NAME(fetch)(x + i, y + i, UNROLLED, ahead, both, finish, residual);
         VEC z[UNROLLED];
 #pragma GCC unroll 4
         for (int v = 0; v < UNROLLED; v++)
@@ -195,30 +207,26 @@ ALWAYS void NAME(lines_along)(const X *x, X *y, ptrdiff_t n, const int lines, pt
             const X *p = x + r * x_pitch + i;
             X *o = y + r * y_pitch + i;
             if (ahead)
-                NAME(fetch)(p, o, 1, ahead, 0, finish, residual);
+                NAME(fetch)(p, o, 1, ahead, both, finish, residual);
             NAME(finish)(o, ALONG(NAME(take)(p), h[r], s[r], c[r], w, b), 0, streamed, finish, residual);
         }
     }
-    if (i < n) {
-        const int rest = (int) (n - i);
-        const VEC w = NAME(load_part)(weight + i, rest), b = NAME(load_part)(bias + i, rest);
-        for (int r = 0; r < lines; r++)
-            NAME(finish)(y + r * y_pitch + i,
-                         ALONG(NAME(take_part)(x + r * x_pitch + i, rest), h[r], s[r], c[r], w, b), rest, streamed,
-                         finish, residual);
-    }
+    if (i < n)
+        PART((int) (n - i));
+#undef PART
 }
 
 ALWAYS void NAME(rows_along)(const X *x, X *y, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t x_pitch, ptrdiff_t y_pitch,
                              const R *high, const R *scale, const R *shift, const R *weight, const R *bias,
-                             const ptrdiff_t ahead, const int streamed, const int finish, const ptrdiff_t residual) {
+                             const ptrdiff_t ahead, const int both, const int streamed, const int finish,
+                             const ptrdiff_t residual) {
     ptrdiff_t row = 0;
     for (; !ahead && row + 4 <= rows; row += 4)
         NAME(lines_along)(x + row * x_pitch, y + row * y_pitch, n, 4, x_pitch, y_pitch, high + row, scale + row,
-                          shift + row, weight, bias, ahead, streamed, finish, residual);
+                          shift + row, weight, bias, ahead, both, streamed, finish, residual);
     for (; row < rows; row++)
         NAME(lines_along)(x + row * x_pitch, y + row * y_pitch, n, 1, x_pitch, y_pitch, high + row, scale + row,
-                          shift + row, weight, bias, ahead, streamed, finish, residual);
+                          shift + row, weight, bias, ahead, both, streamed, finish, residual);
 }
 
 static void NAME(apply_along)(const void *source, void *target, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t x_pitch,
@@ -239,7 +247,8 @@ static void NAME(apply_along)(const void *source, void *target, ptrdiff_t n, ptr
    in registers. */
 ALWAYS void NAME(tile_columns)(const X *x, X *y, ptrdiff_t rows, ptrdiff_t x_pitch, ptrdiff_t y_pitch,
                                const int vectors, int part, const R *high, const R *scale, const R *shift,
-                               const ptrdiff_t ahead, const int streamed, const int finish, const ptrdiff_t residual) {
+                               const ptrdiff_t ahead, const int both, const int streamed, const int finish,
+                               const ptrdiff_t residual) {
     VEC h[UNROLLED], s[UNROLLED], b[UNROLLED];
     for (int v = 0; v < vectors; v++) {
         h[v] = part ? NAME(load_part)(high, part) : NAME(load)(high + v * WIDTH);
@@ -248,7 +257,7 @@ ALWAYS void NAME(tile_columns)(const X *x, X *y, ptrdiff_t rows, ptrdiff_t x_pit
     }
     for (ptrdiff_t row = 0; row < rows; row++, x += x_pitch, y += y_pitch) {
         if (ahead)
-            NAME(fetch)(x, y, vectors, ahead, streamed, finish, residual);
+            NAME(fetch)(x, y, vectors, ahead, both, finish, residual);
         for (int first = 0; first < vectors; first += TALL) {  /* as many as there are registers beside those */
             VEC z[TALL];
             const int some = vectors - first < TALL ? vectors - first : TALL;
@@ -262,14 +271,18 @@ ALWAYS void NAME(tile_columns)(const X *x, X *y, ptrdiff_t rows, ptrdiff_t x_pit
 
 ALWAYS void NAME(rows_columns)(const X *x, X *y, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t x_pitch, ptrdiff_t y_pitch,
                                const R *high, const R *scale, const R *shift, const ptrdiff_t ahead,
-                               const int streamed, const int finish, const ptrdiff_t residual) {
+                               const int both, const int streamed, const int finish, const ptrdiff_t residual) {
     const ptrdiff_t chunk = n <= LANES ? rows : ahead ? 1 : TILE_ROWS;
 #define TILE(vectors, part, streamed)                                                                                 \
     NAME(tile_columns)(x + i, y + i, tall, x_pitch, y_pitch, vectors, part, high + i, scale + i, shift + i, ahead,    \
-                       streamed, finish, residual)
+                       both, streamed, finish, residual)
     for (ptrdiff_t row = 0; row < rows; row += chunk, x += chunk * x_pitch, y += chunk * y_pitch) {
         const ptrdiff_t tall = rows - row < chunk ? rows - row : chunk;
+        const int head = streamed ? NAME(head_of)(y) : 0;
         ptrdiff_t i = 0;
+        if (head)
+            TILE(1, head, 0);
+        i = head;
         for (; i + LANES <= n; i += LANES)
             TILE(UNROLLED, 0, streamed);
         for (; i + WIDTH <= n; i += WIDTH)
@@ -358,8 +371,10 @@ static void NAME(widen)(const void *source, void *target, ptrdiff_t n) {
 static void NAME(narrow)(const void *source, void *target, ptrdiff_t n, int streamed) {
     const R *x = source;
     X *y = target;
-    ptrdiff_t i = 0;
-    streamed = streamed && (size_t) y % (WIDTH * sizeof(X)) == 0;
+    const int head = streamed && n >= WIDTH ? NAME(head_of)(y) : 0;
+    ptrdiff_t i = head;
+    if (head)
+        NAME(put_part)(y, NAME(load_part)(x, head), head);
     for (; streamed && i + WIDTH <= n; i += WIDTH)
         NAME(put)(y + i, NAME(load)(x + i), 1);
     for (; i + WIDTH <= n; i += WIDTH)
@@ -373,27 +388,33 @@ static void NAME(add)(const void *source, const void *addends, void *totals, voi
     const X *x = source, *addend = addends;
     X *total = totals;
     R *sum = sums;
-    ptrdiff_t i = 0;
     const ptrdiff_t residual = (const char *) addend - (const char *) total;
-    const int streams = t->streamed && (size_t) total % (WIDTH * sizeof(X)) == 0;
+    const int head = t->streamed && n >= WIDTH ? NAME(head_of)(total) : 0;
+    ptrdiff_t i = 0;
+#define PART(part)                                                                                                    \
+    do {                                                                                                              \
+        const VEC v = NAME(take_part)(x + i, part) + NAME(take_part)(addend + i, part);                               \
+        NAME(put_part)(total + i, v, part);                                                                           \
+        NAME(store_part)(sum + i, v, part);                                                                           \
+    } while (0)
 #define ADD(streamed)                                                                                                 \
     for (; i + WIDTH <= n; i += WIDTH) {                                                                              \
         if (t->ahead)                                                                                                 \
-            NAME(fetch)(x + i, total + i, 1, t->ahead, streamed, ADDED, residual);                                    \
+            NAME(fetch)(x + i, total + i, 1, t->ahead, t->both & !streamed, ADDED, residual);                         \
         const VEC v = NAME(take)(x + i) + NAME(take)(addend + i);                                                     \
         NAME(put)(total + i, v, streamed);                                                                            \
         if (sums != totals)                                                                                           \
             NAME(store)(sum + i, v);                                                                                  \
     }
-    if (streams)
+    if (head)
+        PART(head);
+    i = head;
+    if (t->streamed)
         ADD(1)
     else
         ADD(0)
-    if (i < n) {
-        const int part = (int) (n - i);
-        const VEC v = NAME(take_part)(x + i, part) + NAME(take_part)(addend + i, part);
-        NAME(put_part)(total + i, v, part);
-        NAME(store_part)(sum + i, v, part);
-    }
+    if (i < n)
+        PART((int) (n - i));
+#undef PART
 #undef ADD
 }

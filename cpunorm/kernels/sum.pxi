@@ -92,7 +92,7 @@ cdef void work_add(void* context, int thread, Py_ssize_t start, Py_ssize_t stop)
     cdef const Job* job = <const Job*> context
     cdef const Norm* n = &job.n
     cdef Py_ssize_t first = start * PART, bytes = first * job.lines.size
-    cdef Traffic traffic = Traffic(job.traffic.ahead, False, False, False, 0, 0)
+    cdef Traffic traffic = Traffic(job.traffic.ahead, job.traffic.both, False, False, 0, 0)
     job.lines.add(<const char*> n.x.data + bytes, <const char*> n.addend + bytes, <char*> n.total + bytes,
                   <char*> n.total + bytes, min(stop * PART, n.channels * job.positions) - first, &traffic)
 

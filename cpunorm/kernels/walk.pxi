@@ -257,9 +257,9 @@ cdef void see(Job* job) noexcept nogil:
     job.far = bytes > FAR_BYTES
     job.traffic.ahead = AHEAD if job.far else 0
     job.traffic.streamed = STREAM_BYTES > 0 and bytes >= STREAM_BYTES and n.x.data != n.y.data
-    # hardware loses y where a domain's segments are short and scattered, each of a page at most
-    job.traffic.both = job.far and not job.traffic.streamed and n.outer * n.middle > 1 and (
-        n.inner * job.lines.size <= AHEAD)
+    # where hardware follows stores, it loses them in a domain's short and scattered segments, each of a page at most
+    job.traffic.both = job.far and (
+        not FOLLOWS_STORES or n.outer * n.middle > 1 and n.inner * job.lines.size <= AHEAD)
     job.traffic.added, job.traffic.activation = n.residual != NULL, n.activation
     if n.residual != NULL:
         job.traffic.residual = <const char*> n.residual - <const char*> n.y.data
