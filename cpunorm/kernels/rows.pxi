@@ -140,7 +140,7 @@ cdef void work_rows(void* context, int thread, Py_ssize_t start, Py_ssize_t stop
     cdef Job* job = <Job*> context
     cdef const Norm* n = &job.n
     cdef Py_ssize_t index = start, sample, group, part, at, i, count
-    cdef bint single = job.count == 1 and job.even and job.length <= job.lines.block, fetched = False
+    cdef bint single = job.count == 1 and job.even and job.length <= job.lines.block
     cdef Py_ssize_t most = 1, near
     cdef Moments moments[TOGETHER]
     cdef double means[TOGETHER]
@@ -153,22 +153,18 @@ cdef void work_rows(void* context, int thread, Py_ssize_t start, Py_ssize_t stop
     cdef char* shift = <char*> &coefficients[2 * TOGETHER]
     cdef Moments* parts
     cdef int size = job.lines.size
-    cdef Traffic traffic = job.traffic
     if single and job.member == 1 and stop - start > 1:
-        near = STREAMED_BYTES if traffic.streamed else FAR_NEAR_BYTES if job.far else NEAR_BYTES
+        near = STREAMED_BYTES if job.traffic.streamed else FAR_NEAR_BYTES if job.far else NEAR_BYTES
         most = max(<Py_ssize_t> 1, min(<Py_ssize_t> TOGETHER, near // (job.length * size)))
         if most >= 4:
             most = most // 4 * 4
-        if job.far:
-            traffic.ahead = most * n.x.channel * size
-        fetched = job.far  # while the ones before are applied: hardware doesn't foresee them, for those are read twice
     while index < stop:
         sample = index // n.groups if n.samples > 1 else 0
         group = index - sample * n.groups
         count = min(most, stop - index, n.groups - group)
         if single:
             job.lines.row_moments(domain_of(job, index), job.length, <int> count, n.x.channel * job.member,
-                                  job.far and not fetched, job.rule, moments)
+                                  job.far, job.rule, moments)
         elif job.parts == 1:
             moments[0] = part_moments(job, domain_of(job, index), 0)
         else:
@@ -192,7 +188,7 @@ cdef void work_rows(void* context, int thread, Py_ssize_t start, Py_ssize_t stop
             for i in range(count):
                 n.mean[index + i], n.var[index + i] = mean[i * job.member], var[i * job.member]
         if n.y.data != NULL:
-            apply_domain(job, sample, group, count * job.member, high, scale, shift, &traffic)
+            apply_domain(job, sample, group, count * job.member, high, scale, shift, &job.traffic)
         index += count
     end_stream()
 
