@@ -135,6 +135,7 @@ cdef enum:
     FEW_CHANNELS = 3  # ... so many channels inside positions are rows, packed: columns are made ready in a microsecond
     NARROW_RUN = 64  # values of a segment up to which those of all channels are columns
     FOLDED = 512  # columns, if lines of few channels can be walked as one
+    STEP_BYTES = 64  # what stores around the caches are aligned to, at every level
     STRIP_BYTES = 262144  # of a strip: what stays in L2
     NARROW = 256  # columns of the narrowest strip
     TALL_STRIP = 512  # lines of a strip above which all columns are read together

@@ -83,12 +83,11 @@ cdef void apply_columns(
 ) noexcept nogil:
     """The lines line..stop of one sample in `columns` columns, whose coefficients are given."""
     cdef double packed_values[BESIDE + MOST_BLOCK]
-    cdef double repeated[3 * FOLDED]
     cdef char* packed = <char*> packed_values
     cdef const Norm* n = &job.n
     cdef const Axis* inner = &job.line_axes[2]
     cdef int size = job.lines.size, computed = job.lines.computed
-    cdef Py_ssize_t x_line, y_line, at, many, i, some, fold = 1, x_column, y_column, x_pitch, y_pitch
+    cdef Py_ssize_t x_line, y_line, at, many, i, some, x_column, y_column, x_pitch, y_pitch
     cdef const char* x = x_at(job, sample * n.x.sample)
     cdef char* y = y_at(job, sample * n.y.sample)
     cdef const char* w
@@ -109,20 +108,11 @@ cdef void apply_columns(
         apply_packed(job, sample, line, stop, high, scale, shift)
         return
     x_pitch, y_pitch = even_pitch(job.line_axes, 3, False), even_pitch(job.line_axes, 3, True)
-    if unit and not n.along and column == 0 and columns == job.wide and x_pitch == columns and y_pitch == columns:
-        while columns * fold % job.lines.lanes and 2 * fold * columns <= FOLDED and 4 * fold <= stop - line:
-            fold *= 2
-        if fold > 1:  # short lines follow each other: many are walked as one
-            for i in range(fold):
-                at = columns * computed
-                memcpy(<char*> repeated + i * at, high, at)
-                memcpy(<char*> &repeated[FOLDED] + i * at, scale, at)
-                memcpy(<char*> &repeated[2 * FOLDED] + i * at, shift, at)
-            many = (stop - line) // fold
-            job.lines.apply_columns(
-                x + line * columns * size, y + line * columns * size, columns * fold, many, columns * fold,
-                columns * fold, repeated, &repeated[FOLDED], &repeated[2 * FOLDED], &job.traffic)
-            line += many * fold
+    if (unit and not n.along and column == 0 and columns == job.wide and columns <= FOLDED
+            and x_pitch == columns and y_pitch == columns):
+        at = line * columns * size
+        apply_flat(job, x + at, y + at, columns, stop - line, high, scale, shift)
+        return
     while line < stop:
         at = line % inner.length
         many = min(inner.length - at, stop - line)
@@ -167,6 +157,52 @@ cdef void apply_columns(
         line += many
 
 
+cdef void apply_flat(
+    const Job* job, const char* x, char* y, Py_ssize_t columns, Py_ssize_t lines, const char* high, const char* scale,
+    const char* shift,
+) noexcept nogil:
+    """`apply_columns` of lines that follow each other: as one, in steps that begin where y is aligned, if it's streamed."""
+    cdef double repeated[3 * FOLDED]
+    cdef int size = job.lines.size, computed = job.lines.computed
+    cdef Py_ssize_t fold = 1, head = 0, left = lines * columns, some = 0, many
+    while columns * fold % job.lines.lanes and 2 * fold * columns <= FOLDED and 4 * fold <= lines:
+        fold *= 2
+    if job.traffic.streamed and left > STEP_BYTES // size:
+        head = <Py_ssize_t> (-<size_t> y % STEP_BYTES) // size
+    left -= head
+    while head:
+        some = min(head, columns)
+        job.lines.apply_columns(x, y, some, 1, 0, 0, high, scale, shift, &job.traffic)
+        x += some * size
+        y += some * size
+        head -= some
+    some %= columns
+    if fold > 1 or some:
+        rotate(<char*> repeated, high, columns, fold, some, computed)
+        rotate(<char*> &repeated[FOLDED], scale, columns, fold, some, computed)
+        rotate(<char*> &repeated[2 * FOLDED], shift, columns, fold, some, computed)
+        high, scale, shift = <char*> repeated, <char*> &repeated[FOLDED], <char*> &repeated[2 * FOLDED]
+    columns *= fold
+    many = left // columns
+    job.lines.apply_columns(x, y, columns, many, columns, columns, high, scale, shift, &job.traffic)
+    left -= many * columns
+    if left:
+        many *= columns * size
+        job.lines.apply_columns(x + many, y + many, left, 1, 0, 0, high, scale, shift, &job.traffic)
+
+
+cdef inline void rotate(
+    char* target, const char* source, Py_ssize_t columns, Py_ssize_t fold, Py_ssize_t start, int size
+) noexcept nogil:
+    """target = the columns from `start` on and again from the first, `fold` times as many as there are."""
+    cdef Py_ssize_t i, bytes = columns * size
+    start *= size
+    memcpy(target, source + start, bytes - start)
+    for i in range(1, fold):
+        memcpy(target + i * bytes - start, source, bytes)
+    memcpy(target + fold * bytes - start, source, start)
+
+
 cdef void apply_packed(
     const Job* job, Py_ssize_t sample, Py_ssize_t line, Py_ssize_t stop, const char* high, const char* scale,
     const char* shift,
@@ -179,14 +215,12 @@ cdef void apply_packed(
     cdef Axis axes[3]
     cdef Axis columns = Axis(job.wide, job.n.x.channel, job.n.y.channel)
     cdef int size = job.lines.size
-    cdef Py_ssize_t fold = FOLDED // job.wide, most = MOST_BLOCK // (fold * job.wide) * fold, lines, i, bytes, whole
+    cdef Py_ssize_t fold = FOLDED // job.wide, most = MOST_BLOCK // (fold * job.wide) * fold, lines, i, whole
     cdef const char* x = x_at(job, sample * job.n.x.sample)
     cdef char* y = y_at(job, sample * job.n.y.sample)
-    bytes = job.wide * job.lines.computed
-    for i in range(fold):
-        memcpy(<char*> repeated + i * bytes, high, bytes)
-        memcpy(<char*> &repeated[FOLDED] + i * bytes, scale, bytes)
-        memcpy(<char*> &repeated[2 * FOLDED] + i * bytes, shift, bytes)
+    rotate(<char*> repeated, high, job.wide, fold, 0, job.lines.computed)
+    rotate(<char*> &repeated[FOLDED], scale, job.wide, fold, 0, job.lines.computed)
+    rotate(<char*> &repeated[2 * FOLDED], shift, job.wide, fold, 0, job.lines.computed)
     axes[0], axes[1], axes[2] = job.line_axes[1], job.line_axes[2], columns
     while line < stop:  # not beyond one index of the outermost axis: gather takes three
         lines = job.line_axes[1].length * job.line_axes[2].length
