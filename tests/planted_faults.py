@@ -75,9 +75,23 @@ FAULTS = [
     Fault(
         "weights are read one too far",
         APPLY,
-        "b = NAME(load_part)(bias + i, rest)",
-        "b = NAME(load_part)(bias + i + 1, rest)",
+        "NAME(load_part)(bias + i, part)), ",
+        "NAME(load_part)(bias + i + 1, part)), ",
         GUARDS,
+    ),
+    Fault(
+        "columns before the first aligned one are left out",
+        APPLY,
+        "            TILE(1, head, 0);",
+        "            ;",
+        f"tests/test_past_cache.py -k {LEVEL}",
+    ),
+    Fault(
+        "coefficients don't turn with the beginning of a line",
+        COLUMNS,
+        "scale, columns, fold, some, computed)",
+        "scale, columns, fold, 0, computed)",
+        f"tests/test_past_cache.py -k {LEVEL}",
     ),
     # Sums and merges
     Fault(

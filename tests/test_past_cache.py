@@ -6,7 +6,7 @@ from engines import LEVELS
 
 import cpunorm
 from cpunorm import standardize
-from cpunorm.functional import batch_norm, group_norm, layer_norm
+from cpunorm.functional import add_rms_norm, batch_norm, group_norm, layer_norm
 
 VALUES = 13 << 20  # of float32: input and output are 104 MiB, over any share of a cache that is counted on
 
@@ -33,6 +33,10 @@ def group_norm_of_channels(x, **options):
     return group_norm(x, 4, **options)
 
 
+def add_rms_norm_of_rows(x, **options):
+    return add_rms_norm(x, x, x.shape[-1:], **options)[0]
+
+
 def standardize_columns(x, **options):
     return standardize(x, tuple(range(x.ndim - 1)), **options)
 
@@ -49,16 +53,23 @@ CASES = {
     "batch_norm training": (batch_norm_training, (8, 16, 112, 64), {}),
     "batch_norm training, odd lines": (batch_norm_training, (8, 16, 113, 61), {}),
     "batch_norm training, channels_last": (batch_norm_training, (8, 28, 28, 64), LAST),
+    "batch_norm inference, colours last": (batch_norm_inference, (8, 28, 28, 3), LAST),
     "batch_norm training of few channels": (batch_norm_training, (1, 3, 1024, 64), {}),
     "group_norm": (group_norm_of_channels, (2, 16, 112, 64), {}),
     "group_norm, channels_last": (group_norm_of_channels, (2, 28, 28, 64), LAST),
     "layer_norm": (layer_norm_of_rows, (64, 1024), {}),
     "layer_norm, odd rows": (layer_norm_of_rows, (64, 1001), {}),
     "layer_norm of few rows": (layer_norm_of_rows, (2, 70001), {}),
+    "layer_norm and gelu, odd rows": (layer_norm_of_rows, (64, 1001), {"activation": "gelu"}),
+    "add and rms_norm": (add_rms_norm_of_rows, (64, 1024), {}),
+    "add and rms_norm, odd rows": (add_rms_norm_of_rows, (64, 1001), {}),
     "standardize": (standardize_columns, (1000, 64), {}),
     "standardize, odd lines": (standardize_columns, (1000, 61), {}),
     "standardize, long lines": (standardize_columns, (100, 3001), {}),
 }
+
+
+STARTS = [1, 4]  # of an output in its memory, in values: no vector but those of the baseline is aligned to either
 
 
 @pytest.fixture(scope="module")
@@ -83,5 +94,13 @@ def test_has_the_bits_of_the_result_in_place(name, large):
     with cpunorm.num_threads(3):
         run(x, **options).fill(np.nan)  # the next output takes this one's memory: what isn't stored shows
         y = run(x, **options)
+        room = np.full(x.size + 16, np.nan, x.dtype)
+        for start in STARTS:
+            room.fill(np.nan)
+            out = room[start : start + x.size].reshape(x.shape)
+            assert run(x, out=out, **options) is out
+            np.testing.assert_array_equal(out, y)
+            assert np.isnan(room[:start]).all()
+            assert np.isnan(room[start + x.size :]).all()
         assert run(x, out=x, **options) is x
     np.testing.assert_array_equal(y, x)

@@ -161,7 +161,7 @@ cdef void apply_flat(
     const Job* job, const char* x, char* y, Py_ssize_t columns, Py_ssize_t lines, const char* high, const char* scale,
     const char* shift,
 ) noexcept nogil:
-    """`apply_columns` of lines that follow each other: as one, in steps that begin where y is aligned, if it's streamed."""
+    """`apply_columns` of lines that follow each other: as one, in steps that begin where a streamed y is aligned."""
     cdef double repeated[3 * FOLDED]
     cdef int size = job.lines.size, computed = job.lines.computed
     cdef Py_ssize_t fold = 1, head = 0, left = lines * columns, some = 0, many
