@@ -547,6 +547,18 @@ cdef inline bint is_plain_row_major(object array, object x) noexcept:
     return is_plain_out(array, array) and type_of(array) == type_of(x)
 
 
+cdef bint are_lines(object x, int leading) noexcept:
+    """Whether the rows of x, along the axes from `leading` on, are each one line, and in C's order."""
+    cdef Py_ssize_t step = itemsize_of(x)
+    cdef int axis
+    for axis in range(ndim_of(x) - 1, -1, -1):
+        if length_of(x, axis) > 1:
+            if stride_of(x, axis) < step or axis >= leading and stride_of(x, axis) != step:
+                return False
+            step = stride_of(x, axis) * length_of(x, axis)
+    return True
+
+
 cdef inline bint is_plain_target(
     object target, object other, object x, object residual, object weight, object bias
 ) noexcept:
@@ -579,8 +591,10 @@ cdef tuple sum_norm_of_rows(
     finish_of(function, n, input, x, None, activation, None)
     if size_of(x) == 0:
         return _arguments.empty(input, input.dtype, out), _arguments.empty(input, input.dtype, sum_out)
-    # Rows follow each other in all four arrays.
-    x = x if is_contiguous(x) else dense(x, "C")
+    # Rows follow each other in all four arrays, but for x, in which they may lie apart.
+    if not is_contiguous(x) and not (forward is None and chosen != &given_set and are_lines(x, ndim_of(x) - ndim)
+                                     and place(n, ROWS, x, x, ndim_of(x) - ndim, 0, True)):
+        x = dense(x, "C")
     if not is_plain_row_major(addend, x):
         addend = fill(_memory.made(np.empty, x.shape, x.dtype), addend)
     if out is None or not is_plain_row_major(out, x):

@@ -56,7 +56,7 @@ from libc.string cimport memcpy, memset
 
 from cpunorm._image cimport MOST_CHANNELS, Image, Source
 from cpunorm._norm cimport (
-    ABOUT_ZERO, COLUMNS_WAY, GIVEN, Axis, Copy, KernelSet, LANES_WAY, Norm, Plan, ROWS_WAY, SUM_WAY, Way)
+    ABOUT_ZERO, COLUMNS_WAY, GIVEN, Axis, Copy, KernelSet, LANES_WAY, Norm, Operand, Plan, ROWS_WAY, SUM_WAY, Way)
 from cpunorm._reduction cimport F32, F64, RECORD, U8, U64, Reduction, Sliding, Span, Standardization, Step
 
 cdef extern from "kernels/lines.h":
@@ -129,12 +129,12 @@ cdef enum:
     COLUMNS_PART = 262144  # the same of columns, each of which is merged by itself
     PIECE = 8192  # values of the smallest piece of a long line that is worth a thread's while
     LANE_BYTES = 192  # of a row that takes a lane, as computed, at most: above, a row alone is as fast at every level
-    SHORT_RUN = 16  # values below which runs with given statistics are columns
+    SHORT_RUN = 16  # values below which runs with given statistics are columns, as those below NARROW_RUN are ...
     LANE_VALUES = 64  # the same of domains that lie scattered in short samples
     SHORT_SAMPLE = 256  # positions of a sample up to which ...
     FEW_CHANNELS = 3  # ... so many channels inside positions are rows, packed: columns are made ready in a microsecond
     NARROW_RUN = 64  # values of a segment up to which those of all channels are columns
-    FOLDED = 512  # columns, if lines of few channels can be walked as one
+    FOLDED = 512  # columns, if lines of few channels can be walked as one (... if a sample's make no more of them)
     STEP_BYTES = 64  # what stores around the caches are aligned to, at every level
     STRIP_BYTES = 262144  # of a strip: what stays in L2
     NARROW = 256  # columns of the narrowest strip

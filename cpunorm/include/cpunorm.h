@@ -73,8 +73,8 @@ struct cpunorm_Norm {
     const void *residual; /* laid out as y, added after weight and bias; it may be y; or NULL: 0 */
     int activation; /* of what is then y */
     void (*function)(void *values, Py_ssize_t n); /* of CPUNORM_FUNCTION, in place */
-    /* The norm of x + addend, if not NULL, unrounded; rounded, it is also written to total.  x, addend, total (which
-       may be either) and y are contiguous then, samples, outer and middle 1.  */
+    /* The norm of x + addend, if not NULL, unrounded; rounded, it is also written to total (which may be either).  addend,
+       total and y are contiguous then, outer and middle 1; the rows of x may lie apart. */
     const void *addend;
     void *total;
     double *mean; /* of each (sample, group), or of each channel if GIVEN; written, unless GIVEN, or NULL */

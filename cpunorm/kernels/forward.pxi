@@ -68,7 +68,8 @@ cdef Way way_of(Job* job) noexcept nogil:
     if not job.columns:
         cut_rows(job)
     if n.statistic == GIVEN:
-        if not job.columns and 1 < job.length < SHORT_RUN and job.count >= 4 and (
+        if not job.columns and job.count >= 4 and 1 < job.length and (
+                job.length < SHORT_RUN or job.length < NARROW_RUN and n.channels * job.length <= FOLDED) and (
                 even_pitch(job.run, 3, False) != 1 or even_pitch(job.run, 3, True) != 1
                 or n.x.channel == job.length and n.y.channel == job.length):
             job.columns = True  # not of runs in one piece with gaps between them

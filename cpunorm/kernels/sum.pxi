@@ -25,7 +25,7 @@ cdef void work_sum(void* context, int thread, Py_ssize_t start, Py_ssize_t stop)
     cdef Job* job = <Job*> context
     cdef const Norm* n = &job.n
     cdef const Lines* real = lines_of[0] if is_half(n.element) else job.lines
-    cdef Py_ssize_t width = n.inner, count, i, at, bytes
+    cdef Py_ssize_t width = n.inner, count, i, at
     cdef char* tile = job.tiles + thread * job.tile * width * real.size
     cdef char* sums
     cdef char* y
@@ -43,9 +43,7 @@ cdef void work_sum(void* context, int thread, Py_ssize_t start, Py_ssize_t stop)
         count, at = min(job.tile, stop - start), start * width
         sums = tile if job.tiles != NULL else <char*> n.total + at * job.lines.size
         y = sums if is_half(n.element) else y_at(job, at)
-        bytes = at * job.lines.size
-        job.lines.add(<const char*> job.summand + bytes, <const char*> n.addend + bytes, <char*> n.total + bytes, sums,
-                      count * width, &job.traffic)
+        add_rows(job, start, count, sums, &job.traffic)
         if width <= real.block:
             real.row_moments(sums, width, <int> count, width, False, job.rule, moments)
         else:
@@ -69,7 +67,8 @@ cdef void work_sum(void* context, int thread, Py_ssize_t start, Py_ssize_t stop)
 cdef void forward_sum(Job* job, int threads) noexcept nogil:
     cdef Norm* n = &job.n
     cdef const Lines* real = lines_of[0] if is_half(n.element) else job.lines
-    job.summand, job.n.x.data = n.x.data, n.total
+    cdef Py_ssize_t rows = n.samples * n.channels
+    see_total(job)
     job.tile = 1
     if n.inner <= real.block:
         job.tile = max(<Py_ssize_t> 1, min(<Py_ssize_t> TOGETHER, NEAR_BYTES // (n.inner * real.size)))
@@ -78,7 +77,7 @@ cdef void forward_sum(Job* job, int threads) noexcept nogil:
         if job.tiles == NULL:
             job.failed = True
             return
-    share(work_sum, job, n.channels, threads)
+    share(work_sum, job, rows, threads)
     free(job.tiles)
 
 
@@ -87,17 +86,41 @@ cdef inline bint sums_first(const Job* job) noexcept nogil:
     return is_lane_row(job) and not is_half(job.n.element)
 
 
-cdef void work_add(void* context, int thread, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
-    """The parts start..stop of x + addend."""
-    cdef const Job* job = <const Job*> context
+cdef inline void see_total(Job* job) noexcept nogil:
+    """x is what the addend is added to; from then on, it is the sum."""
+    job.summand, job.n.x = job.n.x, job.n.y
+    job.n.x.data = job.n.total
+
+
+cdef void add_rows(
+    const Job* job, Py_ssize_t first, Py_ssize_t count, char* sums, const Traffic* traffic
+) noexcept nogil:
+    """total, and sums as they are computed, = x + addend of `count` rows, which may lie apart in x alone."""
     cdef const Norm* n = &job.n
-    cdef Py_ssize_t first = start * PART, bytes = first * job.lines.size
+    cdef const Operand* x = &job.summand
+    cdef int size = job.lines.size, computed = 4 if is_half(n.element) else size
+    cdef Py_ssize_t at = first * job.positions * size, some = 1, sample
+    if x.channel == job.positions and (n.samples == 1 or x.sample == n.channels * x.channel):
+        some = count
+    while count > 0:
+        sample = first // n.channels
+        job.lines.add(
+            <const char*> x.data + (sample * x.sample + (first - sample * n.channels) * x.channel) * size,
+            <const char*> n.addend + at, <char*> n.total + at, sums, some * job.positions, traffic)
+        first += some
+        count -= some
+        at += some * job.positions * size
+        sums += some * job.positions * computed
+
+
+cdef void work_add(void* context, int thread, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+    """The rows start..stop of x + addend."""
+    cdef const Job* job = <const Job*> context
     cdef Traffic traffic = Traffic(job.traffic.ahead, job.traffic.both, False, False, 0, 0)
-    job.lines.add(<const char*> n.x.data + bytes, <const char*> n.addend + bytes, <char*> n.total + bytes,
-                  <char*> n.total + bytes, min(stop * PART, n.channels * job.positions) - first, &traffic)
+    add_rows(job, start, stop - start, <char*> job.n.total + start * job.positions * job.lines.size, &traffic)
 
 
 cdef void add_all(Job* job, int threads) noexcept nogil:
     """total = x + addend, which is x from then on."""
-    share(work_add, job, ceil_div(job.n.channels * job.positions, PART), threads)
-    job.n.x.data = job.n.total
+    see_total(job)
+    share(work_add, job, job.n.samples * job.n.channels, threads)

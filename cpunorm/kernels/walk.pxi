@@ -41,7 +41,7 @@ cdef struct Job:
     char* scale
     char* shift
     Py_ssize_t pieces  # of a long line
-    const void* summand  # of a sum: what the addend is added to; x is the sum
+    Operand summand  # of a sum: what the addend is added to; x is the sum
     Py_ssize_t tile  # rows whose sums are taken together ...
     char* tiles  # ... and room for them, of each thread, or NULL
     bint failed  # no memory
@@ -245,8 +245,10 @@ cdef void see(Job* job) noexcept nogil:
                 job.columns = False
         elif (job.member > 1 and n.outer == 1 and job.positions < SHORT and inside(n.middle, n.x.middle, n)):
             see_channels_as_positions(job, False)
-        if not job.columns and n.channels == 1 and n.samples > 1 and (n.along or n.weight == NULL and n.bias == NULL):
+        if not job.columns and n.channels == 1 and n.samples > 1:
             # rows in one place
+            if not n.along:
+                weigh_samples(job)
             n.channels = n.groups = n.samples
             n.x.channel, n.y.channel = n.x.sample, n.y.sample
             n.samples = 1
@@ -302,6 +304,26 @@ cdef void see_channels_as_positions(Job* job, bint innermost) noexcept nogil:
     job.member = 1
     job.columns = False
     join_positions(n)
+
+
+cdef void weigh_samples(Job* job) noexcept nogil:
+    """weight and bias of a single channel become those of each sample."""
+    cdef Norm* n = &job.n
+    cdef Py_ssize_t count = n.samples
+    cdef int size = job.lines.computed
+    cdef char* longer
+    if n.weight == NULL and n.bias == NULL:
+        return
+    longer = job.expanded = <char*> malloc(2 * count * size)
+    if longer == NULL:
+        job.failed = True
+        return
+    if n.weight != NULL:
+        repeat(longer, <const char*> n.weight, 1, count, size)
+        n.weight = longer
+    if n.bias != NULL:
+        repeat(longer + count * size, <const char*> n.bias, 1, count, size)
+        n.bias = longer + count * size
 
 
 cdef void expand(const Job* job, char* target, const char* source, bint innermost) noexcept nogil:
