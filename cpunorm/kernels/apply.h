@@ -7,14 +7,33 @@ static void NAME(channel_coefficients)(ptrdiff_t n, const double *mean, const do
                                        void *shifts) {
     const R *restrict w = weight, *restrict b = bias;
     R *restrict high = highs, *restrict scale = scales, *restrict shift = shifts;
-    for (ptrdiff_t i = 0; i < n; i++) {
-        const R h = (R) mean[i];
-        const double rstd = 1 / sqrt(var[i] + eps), s = w ? rstd * w[i] : rstd, low = mean[i] - h;
-        high[i] = h;
-        scale[i] = (R) s;
-        /* Inf has no low part, and none at all is not to meet an infinite scale. */
-        shift[i] = (R) ((b ? (double) b[i] : 0.0) - (low == low && low != 0 ? low * s : 0.0));
+    /* Inf has no low part, and none at all is not to meet an infinite scale. */
+#define EACH(root, weight, bias)                                                                                      \
+    for (ptrdiff_t i = 0; i < n; i++) {                                                                               \
+        const R h = (R) mean[i];                                                                                      \
+        const double rstd = root, s = rstd * (weight), low = mean[i] - h;                                             \
+        high[i] = h;                                                                                                  \
+        scale[i] = (R) s;                                                                                             \
+        shift[i] = (R) ((bias) - (low == low && low != 0 ? low * s : 0.0));                                           \
     }
+/* Without a choice in the usual loops: vectors with all values masked read NULL in a hundred cycles. */
+#define ALL(root)                                                                                                     \
+    if (w && b)                                                                                                       \
+        EACH(root, w[i], (double) b[i])                                                                               \
+    else if (!w && !b)                                                                                                \
+        EACH(root, 1, 0.0)                                                                                            \
+    else                                                                                                              \
+        EACH(root, w ? w[i] : 1, b ? (double) b[i] : 0.0)
+#if R_BYTES == 4 && defined(__FMA__)
+    uint64_t strange = 0;
+    ALL(inverse_root(var[i] + eps, &strange))
+    if (strange >> 63)
+        EACH(any_inverse_root(var[i] + eps), w ? w[i] : 1, b ? (double) b[i] : 0.0)
+#else
+    ALL(1 / sqrt(var[i] + eps))
+#endif
+#undef ALL
+#undef EACH
 }
 #endif
 

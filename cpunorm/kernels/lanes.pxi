@@ -113,8 +113,7 @@ cdef void work_lanes(void* context, int thread, Py_ssize_t start, Py_ssize_t sto
                 turn(beside(tile) + lane * size, y, n.y.channel, some, t.y, values, size, False)
             lane += some
         job.lines.column_moments(tile, MOST_LANES, values, count, 0, job.rule, 0, mean, m2)
-        for lane in range(count):
-            m2[lane] = m2[lane] / values  # as columns do: which of both ways short rows go depends on strides
+        divide(m2, count, values)  # as columns do: which of both ways short rows go depends on strides
         lane = 0
         while lane < count:
             some = same_sample(n, first + lane, count - lane, &sample, &group)

@@ -186,6 +186,32 @@ static void merge_columns_of(const double *mean, const double *m2, ptrdiff_t n, 
                 + ((squares[2] + squares[6]) + (squares[3] + squares[7]));
 }
 
+#ifdef __FMA__
+/* 1 / sqrt(v) to 42 bits, in a quarter of the time, for what is rounded to float; where v isn't positive and normal, the
+   sign of `strange` becomes set.  A first guess from the exponent (Lomont 2003) is off by 3.5 %; one Newton step leaves
+   e = 1 - v t^2 of 0.4 %; then the series of (1 - e)^(-1/2). */
+ALWAYS double inverse_root(double v, uint64_t *strange) {
+    const uint64_t least = (uint64_t) 1 << 52, most = (uint64_t) 0x7fe << 52;
+    uint64_t bits;
+    double t;
+    memcpy(&bits, &v, sizeof v);
+    *strange |= (bits - least) | (most - bits);
+    bits = 0x5fe6eb50c7b537a9u - (bits >> 1);
+    memcpy(&t, &bits, sizeof t);
+    t = __builtin_fma(t, __builtin_fma(-0.5 * v * t, t, 0.5), t);
+    const double e = __builtin_fma(-v * t, t, 1.0);
+    const double series = __builtin_fma(__builtin_fma(e, 35.0 / 128, 5.0 / 16), e * e, __builtin_fma(e, 3.0 / 8, 0.5));
+    return __builtin_fma(t * e, series, t);
+}
+
+/* The same of any v. */
+ALWAYS double any_inverse_root(double v) {
+    uint64_t strange = 0;
+    const double root = inverse_root(v, &strange);
+    return strange >> 63 ? 1 / sqrt(v) : root;
+}
+#endif
+
 #include "halves.h"
 
 #define R float

@@ -241,7 +241,7 @@ cdef void see(Job* job) noexcept nogil:
                 see_channels_as_positions(job, True)
             elif not n.along and job.positions == 1:
                 see_channels_as_positions(job, True)
-            elif n.along and is_lane_row(job) and n.x.channel != 1:
+            elif n.along and is_lane_row(job) and (n.x.channel != 1 or n.channels <= FEW_ROWS):
                 job.columns = False
         elif (job.member > 1 and n.outer == 1 and job.positions < SHORT and inside(n.middle, n.x.middle, n)):
             see_channels_as_positions(job, False)
