@@ -135,6 +135,32 @@ def test_layouts_that_differ(engine, add):
         np.testing.assert_array_equal(total, expected[1])
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_rows_that_lie_apart(engine, add, dtype):
+    """In x alone, for they are not copied; with gaps, axes that don't merge, in another order."""
+    x, residual = pair((3, 4, 5, 130), dtype)
+    room = np.full((6, 4, 9, 140), np.nan, dtype)
+    for width, lie in itertools.product(
+        (1, 3, 130),
+        (
+            lambda wide: wide[::2, :, :5],
+            lambda wide: wide[:3, :, 1:6],
+            lambda wide: wide[:3, :, ::2],
+            lambda wide: wide[2::-1, :, 4:],
+            lambda wide: wide.reshape(6, 9, 4, 140).transpose(0, 2, 1, 3)[1:4, :, 2:7],
+        ),
+    ):
+        apart = lie(room)[..., 7 : 7 + width]
+        plain = x[..., :width].copy()
+        apart[...] = plain
+        beside = residual[..., :width].copy()
+        for got, wanted in zip(add.run(apart, beside), add.run(plain, beside), strict=True):
+            np.testing.assert_array_equal(got, wanted)
+        y, total = add.run(apart, beside, sum_out=beside)
+        assert total is beside
+        np.testing.assert_array_equal(y, add.run(plain, residual[..., :width].copy())[0])
+
+
 def test_twice_the_same_array(engine, add):
     for dtype in DTYPES:
         x, _ = pair((5, 70), dtype)

@@ -154,8 +154,10 @@ cdef void pack_lines(
     cdef Py_ssize_t i = line * job.fold, stop = (line + lines) * job.fold, at = 0, k = inner.length, j, p
     cdef Py_ssize_t offsets[NARROW_RUN]
     cdef int size = job.lines.size
+    cdef Py_ssize_t some = 1
     cdef const char* source
     columns //= job.fold
+    cdef bint even = columns == job.wide == inner.x and job.n.x.channel == 1  # lines follow each other
     if job.width > 1:
         for p in range(job.width):
             offsets[p] = offset_in(job.run, 3, p, False)
@@ -164,7 +166,8 @@ cdef void pack_lines(
             k = i % inner.length
             at = offset_in(job.line_axes, 2, i // inner.length, False) + k * inner.x
         if job.width == 1:
-            copy(target, 1, x + (at + column * job.n.x.channel) * size, job.n.x.channel, columns, size)
+            some = min(inner.length - k, stop - i) if even else 1
+            copy(target, 1, x + (at + column * job.n.x.channel) * size, job.n.x.channel, some * columns, size)
         else:
             source = x + (at + column // job.width * job.n.x.channel) * size
             p = column % job.width
@@ -174,10 +177,10 @@ cdef void pack_lines(
                 if p == job.width:
                     p = 0
                     source += job.n.x.channel * size
-        target += columns * size
-        at += inner.x
-        k += 1
-        i += 1
+        target += some * columns * size
+        at += some * inner.x
+        k += some
+        i += some
 
 
 cdef void columns_moments(

@@ -167,11 +167,17 @@ cdef void walk_short(
 
 
 cdef void walk(
-    char* target, const char* source, const Axis* axes, Py_ssize_t start, Py_ssize_t n, int size, bint back
+    char* target, const char* source, const Axis* given, Py_ssize_t start, Py_ssize_t n, int size, bint back
 ) noexcept nogil:
     """target = the n values from `start` on, in logical order, of three axes as one; `back`: those of y = source."""
-    cdef Py_ssize_t k = start % axes[2].length, line = start // axes[2].length, many, offset
-    cdef Py_ssize_t j = line % axes[1].length, i = line // axes[1].length
+    cdef Axis[3] axes
+    cdef Py_ssize_t k, line, many, offset, i, j
+    axes[0], axes[1], axes[2] = given[0], given[1], given[2]
+    if (axes[1].y == axes[2].length * axes[2].y) if back else (axes[1].x == axes[2].length * axes[2].x):
+        axes[2].length *= axes[1].length
+        axes[1].length = 1
+    k, line = start % axes[2].length, start // axes[2].length
+    j, i = line % axes[1].length, line // axes[1].length
     if axes[2].length < 16 and size < 8:
         if size == 4:
             walk_short(<uint32_t*> target, <const uint32_t*> source, axes, i, j, k, n, back)
