@@ -547,10 +547,18 @@ cdef inline bint is_plain_row_major(object array, object x) noexcept:
     return is_plain_out(array, array) and type_of(array) == type_of(x)
 
 
+cdef enum:
+    LONG_LINE = 64  # values of a row from which on a call for each of them is cheaper than a copy of all
+
+
 cdef bint are_lines(object x, int leading) noexcept:
-    """Whether the rows of x, along the axes from `leading` on, are each one line, and in C's order."""
-    cdef Py_ssize_t step = itemsize_of(x)
+    """Whether the rows of x, along the axes from `leading` on, are each one long line, and in C's order."""
+    cdef Py_ssize_t step = itemsize_of(x), length = 1
     cdef int axis
+    for axis in range(leading, ndim_of(x)):
+        length *= length_of(x, axis)
+    if length < LONG_LINE:
+        return False
     for axis in range(ndim_of(x) - 1, -1, -1):
         if length_of(x, axis) > 1:
             if stride_of(x, axis) < step or axis >= leading and stride_of(x, axis) != step:

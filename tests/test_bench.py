@@ -110,6 +110,22 @@ def test_threads_settle_at_each_change_of_sides_and_are_woken(monkeypatch, numbe
     assert "".join(order) == ours + theirs + number * "t" + ours + number * "o" + theirs + number * "t" + ours
 
 
+def test_a_side_begins_when_the_others_threads_have_ceased_to_spin(monkeypatch):
+    spins = iter([0.04, 0.02, 0.0])  # seconds that are burnt while the first change of sides waits
+    burnt = [0.0]
+
+    def sleep(seconds):
+        burnt[0] += next(spins, 0.0)
+        order.append("s")
+
+    order = []
+    monkeypatch.setattr(runner, "calls_per_block", lambda call: 1)
+    monkeypatch.setattr(time, "process_time", lambda: burnt[0])
+    monkeypatch.setattr(time, "sleep", sleep)
+    runner.interleave(lambda: order.append("o"), lambda: order.append("t"), 1, lambda: None, 0.04)
+    assert "".join(order) == "sssosttso"
+
+
 def test_garbage_collection_is_off_while_timing_and_on_again_after():
     seen = []
     runner.interleave(lambda: time.sleep(0.001), lambda: time.sleep(0.001), 1, lambda: seen.append(gc.isenabled()))

@@ -144,13 +144,18 @@ def seconds_per_call(call):
 def interleave(ours, theirs, samples, tick, settle=0.0):
     """`samples` turns of the two calls; `tick` is called after each, outside the timed blocks.
 
-    At each change of sides seconds to `settle` are let pass, then two calls if they are short: they wake the threads.
+    At each change of sides seconds to `settle` are let pass until no thread is busy in them, for a second at most, then
+    two calls if they are short: they wake the threads.
     """
     n, m = calls_per_block(ours), calls_per_block(theirs)
 
     def change_to(call, number):
-        if settle:
+        stop = time.monotonic() + 1
+        busy = settle
+        while busy > settle / 4 and time.monotonic() < stop:
+            before = time.process_time()
             time.sleep(settle)
+            busy = time.process_time() - before
         if number > 1:
             block(call, 2)
 

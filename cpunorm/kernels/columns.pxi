@@ -250,7 +250,7 @@ cdef void apply_uneven(
     cdef char* packed = <char*> packed_values
     cdef const Norm* n = &job.n
     cdef int size = job.lines.size, computed = job.lines.computed
-    cdef Py_ssize_t c, i, channel, some, most = job.width
+    cdef Py_ssize_t c, i, channel, some, lines, many = 1, most = job.width
     cdef const char* x
     cdef char* y
     cdef Axis axes[3]
@@ -258,9 +258,24 @@ cdef void apply_uneven(
     if job.run[0].length == 1:
         axes[0] = Axis(n.channels, n.x.channel, n.y.channel)
         most = max(most, job.lines.block // job.width * job.width)
-    for i in range(line, stop):
+    if axes[0].length * axes[1].length * axes[2].length == columns and job.run[1].length == 1 and (
+            2 * columns <= MOST_BLOCK):
+        axes[1] = axes[0]
+        many = MOST_BLOCK // columns
+    i = line
+    while i < stop:
         x = x_at(job, sample * n.x.sample + offset_in(job.line_axes, 3, i, False))
         y = y_at(job, sample * n.y.sample + offset_in(job.line_axes, 3, i, True))
+        if many > 1:  # whole lines: one walk takes several
+            lines = min(many, job.line_axes[1].length - i % job.line_axes[1].length, stop - i)
+            axes[0] = Axis(lines, job.line_axes[1].x, job.line_axes[1].y)
+            gather(packed, x, axes, 0, lines * columns, size)
+            if job.packed.added:
+                gather_beside(job, packed, y, axes, 0, lines * columns)
+            job.lines.apply_columns(packed, packed, columns, lines, columns, columns, high, scale, shift, &job.packed)
+            scatter(y, packed, axes, 0, lines * columns, size)
+            i += lines
+            continue
         c = 0
         while c < columns:
             some, channel = min(most, columns - c), (column + c) // job.width
@@ -271,6 +286,7 @@ cdef void apply_uneven(
                                     shift + c * computed, &job.packed)
             scatter(y + channel * n.y.channel * size, packed, axes, 0, some, size)
             c += some
+        i += 1
 
 
 cdef void work_columns(void* context, int thread, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:

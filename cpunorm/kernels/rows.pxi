@@ -90,7 +90,7 @@ cdef void apply_domain(
     """All lines of some channels of one sample."""
     cdef const Norm* n = &job.n
     cdef Py_ssize_t outer, middle
-    if n.along and (n.outer > 1 or n.middle > 1):
+    if (n.along or n.inner < SHORT_RUN) and (n.outer > 1 or n.middle > 1):
         apply_gathered(job, sample, channel, channels, high, scale, shift)
         return
     if (channels == 1 and n.middle == 1 and not n.along and n.x.inner == 1 and n.y.inner == 1
@@ -109,7 +109,7 @@ cdef void apply_gathered(
     const Job* job, Py_ssize_t sample, Py_ssize_t channel, Py_ssize_t channels, const char* high, const char* scale,
     const char* shift,
 ) noexcept nogil:
-    """`apply_domain` of lines that don't follow each other, with weights along all of them."""
+    """`apply_domain` of lines that don't follow each other, but are short or have weights along all of them."""
     cdef double packed_values[BESIDE + MOST_BLOCK]
     cdef char* packed = <char*> packed_values
     cdef const Norm* n = &job.n
@@ -128,11 +128,26 @@ cdef void apply_gathered(
             gather(packed, x_at(job, sample * n.x.sample + (channel + c) * n.x.channel), axes, i, some, size)
             if job.packed.added:
                 gather_beside(job, packed, y, axes, i, some)
-            job.lines.apply_along(
-                packed, packed, some, 1, 0, 0, high + c * computed, scale + c * computed, shift + c * computed,
-                <const char*> n.weight + weights, <const char*> n.bias + weights, &job.packed)
+            if n.along:
+                job.lines.apply_along(
+                    packed, packed, some, 1, 0, 0, high + c * computed, scale + c * computed, shift + c * computed,
+                    <const char*> n.weight + weights, <const char*> n.bias + weights, &job.packed)
+            else:
+                job.lines.apply_constant(
+                    packed, packed, some, 1, 0, 0, high + c * computed, scale + c * computed, shift + c * computed, 0,
+                    &job.packed)
             scatter(y, packed, axes, i, some, size)
             i += some
+
+
+cdef void work_apply_gathered(void* context, int thread, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+    """The domains start..stop, of all (sample, channel)."""
+    cdef const Job* job = <const Job*> context
+    cdef Py_ssize_t unit, at
+    for unit in range(start, stop):
+        at = unit * job.lines.computed
+        apply_gathered(job, unit // job.n.channels, unit % job.n.channels, 1, job.high + at, job.scale + at,
+                       job.shift + at)
 
 
 cdef void work_rows(void* context, int thread, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
@@ -292,5 +307,8 @@ cdef void apply_all(Job* job, int threads) noexcept nogil:
         at = sample * n.channels
         coefficients_of(job, sample, 0, n.channels, job.means + at, job.m2s + at,
                         job.high + at * computed, job.scale + at * computed, job.shift + at * computed)
+    if n.inner < SHORT_RUN and (n.outer > 1 or n.middle > 1):
+        share(work_apply_gathered, job, n.samples * n.channels, threads)
+        return
     job.pieces = ceil_div(n.inner, PIECE) if lines < 4 * threads else 1
     share(work_apply_rows, job, lines * job.pieces, threads)

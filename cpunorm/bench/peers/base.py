@@ -31,8 +31,8 @@ class Peer:
     compiles : bool
         Whether its first call of a case takes seconds.
     settle : float
-        Seconds until its idle threads, or our OpenMP ones, have ceased to spin on the other's cores; 0 if it has none
-        but those of our OpenMP.
+        Seconds of each look whether its idle threads, or our OpenMP ones, have ceased to spin on the other's cores; 0
+        if it has none but those of our OpenMP.
     memory : {"fresh", "into"}
         How `--random` calls it: as most people do, unless it is there for its `into`.
     """

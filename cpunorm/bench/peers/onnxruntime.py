@@ -11,7 +11,7 @@ class ONNXRuntime(ONNXPeer):
 
     name = "onnxruntime"
     packages = ("onnxruntime", "onnx")
-    settle = 0.04
+    settle = 0.02
 
     def __init__(self, threads):
         super().__init__(threads)
