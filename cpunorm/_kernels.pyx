@@ -133,6 +133,7 @@ cdef enum:
     LANE_VALUES = 64  # the same of domains that lie scattered in short samples
     SHORT_SAMPLE = 256  # positions of a sample up to which ...
     FEW_CHANNELS = 3  # ... so many channels inside positions are rows, packed: columns are made ready in a microsecond
+    FEW_POSITIONS = 8  # of a sample up to which groups whose channels fill a step are rows, in channels_last too
     FEW_ROWS = 8  # short rows of a sample that are turned into lanes though they lie across each other, as columns do
     NARROW_RUN = 64  # values of a segment up to which those of all channels are columns
     FOLDED = 512  # columns, if lines of few channels can be walked as one (... if a sample's make no more of them)

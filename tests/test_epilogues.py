@@ -77,7 +77,8 @@ def test_float64(engine, activation):
         "tanh": mpmath.tanh,
     }
     rng = np.random.default_rng(0)
-    x = np.concatenate([rng.uniform(-low, low, 40) for low in (1e-300, 1e-20, 1e-3, 1, 4, 20, 37)])
+    lows = (1e-300, 1e-20, 1e-3, 1, 4, 20, 37, 690, 760 if engine[0] == "cython" else 37)  # subnormal ones at the end
+    x = np.concatenate([rng.uniform(-low, low, 40) for low in lows])
     if activation in exact:
         expected = np.array([float(exact[activation](mpmath.mpf(v))) for v in x.tolist()])
     else:
@@ -85,6 +86,8 @@ def test_float64(engine, activation):
     steepness = {"gelu": 2 * x**2, "gelu_tanh": np.abs(1.6 * x + 0.22 * x**3)}.get(activation, 0 * x)
     y = unchanged(x.reshape(1, 1, -1), activation=activation).ravel()
     unit = np.spacing(np.abs(expected))
+    if activation in ("gelu", "gelu_tanh"):  # where the tail is no number that can be called near
+        x, y, expected, unit, steepness = (values[:280] for values in (x, y, expected, unit, steepness))
     assert (np.abs(y - expected) <= (4 + np.where(x < 0, steepness, 0)) * unit).all()
 
 

@@ -307,7 +307,7 @@ cdef void apply_all(Job* job, int threads) noexcept nogil:
         at = sample * n.channels
         coefficients_of(job, sample, 0, n.channels, job.means + at, job.m2s + at,
                         job.high + at * computed, job.scale + at * computed, job.shift + at * computed)
-    if n.inner < SHORT_RUN and (n.outer > 1 or n.middle > 1):
+    if n.inner < SHORT_RUN and (n.outer > 1 or n.middle > 1) and n.samples * n.channels >= threads:
         share(work_apply_gathered, job, n.samples * n.channels, threads)
         return
     job.pieces = ceil_div(n.inner, PIECE) if lines < 4 * threads else 1

@@ -242,8 +242,9 @@ cdef void see(Job* job) noexcept nogil:
             elif not n.along and job.member == 1 and job.positions <= SHORT_SAMPLE and n.channels <= FEW_CHANNELS:
                 job.columns = False
             elif not n.along and job.member > 1 and n.outer == 1 and job.positions * n.channels <= SHEET and (
-                    n.groups == 1 or job.positions * job.member <= LANE_VALUES):
-                job.scattered = n.groups > 1
+                    n.groups == 1 or job.positions * job.member <= LANE_VALUES
+                    or job.positions <= FEW_POSITIONS and job.member >= job.lines.lanes):
+                job.scattered = n.groups > 1 and job.positions * job.member <= LANE_VALUES
                 see_channels_as_positions(job, True)
             elif not n.along and job.positions == 1:
                 see_channels_as_positions(job, True)
