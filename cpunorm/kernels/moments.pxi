@@ -31,7 +31,7 @@ cdef void cut_rows(Job* job) noexcept nogil:
     cdef int lanes = job.lines.lanes
     job.segments[0] = job.segments[1] = job.run[0] = one
     job.run[1], job.run[2] = one, Axis(n.inner, n.x.inner, n.y.inner)
-    if inside(n.outer, n.x.outer, n) and inside(n.middle, n.x.middle, n):
+    if job.whole or inside(n.outer, n.x.outer, n) and inside(n.middle, n.x.middle, n):
         if job.member == 1:
             job.run[0], job.run[1] = outer, middle
         elif n.outer == 1:

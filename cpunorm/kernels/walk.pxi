@@ -21,6 +21,7 @@ cdef struct Job:
     char* widened  # weight and bias of a half type, to be freed
     void* expanded  # weight and bias made longer, to be freed
     bint scattered  # domains lie scattered in short samples
+    bint whole  # a few channels lie inside positions, which are one run all the same, however they lie
     bint columns  # channels lie inside positions: vectors run across them
     bint apart  # channels are rows or samples, whose bits may not depend on their number
     # Moments of rows: how a domain is cut.
@@ -240,7 +241,7 @@ cdef void see(Job* job) noexcept nogil:
             if not n.along and job.member == 1 and job.positions <= LANE_VALUES and n.channels < MOST_LANES:
                 job.scattered, job.columns = True, False
             elif not n.along and job.member == 1 and job.positions <= SHORT_SAMPLE and n.channels <= FEW_CHANNELS:
-                job.columns = False
+                job.whole, job.columns = True, False
             elif not n.along and job.member > 1 and n.outer == 1 and job.positions * n.channels <= SHEET and (
                     n.groups == 1 or job.positions * job.member <= LANE_VALUES
                     or job.positions <= FEW_POSITIONS and job.member >= job.lines.lanes):
