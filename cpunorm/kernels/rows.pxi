@@ -90,7 +90,7 @@ cdef void apply_domain(
     """All lines of some channels of one sample."""
     cdef const Norm* n = &job.n
     cdef Py_ssize_t outer, middle
-    if (n.along or n.inner < SHORT_RUN) and (n.outer > 1 or n.middle > 1):
+    if n.outer * n.middle > 1 and (n.along or n.inner < SHORT_RUN and (n.x.inner != 1 or n.y.inner != 1)):
         apply_gathered(job, sample, channel, channels, high, scale, shift)
         return
     if (channels == 1 and n.middle == 1 and not n.along and n.x.inner == 1 and n.y.inner == 1
@@ -307,7 +307,8 @@ cdef void apply_all(Job* job, int threads) noexcept nogil:
         at = sample * n.channels
         coefficients_of(job, sample, 0, n.channels, job.means + at, job.m2s + at,
                         job.high + at * computed, job.scale + at * computed, job.shift + at * computed)
-    if n.inner < SHORT_RUN and (n.outer > 1 or n.middle > 1) and n.samples * n.channels >= threads:
+    if (n.inner < SHORT_RUN and (n.x.inner != 1 or n.y.inner != 1) and n.outer * n.middle > 1
+            and n.samples * n.channels >= threads):
         share(work_apply_gathered, job, n.samples * n.channels, threads)
         return
     job.pieces = ceil_div(n.inner, PIECE) if lines < 4 * threads else 1

@@ -251,7 +251,9 @@ cdef void see(Job* job) noexcept nogil:
                 see_channels_as_positions(job, True)
             elif n.along and is_lane_row(job) and (n.x.channel != 1 or n.channels <= FEW_ROWS):
                 job.columns = False
-        elif (job.member > 1 and n.outer == 1 and job.positions < SHORT and inside(n.middle, n.x.middle, n)):
+        elif (job.member > 1 and n.outer == 1 and inside(n.middle, n.x.middle, n) and (
+                job.positions < SHORT
+                or job.positions < NARROW_RUN and job.positions * job.member <= SHORT_SAMPLE)):
             see_channels_as_positions(job, False)
         if not job.columns and n.channels == 1 and n.samples > 1:
             # rows in one place
