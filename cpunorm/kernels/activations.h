@@ -225,6 +225,8 @@ ALWAYS int any_double(MASK mask) {
     return found != 0;
 }
 
+typedef uint64_t UnsignedBits __attribute__((vector_size(VECTOR_BYTES)));  /* numbers too far for the formula overflow */
+
 /* exp(x) - 1 = power (1 + e) - 1, |x| <= 700, e to 2^-54: x = n log(2) + r, log(2) in two parts (fdlibm's) of which the
    first times n is exact; the series of exp(r) - 1. */
 ALWAYS VEC exponential_double(VEC x, VEC *power) {
@@ -243,7 +245,7 @@ ALWAYS VEC exponential_double(VEC x, VEC *power) {
     p = p * r + 1.0 / 24;
     p = p * r + 1.0 / 6;
     p = p * r + 1.0 / 2;
-    *power = (VEC) (((MASK) shifted << 52) + (MASK) ALL(1));
+    *power = (VEC) (((UnsignedBits) shifted << 52) + (UnsignedBits) ALL(1));
     return r + r * r * p;
 }
 ALWAYS VEC one_and_exponential_double(VEC x) {
