@@ -129,14 +129,14 @@ cdef enum:
     COLUMNS_PART = 262144  # the same of columns, each of which is merged by itself
     PIECE = 8192  # values of the smallest piece of a long line that is worth a thread's while
     LANE_BYTES = 192  # of a row that takes a lane, as computed, at most: above, a row alone is as fast at every level
-    SHORT_RUN = 16  # values below which runs with given statistics are columns, as those below NARROW_RUN are ...
+    SHORT_RUN = 16  # values below which runs with given statistics are columns; or below NARROW_RUN and FOLDED a sample
     LANE_VALUES = 64  # the same of domains that lie scattered in short samples
     SHORT_SAMPLE = 256  # positions of a sample up to which ...
     FEW_CHANNELS = 3  # ... so many channels inside positions are rows, packed: columns are made ready in a microsecond
     FEW_POSITIONS = 8  # of a sample up to which groups whose channels fill a step are rows, in channels_last too
     FEW_ROWS = 8  # short rows of a sample that are turned into lanes though they lie across each other, as columns do
     NARROW_RUN = 64  # values of a segment up to which those of all channels are columns
-    FOLDED = 512  # columns, if lines of few channels can be walked as one (... if a sample's make no more of them)
+    FOLDED = 512  # columns, if lines of few channels can be walked as one
     STEP_BYTES = 64  # what stores around the caches are aligned to, at every level
     STRIP_BYTES = 262144  # of a strip: what stays in L2
     NARROW = 256  # columns of the narrowest strip

@@ -86,8 +86,6 @@ def test_float64(engine, activation):
     steepness = {"gelu": 2 * x**2, "gelu_tanh": np.abs(1.6 * x + 0.22 * x**3)}.get(activation, 0 * x)
     y = unchanged(x.reshape(1, 1, -1), activation=activation).ravel()
     unit = np.spacing(np.abs(expected))
-    if activation in ("gelu", "gelu_tanh"):  # where the tail is no number that can be called near
-        x, y, expected, unit, steepness = (values[:280] for values in (x, y, expected, unit, steepness))
     assert (np.abs(y - expected) <= (4 + np.where(x < 0, steepness, 0)) * unit).all()
 
 

@@ -25,6 +25,30 @@ ALWAYS VEC NAME(leaky_relu)(VEC v) { return CHOOSE(v < 0, v * (R) 0.01, v); }
 ALWAYS VEC NAME(hardsigmoid)(VEC v) { return NAME(between)(v + 3, 0, 6) / 6; }
 ALWAYS VEC NAME(hardswish)(VEC v) { return v * NAME(hardsigmoid)(v); }
 
+ALWAYS VEC NAME(magnitude)(VEC v) { return (VEC) ((MASK) v & ~(MASK) -(VEC){0}); }
+
+/* Whether a lane of `mask` is set. */
+ALWAYS int NAME(any)(MASK mask) {
+#if VECTOR_BYTES == 64
+    return _mm512_test_epi64_mask((__m512i) mask, (__m512i) mask);
+#elif defined(__SSE2__)
+    return MM(movemask)((VEC) mask);
+#else
+    INT found = 0;
+    for (int i = 0; i < WIDTH; i++)
+        found |= mask[i];
+    return found != 0;
+#endif
+}
+
+/* An activation by the formula `near` up to `limit`, else by name_far; each lane by itself, whatever the others are. */
+#define NEAR(name, limit, near)                                                                                       \
+    ALWAYS VEC NAME(name)(VEC v) {                                                                                    \
+        const VEC y = near;                                                                                           \
+        const MASK far = (MASK) ~(NAME(magnitude)(v) <= limit);                                                       \
+        return __builtin_expect(NAME(any)(far), 0) ? CHOOSE(far, NAME(name##_far)(v), y) : y;                         \
+    }
+
 #if R_BYTES == 4
 
 typedef double Wide __attribute__((vector_size(VECTOR_BYTES)));
@@ -156,15 +180,13 @@ ALWAYS VEC quotient(VEC a, VEC b) {
 #endif
 }
 
-ALWAYS VEC magnitude(VEC v) { return (VEC) ((MASK) v & INT32_MAX); }
-
 #ifdef FUSED_DIFFERENCE
 /* max(x, 0) - t P(-t), t = |x| <= 10, with t P(-t) = exp(-t^2 / 2) w g(w), w = t / (t + 3.005), g to 2^-25.9 of it.  What
    is rounded away comes along: d_low of t + 3.005, w_low, g_low, p_low of w g, square_low of t^2; r = -2 (log(2) n - t^2 / 2)
    in two parts, of which the first is exact, and e = 2 - 2 exp(-r / 2). */
 ALWAYS VEC gelu_near(VEC x) {
     const float rounding = 12582911;  /* 1.5 * 2^23 - 1: its low bits become n - 1 */
-    const VEC t = magnitude(x), d = t + 3.00500011f, d_low = t - (d - 3.00500011f);
+    const VEC t = magnitude_float(x), d = t + 3.00500011f, d_low = t - (d - 3.00500011f);
 #if VECTOR_BYTES == 64
     const VEC inverse = (VEC) _mm512_rcp14_ps((__m512) d);
 #else
@@ -185,28 +207,11 @@ ALWAYS VEC gelu_near(VEC x) {
 }
 #endif
 
-ALWAYS int any(MASK mask) {
-#if VECTOR_BYTES == 64
-    return _mm512_movepi32_mask((__m512i) mask);
-#elif VECTOR_BYTES == 32
-    return _mm256_movemask_ps((__m256) mask);
-#elif defined(__SSE2__)
-    return _mm_movemask_ps((__m128) mask);
-#else
-    return (mask[0] | mask[1] | mask[2] | mask[3]) != 0;
-#endif
-}
-
-/* Each lane by itself, whatever the others are. */
 #define IN_FLOAT(name, limit, near, where, value)                                                                     \
-    static __attribute__((noinline, cold)) VEC name##_in_double(VEC v) {                                              \
+    static __attribute__((noinline, cold)) VEC name##_far_float(VEC v) {                                              \
         return CHOOSE(where, ALL(value), BOTH(wide_##name(LOW(v)), wide_##name(HIGH(v))));                            \
     }                                                                                                                 \
-    ALWAYS VEC name##_float(VEC v) {                                                                                  \
-        const VEC y = near;                                                                                           \
-        const MASK far = (MASK) ~(magnitude(v) <= limit);                                                             \
-        return __builtin_expect(any(far), 0) ? CHOOSE(far, name##_in_double(v), y) : y;                               \
-    }
+    NEAR(name, limit, near)
 IN_FLOAT(sigmoid, 16, quotient(ALL(1), one_and_exponential(v)), v != v, NAN)
 IN_FLOAT(silu, 16, quotient(v, one_and_exponential(v)), v == -INFINITY, NAN)
 #ifdef FUSED_DIFFERENCE
@@ -216,14 +221,6 @@ IN_DOUBLE(gelu, v == -INFINITY, NAN)
 #endif
 
 #else
-
-ALWAYS VEC magnitude_double(VEC v) { return (VEC) ((MASK) v & INT64_MAX); }
-ALWAYS int any_double(MASK mask) {
-    int64_t found = 0;
-    for (int i = 0; i < WIDTH; i++)
-        found |= mask[i];
-    return found != 0;
-}
 
 typedef uint64_t UnsignedBits __attribute__((vector_size(VECTOR_BYTES)));  /* numbers too far for the formula overflow */
 
@@ -260,9 +257,9 @@ ALWAYS VEC tanh_of(VEC x) {  /* (exp(2 x) - 1) / (exp(2 x) + 1), without cancell
 }
 ALWAYS VEC gelu_tanh_exponent(VEC x) { return -1.5957691216057308 * (x + 0.044715 * x * x * x); }
 
-/* Lane by lane, by the C library: those whose magnitude is beyond `limit`, and all where there is no `near`. */
+/* Lane by lane, by the C library. */
 #define LANE_BY_LANE(name, formula)                                                                                   \
-    static __attribute__((noinline)) VEC name##_lanes(VEC v) {                                                        \
+    static __attribute__((noinline)) VEC name##_double(VEC v) {                                                       \
         for (int i = 0; i < WIDTH; i++) {                                                                             \
             const double x = v[i];                                                                                    \
             v[i] = formula;                                                                                           \
@@ -270,12 +267,8 @@ ALWAYS VEC gelu_tanh_exponent(VEC x) { return -1.5957691216057308 * (x + 0.04471
         return v;                                                                                                     \
     }
 #define BY_VECTORS(name, limit, near, formula)                                                                        \
-    LANE_BY_LANE(name, formula)                                                                                       \
-    ALWAYS VEC NAME(name)(VEC v) {                                                                                    \
-        const VEC y = near;                                                                                           \
-        const MASK far = (MASK) ~(magnitude_double(v) <= limit);                                                      \
-        return __builtin_expect(any_double(far), 0) ? CHOOSE(far, name##_lanes(v), y) : y;                            \
-    }
+    LANE_BY_LANE(name##_far, formula)                                                                                 \
+    NEAR(name, limit, near)
 BY_VECTORS(sigmoid, 700, 1 / one_and_exponential_double(-v), x < -700 ? exp(x) : 1 / (1 + exp(-x)))
 BY_VECTORS(silu, 700, v / one_and_exponential_double(-v),
            x < -700 ? x * exp(0.5 * x) * exp(0.5 * x) : x / (1 + exp(-x)))
@@ -283,9 +276,9 @@ BY_VECTORS(tanh, 20, tanh_of(v), tanh(x))
 BY_VECTORS(gelu_tanh, 20, v / one_and_exponential_double(gelu_tanh_exponent(v)),
            x / (1 + exp(-1.5957691216057308 * (x + 0.044715 * x * x * x))))
 LANE_BY_LANE(gelu, x * (0.5 * erfc(x * -0.7071067811865476)))
-ALWAYS VEC NAME(gelu)(VEC v) { return gelu_lanes(v); }
 
 #endif
 
+#undef NEAR
 #undef CHOOSE
 #undef ALL

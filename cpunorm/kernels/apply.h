@@ -16,7 +16,7 @@ static void NAME(channel_coefficients)(ptrdiff_t n, const double *mean, const do
         scale[i] = (R) s;                                                                                             \
         shift[i] = (R) ((bias) - (low == low && low != 0 ? low * s : 0.0));                                           \
     }
-/* Without a choice in the usual loops: vectors with all values masked read NULL in a hundred cycles. */
+/* Without a choice in the usual loops: a masked load of NULL is slow, though no value of it is read. */
 #define ALL(root)                                                                                                     \
     if (w && b)                                                                                                       \
         EACH(root, w[i], (double) b[i])                                                                               \
@@ -58,7 +58,7 @@ ALWAYS void NAME(finish)(X *y, VEC v, int part, const int streamed, const int fi
         NAME(put)(y, v, streamed);
 }
 
-/* The values before the first vector of y that is aligned: stores across two lines of a cache cost twice as much. */
+/* The values before the first vector of y that is aligned: others are stored to two lines of a cache. */
 ALWAYS int NAME(head_of)(const X *y) { return (int) (-(size_t) y / sizeof(X) % WIDTH); }
 
 /* Into L2, since in L1 lines would take the places of those that are waited for; y for writing, which goes to L1. */

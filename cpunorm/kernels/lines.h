@@ -145,8 +145,7 @@ static ptrdiff_t stream_bytes(void) {
 #endif
 }
 
-/* Whether hardware fetches what is going to be stored: AMD's does, and fetching y once more costs a quarter of the speed
-   from memory; Intel's doesn't. */
+/* Whether hardware fetches what is going to be stored: AMD's does, and fetching y once more is a loss; Intel's doesn't. */
 static int follows_stores(void) {
 #if defined(__SSE2__)
     unsigned a, b, c, d;
@@ -187,7 +186,7 @@ static void merge_columns_of(const double *mean, const double *m2, ptrdiff_t n, 
 }
 
 #ifdef __FMA__
-/* 1 / sqrt(v) to 42 bits, in a quarter of the time, for what is rounded to float; where v isn't positive and normal, the
+/* 1 / sqrt(v) to 42 bits, without root and quotient, for what is rounded to float; where v isn't positive and normal, the
    sign of `strange` becomes set.  A first guess from the exponent (Lomont 2003) is off by 3.5 %; one Newton step leaves
    e = 1 - v t^2 of 0.4 %; then the series of (1 - e)^(-1/2). */
 ALWAYS double inverse_root(double v, uint64_t *strange) {

@@ -235,7 +235,7 @@ cdef void merge_columns(
 
 
 cdef inline void divide(double* values, Py_ssize_t n, Py_ssize_t number) noexcept nogil:
-    """values /= number; by a power of 2 in a twentieth of the time, with the same bits."""
+    """values /= number: a power of 2 by a product, which has the same bits."""
     cdef Py_ssize_t i
     cdef double inverse = 1.0 / number
     if number & (number - 1):

@@ -258,7 +258,7 @@ cdef void see(Job* job) noexcept nogil:
         if not job.columns and n.channels == 1 and n.samples > 1:
             # rows in one place
             if not n.along:
-                weigh_samples(job)
+                lengthen_weights(job, n.samples, False)
             n.channels = n.groups = n.samples
             n.x.channel, n.y.channel = n.x.sample, n.y.sample
             n.samples = 1
@@ -284,20 +284,8 @@ cdef void see_channels_as_positions(Job* job, bint innermost) noexcept nogil:
     So short lines become one longer, whose weights are those of the channels, as often as needed.
     """
     cdef Norm* n = &job.n
-    cdef Py_ssize_t count = n.channels * job.positions
-    cdef int size = job.lines.computed
-    cdef char* longer
-    if job.positions > 1 and (n.weight != NULL or n.bias != NULL):
-        longer = job.expanded = <char*> malloc(2 * count * size)
-        if longer == NULL:
-            job.failed = True
-            return
-        if n.weight != NULL:
-            expand(job, longer, <const char*> n.weight, innermost)
-            n.weight = longer
-        if n.bias != NULL:
-            expand(job, longer + count * size, <const char*> n.bias, innermost)
-            n.bias = longer + count * size
+    if job.positions > 1:
+        lengthen_weights(job, job.positions, innermost)
     if n.weight != NULL or n.bias != NULL:
         n.along = True
         job.along_step = job.member * job.positions
@@ -316,34 +304,34 @@ cdef void see_channels_as_positions(Job* job, bint innermost) noexcept nogil:
     join_positions(n)
 
 
-cdef void weigh_samples(Job* job) noexcept nogil:
-    """weight and bias of a single channel become those of each sample."""
+cdef void lengthen_weights(Job* job, Py_ssize_t times, bint by_groups) noexcept nogil:
+    """weight and bias are repeated, by channel: (channels, times), or by group: (groups, times, member)."""
     cdef Norm* n = &job.n
-    cdef Py_ssize_t count = n.samples
-    cdef int size = job.lines.computed
+    cdef Py_ssize_t bytes = n.channels * times * job.lines.computed
     cdef char* longer
     if n.weight == NULL and n.bias == NULL:
         return
-    longer = job.expanded = <char*> malloc(2 * count * size)
+    longer = job.expanded = <char*> malloc(2 * bytes)
     if longer == NULL:
         job.failed = True
         return
     if n.weight != NULL:
-        repeat(longer, <const char*> n.weight, 1, count, size)
+        lengthen(job, longer, <const char*> n.weight, times, by_groups)
         n.weight = longer
     if n.bias != NULL:
-        repeat(longer + count * size, <const char*> n.bias, 1, count, size)
-        n.bias = longer + count * size
+        lengthen(job, longer + bytes, <const char*> n.bias, times, by_groups)
+        n.bias = longer + bytes
 
 
-cdef void expand(const Job* job, char* target, const char* source, bint innermost) noexcept nogil:
-    """target = the weights of all channels for each position: (groups, positions, member) or (channels, positions)."""
-    cdef Py_ssize_t group, position, bytes = job.member * job.lines.computed
-    if not innermost:
-        repeat(target, source, job.n.channels, job.positions, job.lines.computed)
+cdef void lengthen(
+    const Job* job, char* target, const char* source, Py_ssize_t times, bint by_groups
+) noexcept nogil:
+    cdef Py_ssize_t group, i, bytes = job.member * job.lines.computed
+    if not by_groups:
+        repeat(target, source, job.n.channels, times, job.lines.computed)
         return
     for group in range(job.n.groups):
-        for position in range(job.positions):
+        for i in range(times):
             copy(target, 1, source, 1, job.member, job.lines.computed)
             target += bytes
         source += bytes
