@@ -2,8 +2,8 @@
 
    Of float, those with an exponential are computed in double and rounded once; what their polynomials leave out is a part
    of that rounding, so they are within 1 ulp, subnormal results too.  What norms give is computed in float where that takes
-   less time: sigmoid and SiLU of |x| <= 16 to 1.8 ulp, GELU of |x| <= 10, where the CPU has multiply-adds, to 1.83; each
-   the largest error of all of them.  Of double, within 4 ulp, but for GELU's tail, which is the C library's, lane by lane.
+   less time, all of them in AVX-512, which looks up 32 polynomials; each to 1.9 ulp, the largest error of all values.  Of
+   double, within 4 ulp, but for GELU's tail, which is the C library's, lane by lane.
    What the formulas of real numbers make of Inf and NaN is what comes out. */
 
 #define CHOOSE(mask, a, b) ((VEC) (((MASK) (mask) & (MASK) (a)) | (~(MASK) (mask) & (MASK) (b))))
@@ -142,8 +142,56 @@ ALWAYS Wide wide_tanh(Wide x) {  /* (exp(2 x) - 1) / (exp(2 x) + 1), without can
         const VEC y = BOTH(wide_##name(LOW(v)), wide_##name(HIGH(v)));                                                \
         return CHOOSE(where, ALL(value), y);                                                                          \
     }
-IN_DOUBLE(tanh, v != v, NAN)
-IN_DOUBLE(gelu_tanh, v == -INFINITY, NAN)
+
+#define IN_FLOAT(name, limit, near, where, value)                                                                     \
+    static __attribute__((noinline, cold)) VEC name##_far_float(VEC v) {                                              \
+        return CHOOSE(where, ALL(value), BOTH(wide_##name(LOW(v)), wide_##name(HIGH(v))));                            \
+    }                                                                                                                 \
+    NEAR(name, limit, near)
+
+#if VECTOR_BYTES == 64
+#include "pieces.h"
+
+/* Of piece number i: `constant` and the rest of its polynomial at the offset t of a = |x| from the piece's middle.  a is less
+   than 31.5 width, where piece 32, which is piece 0, would begin. */
+typedef struct {
+    VEC constant, rest;
+} Piece;
+
+#define LOOKED_UP(row) ((VEC) _mm512_permutex2var_ps(_mm512_load_ps(row), i, _mm512_load_ps((row) + 16)))
+ALWAYS Piece piece_of(const float (*table)[32], const int degree, const float width, VEC a) {
+    const float rounding = 12582912;  /* 1.5 * 2^23: what is added to it is rounded, and its low bits */
+    const VEC shifted = a * (1 / width) + rounding, t = a - (shifted - rounding) * width;
+    const __m512i i = (__m512i) shifted;
+    VEC p = LOOKED_UP(table[degree]);
+#pragma GCC unroll 8
+    for (int k = degree - 1; k > 0; k--)
+        p = p * t + LOOKED_UP(table[k]);
+    return (Piece){LOOKED_UP(table[0]), p * t};
+}
+
+/* x P(x) = max(x, 0) - a P(-a), P the table's: of one rounding more than P(-a) where x is negative. */
+ALWAYS VEC gated(VEC x, const float (*table)[32], const int degree, const float width) {
+    const VEC a = magnitude_float(x);
+    const Piece piece = piece_of(table, degree, width, a);
+    return (relu_float(x) - a * piece.rest) - a * piece.constant;
+}
+ALWAYS VEC sigmoid_near(VEC x) {
+    const Piece piece = piece_of(sigmoid_pieces, 5, 0.5f, magnitude_float(x));
+    const VEC y = piece.constant + piece.rest;
+    return CHOOSE(x > 0, 1 - y, y);
+}
+ALWAYS VEC tanh_near(VEC x) {
+    const Piece piece = piece_of(tanh_pieces, 5, 0.3125f, magnitude_float(x));
+    return x * piece.constant + x * piece.rest;
+}
+IN_FLOAT(gelu, 4.92f, gated(v, gelu_pieces, 6, 0.15625f), v == -INFINITY, NAN)
+IN_FLOAT(gelu_tanh, 4.42f, gated(v, gelu_tanh_pieces, 6, 0.140625f), v == -INFINITY, NAN)
+IN_FLOAT(silu, 15.7f, gated(v, sigmoid_pieces, 5, 0.5f), v == -INFINITY, NAN)
+IN_FLOAT(sigmoid, 15.7f, sigmoid_near(v), v != v, NAN)
+IN_FLOAT(tanh, 9.8f, tanh_near(v), v != v, NAN)
+
+#else
 
 /* 2^n, n being the low bits of `shifted`; unsigned, for numbers that are too far for the formulas below overflow here. */
 ALWAYS VEC power_of_2(VEC shifted) {
@@ -163,22 +211,11 @@ ALWAYS VEC one_and_exponential(VEC x) {
 
 /* a b - c, rounded once, exactly where c is near a b: not left to the compiler, which may round the product or take it for
    one that was rounded before. */
-#if VECTOR_BYTES == 64
-#define FUSED_DIFFERENCE(a, b, c) ((VEC) _mm512_fmsub_ps((__m512) (a), (__m512) (b), (__m512) (c)))
-#elif VECTOR_BYTES == 32
+#if VECTOR_BYTES == 32
 #define FUSED_DIFFERENCE(a, b, c) ((VEC) _mm256_fmsub_ps((__m256) (a), (__m256) (b), (__m256) (c)))
 #elif defined(__ARM_FEATURE_FMA)
 #define FUSED_DIFFERENCE(a, b, c) ((VEC) vfmaq_f32(-(float32x4_t) (c), (float32x4_t) (a), (float32x4_t) (b)))
 #endif
-
-ALWAYS VEC quotient(VEC a, VEC b) {
-#if VECTOR_BYTES == 64
-    const VEC r = (VEC) _mm512_rcp14_ps((__m512) b), q = a * r;
-    return q - FUSED_DIFFERENCE(q, b, a) * r;
-#else
-    return a / b;
-#endif
-}
 
 #ifdef FUSED_DIFFERENCE
 /* max(x, 0) - t P(-t), t = |x| <= 10, with t P(-t) = exp(-t^2 / 2) w g(w), w = t / (t + 3.005), g to 2^-25.9 of it.  What
@@ -187,11 +224,7 @@ ALWAYS VEC quotient(VEC a, VEC b) {
 ALWAYS VEC gelu_near(VEC x) {
     const float rounding = 12582911;  /* 1.5 * 2^23 - 1: its low bits become n - 1 */
     const VEC t = magnitude_float(x), d = t + 3.00500011f, d_low = t - (d - 3.00500011f);
-#if VECTOR_BYTES == 64
-    const VEC inverse = (VEC) _mm512_rcp14_ps((__m512) d);
-#else
     const VEC inverse = 1 / d;
-#endif
     const VEC w = t * inverse, w_low = (-FUSED_DIFFERENCE(w, d, t) - w * d_low) * inverse, s = (w - 0.5f) + w_low;
     const VEC q = ((((((ALL(-0.0760916919f) * s - 0.12368916f) * s + 0.0664734393f) * s + 0.224318206f) * s
                       - 0.164733812f) * s - 0.383292794f) * s + 0.923761427f) * s - 1.01995945f;
@@ -207,17 +240,16 @@ ALWAYS VEC gelu_near(VEC x) {
 }
 #endif
 
-#define IN_FLOAT(name, limit, near, where, value)                                                                     \
-    static __attribute__((noinline, cold)) VEC name##_far_float(VEC v) {                                              \
-        return CHOOSE(where, ALL(value), BOTH(wide_##name(LOW(v)), wide_##name(HIGH(v))));                            \
-    }                                                                                                                 \
-    NEAR(name, limit, near)
-IN_FLOAT(sigmoid, 16, quotient(ALL(1), one_and_exponential(v)), v != v, NAN)
-IN_FLOAT(silu, 16, quotient(v, one_and_exponential(v)), v == -INFINITY, NAN)
+IN_FLOAT(sigmoid, 16, 1 / one_and_exponential(v), v != v, NAN)
+IN_FLOAT(silu, 16, v / one_and_exponential(v), v == -INFINITY, NAN)
 #ifdef FUSED_DIFFERENCE
 IN_FLOAT(gelu, 10, gelu_near(v), v == -INFINITY, NAN)
 #else
 IN_DOUBLE(gelu, v == -INFINITY, NAN)
+#endif
+IN_DOUBLE(gelu_tanh, v == -INFINITY, NAN)
+IN_DOUBLE(tanh, v != v, NAN)
+
 #endif
 
 #else
