@@ -102,7 +102,8 @@ def explain(call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Explanati
     told = _call.explain(call, args, kwargs)
     given = as_ndarray("input", args[0] if args else kwargs["input"])
     out = kwargs.get("out")
-    copies = tuple(_copies(told, given, out))
+    summed = call in (functional.add_layer_norm, functional.add_rms_norm) and told.get("way") != "sum"
+    copies = tuple(_copies(told, given, out, summed))
     domains = told["lengths"][0] * told["groups"]
     engine, isa = _engine.get_engine(), _engine._isa
     return Explanation(
@@ -114,7 +115,7 @@ def explain(call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Explanati
         domains=(domains, math.prod(told["lengths"]) // domains),
         threads=told["threads"],
         why=told["why"],
-        passes=_passes(told),
+        passes=_passes(told, summed),
         copies=copies,
         advice=_advice(told, engine, isa, given, out, copies),
     )
@@ -124,9 +125,9 @@ def _start(array: np.ndarray) -> int:
     return array.__array_interface__["data"][0]
 
 
-def _copies(told: dict[str, Any], given: np.ndarray, out: Any) -> list[str]:
+def _copies(told: dict[str, Any], given: np.ndarray, out: Any, summed: bool) -> list[str]:
     copies, half = [], given.dtype.name in HALVES
-    if told["x"] != _start(given):
+    if told["x"] != _start(given) and not (summed and not half and given.dtype.isnative and is_walkable(given)):
         if half:
             reason = f"{given.dtype} is computed in float32"
         elif not given.dtype.isnative:
@@ -147,11 +148,12 @@ def _copies(told: dict[str, Any], given: np.ndarray, out: Any) -> list[str]:
     return copies
 
 
-def _passes(told: dict[str, Any]) -> str:
+def _passes(told: dict[str, Any], summed: bool) -> str:
     x = "x is read once" if told["given"] else "x is read twice, for the moments and for y"
     again = "" if told["given"] else ", the second time from cache as far as it fits"
     packed = "; values that don't follow each other are packed into cache first" if told.get("packed") else ""
-    return f"{x}{again}; y is written {'around the caches' if told.get('streamed') else 'once'}{packed}"
+    first = "the sum is made first, and is x then; " if summed else ""
+    return f"{first}{x}{again}; y is written {'around the caches' if told.get('streamed') else 'once'}{packed}"
 
 
 def _advice(

@@ -194,6 +194,23 @@ def test_few_channels_inside_positions_that_do_not_merge(engine):
             np.testing.assert_array_equal(run(x), run(x.copy()))
 
 
+@pytest.mark.parametrize("shape", [(90, 2), (90, 2, 1, 1), (70, 3, 3), (50, 5, 2, 2), (40, 63, 1, 1)])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+def test_a_few_short_groups_of_many_samples(engine, shape, dtype):
+    """In lanes, those of all samples at once where these follow each other; each with its channel's weights."""
+    rng = np.random.default_rng(7)
+    whole = rng.standard_normal((shape[0], shape[1] + 1, *shape[2:])).astype(dtype)
+    cut = whole[:, :-1]
+    weight, bias = (rng.standard_normal(shape[1]).astype(dtype) for _ in range(2))
+    for parameters in ((), (weight, bias), (weight, None), (None, bias)):
+        for residual in (None, whole[:, 1:]):
+            told = {"residual": residual, "activation": "relu"}
+            y = group_norm(cut, shape[1], *parameters, **told)
+            np.testing.assert_array_equal(group_norm(cut.copy(), shape[1], *parameters, **told), y)
+            told["residual"] = None if residual is None else residual[6:9]
+            np.testing.assert_array_equal(group_norm(cut[6:9], shape[1], *parameters, **told), y[6:9])
+
+
 @hypothesis.given(calls())
 def test_any_strides_alignment_threads_and_place_of_the_result(engine, call):
     if engine[0] == "reference":

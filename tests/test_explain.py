@@ -46,6 +46,7 @@ def of(shape, dtype=F32):
             dict(zip(("running_mean", "running_var"), EVALUATION, strict=True)),
         ),
         ("sum", functional.add_rms_norm, of((4, 96)), {"residual": of((4, 96)), "normalized_shape": 96}),
+        ("columns", functional.add_rms_norm, of((96, 96)).T, {"residual": of((96, 96)).T, "normalized_shape": 96}),
         (
             "columns",
             functional.batch_norm,
@@ -67,6 +68,14 @@ def test_what_a_domain_is():
     assert told.domains == (6, 162)
     assert (told.call, told.engine, told.copies) == ("group_norm", "cython", ())
     assert told.isa == cpunorm.show_config("dicts")["isa"]
+
+
+def test_sums_that_are_made_first_are_no_copies():
+    x = of((96, 96)).T
+    told = cpunorm.explain(functional.add_rms_norm, x, x, 96)
+    assert told.copies == ()
+    assert told.passes.startswith("the sum is made first")
+    assert len(cpunorm.explain(functional.add_rms_norm, x, of((96, 96)), 96).copies) == 1
 
 
 def shown(told):

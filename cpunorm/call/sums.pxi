@@ -55,6 +55,26 @@ cdef bint are_lines(object x, int leading) noexcept:
     return True
 
 
+cdef bint lie_across(object x, object addend) noexcept:
+    """Whether the axes of both are in the same order in memory, which is not C's."""
+    cdef bint across = False
+    cdef int i, j
+    for i in range(ndim_of(x)):
+        for j in range(i):
+            if length_of(x, i) > 1 and length_of(x, j) > 1:
+                if stride_of(x, j) == stride_of(x, i) or stride_of(addend, j) == stride_of(addend, i):
+                    return False
+                if is_inside(x, j, i) != is_inside(addend, j, i):
+                    return False
+                across |= is_inside(x, j, i)
+    return across
+
+
+cdef inline bint is_inside(object x, int axis, int other) noexcept:
+    """Whether an axis lies inside another in memory."""
+    return labs(stride_of(x, axis)) < labs(stride_of(x, other))
+
+
 cdef inline bint is_plain_target(
     object target, object other, object x, object residual, object weight, object bias
 ) noexcept:
@@ -90,6 +110,15 @@ cdef tuple sum_norm_of_rows(
     # Rows follow each other in all four arrays, but for x, in which they may lie apart.
     if not is_contiguous(x) and not (forward is None and chosen != &given_set and are_lines(x, ndim_of(x) - ndim)
                                      and place(n, ROWS, x, x, ndim_of(x) - ndim, 0, True)):
+        if itemsize_of(x) >= 4 and itemsize_of(x) == itemsize_of(input) and lie_across(x, residual):
+            # The sum as both lie, then its norm: to copy both takes longer.
+            total = new_like(x) if sum_out is None or not is_laid_out_as(sum_out, x) else sum_out
+            y = out if out is not None and is_plain(out) else new_like(x)
+            with np.errstate(all="ignore"):
+                np.add(x, residual, out=total)
+            norm_of_rows(function, n, total, normalized_shape, weight, bias, eps, unit_offset, y, activation, None,
+                         None, None, False)
+            return delivered(y, out, total, sum_out, input.dtype)
         x = dense(x, "C")
     if not is_plain_row_major(addend, x):
         addend = fill(_memory.made(np.empty, x.shape, x.dtype), addend)
@@ -113,8 +142,13 @@ cdef tuple sum_norm_of_rows(
             release() and kernel(chosen, n, None, None, None, threads) == 0):
         raise MemoryError("cpunorm: no memory for the scratch of a kernel")
     call_ends(size_of(x), reads)
-    if y is not out and (out is not None or y.dtype != input.dtype):
-        y = deliver(y, out, input.dtype)
-    if total is not sum_out and (sum_out is not None or total.dtype != input.dtype):
-        total = deliver(total, sum_out, input.dtype)
+    return delivered(y, out, total, sum_out, input.dtype)
+
+
+cdef tuple delivered(object y, object out, object total, object sum_out, object dtype):
+    """y and total, in `out` and `sum_out` if those are given, of the type that they are to be."""
+    if y is not out and (out is not None or y.dtype != dtype):
+        y = deliver(y, out, dtype)
+    if total is not sum_out and (sum_out is not None or total.dtype != dtype):
+        total = deliver(total, sum_out, dtype)
     return y, total

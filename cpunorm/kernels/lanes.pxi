@@ -6,6 +6,7 @@ cdef struct Turn:
     Job* job
     Py_ssize_t window
     bint within  # windows lie within samples, all samples of one window before the next; else over all domains
+    bint even  # the domains of all samples lie as those of one, and weights go on with the next sample's
     const Py_ssize_t* x
     const Py_ssize_t* y
 
@@ -54,13 +55,14 @@ cdef const Py_ssize_t* unless_in_order(const Py_ssize_t* offsets, Py_ssize_t val
     return NULL
 
 
-cdef inline Py_ssize_t same_sample(
-    const Norm* n, Py_ssize_t domain, Py_ssize_t most, Py_ssize_t* sample, Py_ssize_t* group
+cdef inline Py_ssize_t seen_at_once(
+    const Turn* t, Py_ssize_t domain, Py_ssize_t most, Py_ssize_t* sample, Py_ssize_t* group
 ) noexcept nogil:
-    """Where a domain is, and how many from there on, `most` at most, are of its sample."""
+    """Where a domain is, and how many from there on, `most` at most, lie as those of its sample."""
+    cdef const Norm* n = &t.job.n
     sample[0] = 0 if n.samples == 1 else domain // n.groups
     group[0] = domain - sample[0] * n.groups
-    return min(n.groups - group[0], most)
+    return most if t.even else min(n.groups - group[0], most)
 
 
 cdef void work_lanes(void* context, int thread, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
@@ -105,7 +107,7 @@ cdef void work_lanes(void* context, int thread, Py_ssize_t start, Py_ssize_t sto
                 lane += some
         lane = 0
         while lane < count:
-            some = same_sample(n, first + lane, count - lane, &sample, &group)
+            some = seen_at_once(t, first + lane, count - lane, &sample, &group)
             turn(tile + lane * size, x_at(job, sample * n.x.sample + group * n.x.channel), n.x.channel, some, t.x,
                  values, size, False)
             if job.packed.added:
@@ -116,7 +118,7 @@ cdef void work_lanes(void* context, int thread, Py_ssize_t start, Py_ssize_t sto
         divide(m2, count, values)  # as columns do: which of both ways short rows go depends on strides
         lane = 0
         while lane < count:
-            some = same_sample(n, first + lane, count - lane, &sample, &group)
+            some = seen_at_once(t, first + lane, count - lane, &sample, &group)
             at = lane * computed
             coefficients_of(job, sample, group, some, mean + lane, m2 + lane, high + at, scale + at, shift + at)
             lane += some
@@ -134,7 +136,7 @@ cdef void work_lanes(void* context, int thread, Py_ssize_t start, Py_ssize_t sto
             job.lines.apply_columns(tile, tile, count, values, MOST_LANES, MOST_LANES, high, scale, shift, &job.packed)
         lane = 0
         while lane < count:
-            some = same_sample(n, first + lane, count - lane, &sample, &group)
+            some = seen_at_once(t, first + lane, count - lane, &sample, &group)
             turn(y_at(job, sample * n.y.sample + group * n.y.channel), tile + lane * size, n.y.channel, some, t.y,
                  values, size, True)
             lane += some
@@ -158,5 +160,11 @@ cdef void forward_lanes(Job* job, int threads) noexcept nogil:
         t.within = n.groups >= lanes
         if not t.within:
             t.window = lanes // n.groups * n.groups
+    t.even = n.samples > 1 and n.groups < lanes and n.x.sample == n.groups * n.x.channel and (
+        n.y.data == NULL or n.y.sample == n.groups * n.y.channel)
+    if t.even and not n.along:
+        lengthen_weights(job, 1 + ceil_div(lanes, n.groups), n.channels)
+        if job.failed:
+            return
     units = n.samples * ceil_div(n.groups, t.window) if t.within else ceil_div(n.samples * n.groups, t.window)
     share(work_lanes, &t, units, threads)

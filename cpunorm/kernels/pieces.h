@@ -1,5 +1,5 @@
-/* Written by .ci/pieces: coefficients of polynomials in t = a - width i, |t| <= width / 2, of piece i = 0, 1, ... 31; from the
-   constant on.  Each is of least relative error, given its constant, which is the function's own value rounded. */
+/* Written by .ci/pieces: coefficients, from the constant on, of polynomials in t = a - width i, |t| <= width / 2, of
+   piece i = 0, 1, ...  Each is of least relative error, given its constant: the function's own value, rounded. */
 static const float gelu_pieces[7][32] __attribute__((aligned(64))) = {
     {0.5f, 0.437917978f, 0.377330273f, 0.319624186f, 0.265985519f, 0.217327729f, 0.174250707f, 0.137032315f,
      0.105649777f, 0.0798249543f, 0.0590851232f, 0.0428299531f, 0.0303963609f, 0.0211148206f, 0.014353022f, 0.00954548176f,

@@ -258,7 +258,7 @@ cdef void see(Job* job) noexcept nogil:
         if not job.columns and n.channels == 1 and n.samples > 1:
             # rows in one place
             if not n.along:
-                lengthen_weights(job, n.samples, False)
+                lengthen_weights(job, n.samples, 1)
             n.channels = n.groups = n.samples
             n.x.channel, n.y.channel = n.x.sample, n.y.sample
             n.samples = 1
@@ -285,7 +285,7 @@ cdef void see_channels_as_positions(Job* job, bint innermost) noexcept nogil:
     """
     cdef Norm* n = &job.n
     if job.positions > 1:
-        lengthen_weights(job, job.positions, innermost)
+        lengthen_weights(job, job.positions, job.member if innermost else 1)
     if n.weight != NULL or n.bias != NULL:
         n.along = True
         job.along_step = job.member * job.positions
@@ -304,8 +304,8 @@ cdef void see_channels_as_positions(Job* job, bint innermost) noexcept nogil:
     join_positions(n)
 
 
-cdef void lengthen_weights(Job* job, Py_ssize_t times, bint by_groups) noexcept nogil:
-    """weight and bias are repeated, by channel: (channels, times), or by group: (groups, times, member)."""
+cdef void lengthen_weights(Job* job, Py_ssize_t times, Py_ssize_t run) noexcept nogil:
+    """weight and bias become (channels / run, times, run): runs of channels, each `times` over."""
     cdef Norm* n = &job.n
     cdef Py_ssize_t bytes = n.channels * times * job.lines.computed
     cdef char* longer
@@ -316,23 +316,23 @@ cdef void lengthen_weights(Job* job, Py_ssize_t times, bint by_groups) noexcept 
         job.failed = True
         return
     if n.weight != NULL:
-        lengthen(job, longer, <const char*> n.weight, times, by_groups)
+        lengthen(job, longer, <const char*> n.weight, times, run)
         n.weight = longer
     if n.bias != NULL:
-        lengthen(job, longer + bytes, <const char*> n.bias, times, by_groups)
+        lengthen(job, longer + bytes, <const char*> n.bias, times, run)
         n.bias = longer + bytes
 
 
 cdef void lengthen(
-    const Job* job, char* target, const char* source, Py_ssize_t times, bint by_groups
+    const Job* job, char* target, const char* source, Py_ssize_t times, Py_ssize_t run
 ) noexcept nogil:
-    cdef Py_ssize_t group, i, bytes = job.member * job.lines.computed
-    if not by_groups:
+    cdef Py_ssize_t i, j, bytes = run * job.lines.computed
+    if run == 1:
         repeat(target, source, job.n.channels, times, job.lines.computed)
         return
-    for group in range(job.n.groups):
-        for i in range(times):
-            copy(target, 1, source, 1, job.member, job.lines.computed)
+    for i in range(job.n.channels // run):
+        for j in range(times):
+            copy(target, 1, source, 1, run, job.lines.computed)
             target += bytes
         source += bytes
 
