@@ -107,6 +107,7 @@ cdef extern from "kernels/lines.h":
         const double* mean, const double* m2, Py_ssize_t n, double lines, double* joint_mean, double* joint_m2
     ) noexcept nogil
     void end_stream() noexcept nogil
+    Py_ssize_t cache_bytes(unsigned level) noexcept nogil
     Py_ssize_t stream_bytes() noexcept nogil
     bint follows_stores() noexcept nogil
 
@@ -141,11 +142,12 @@ cdef enum:
     STRIP_BYTES = 262144  # of a strip: what stays in L2
     NARROW = 256  # columns of the narrowest strip
     TALL_STRIP = 512  # lines of a strip above which all columns are read together
-    FAR_BYTES = 1048576  # of x and y from which lines are fetched ahead
+    FAR_BYTES = 1048576  # of x and y above which lines are fetched ahead; with several threads, half of L2 of each
     NEAR_BYTES = 12288  # of rows whose moments are taken together: what stays in L1, with y
     FAR_NEAR_BYTES = 8192  # the same past L2 ...
     STREAMED_BYTES = 4096  # ... and where y is stored around the caches
 
+cdef Py_ssize_t HALF_L2 = cache_bytes(2) // 2
 cdef Py_ssize_t STREAM_BYTES = stream_bytes()
 cdef bint FOLLOWS_STORES = follows_stores()
 cdef double HIDING = 1e-36  # eps that hides what underflow did to a variance

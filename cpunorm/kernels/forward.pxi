@@ -26,7 +26,7 @@ cdef void forward_given(Job* job, int threads) noexcept nogil:
     share(work_apply_columns, &shared, n.samples * job.tall, threads)
 
 
-cdef void begin(Job* job, const Norm* norm) noexcept nogil:
+cdef void begin(Job* job, const Norm* norm, int threads) noexcept nogil:
     """A norm as it is seen; `finish` frees what that took."""
     cdef Py_ssize_t count
     memset(job, 0, sizeof(job[0]))
@@ -37,7 +37,7 @@ cdef void begin(Job* job, const Norm* norm) noexcept nogil:
     if is_half(norm.parameter_element):
         widen_parameters(job)
     if not job.failed:
-        see(job)
+        see(job, threads)
     if job.n.along and job.n.weight == NULL and job.n.bias == NULL:
         job.n.along = False
     elif job.n.along and (job.n.weight == NULL or job.n.bias == NULL):
@@ -90,7 +90,7 @@ cdef int forward(const Norm* norm, int threads) noexcept nogil:
     """y from x: KernelSet's forward."""
     cdef Job job
     cdef Way way
-    begin(&job, norm)
+    begin(&job, norm, threads)
     if not job.failed:
         way = way_of(&job)
         if norm.addend != NULL and way != SUM_WAY:
@@ -112,7 +112,7 @@ cdef int forward(const Norm* norm, int threads) noexcept nogil:
 cdef int explain(const Norm* norm, Plan* plan) noexcept nogil:
     """KernelSet's explain: what `forward` would do."""
     cdef Job job
-    begin(&job, norm)
+    begin(&job, norm, 1)
     if not job.failed:
         plan.way = way_of(&job)
         plan.packed = plan.way == LANES_WAY or plan.way == ROWS_WAY and not job.even or (

@@ -127,18 +127,25 @@ typedef struct {
 #define end_stream()
 #endif
 
-/* From how many bytes of x and y on stores around the caches pay at the latest (a larger last-level cache is shared
-   with others); 0 where there are none.  The CPU is asked for the cache that one core sees: the C library's answer is
-   that of all cores on AMD. */
-static ptrdiff_t stream_bytes(void) {
+/* Bytes of the cache of this level that one core sees, or 0 where nobody tells.  The CPU is asked: the C library's answer
+   is that of all cores on AMD. */
+static ptrdiff_t cache_bytes(unsigned level) {
+    ptrdiff_t bytes = 0;
 #if defined(__SSE2__)
-    const ptrdiff_t share = 96 << 20;
-    ptrdiff_t cache = 0;
     unsigned a, b, c, d;
     for (int amd = 0; amd < 2; amd++)
         for (unsigned i = 0; __get_cpuid_count(amd ? 0x8000001d : 4, i, &a, &b, &c, &d) && (a & 31); i++)
-            if ((a >> 5 & 7) == 3)
-                cache = (ptrdiff_t) ((b >> 22) + 1) * ((b >> 12 & 1023) + 1) * ((b & 4095) + 1) * (c + 1);
+            if ((a >> 5 & 7) == level && (a & 31) != 2)  /* not of instructions */
+                bytes = (ptrdiff_t) ((b >> 22) + 1) * ((b >> 12 & 1023) + 1) * ((b & 4095) + 1) * (c + 1);
+#endif
+    return bytes;
+}
+
+/* From how many bytes of x and y on stores around the caches pay at the latest (a larger last-level cache is shared
+   with others); 0 where there are none. */
+static ptrdiff_t stream_bytes(void) {
+#if defined(__SSE2__)
+    const ptrdiff_t share = 96 << 20, cache = cache_bytes(3);
     return cache > 0 && cache < share ? cache : share;
 #else
     return 0;

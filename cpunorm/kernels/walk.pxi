@@ -228,8 +228,8 @@ cdef inline void gather_beside(
     gather(beside(packed), y + job.traffic.residual, of_y, start, n, job.lines.size)
 
 
-cdef void see(Job* job) noexcept nogil:
-    """Decide how the norm is run.  Depends on lengths, and on which axes lie inside which, alone."""
+cdef void see(Job* job, int threads) noexcept nogil:
+    """Decide how the norm is run.  Its bits depend on lengths, and on which axes lie inside which, alone."""
     cdef Norm* n = &job.n
     cdef Py_ssize_t bytes
     job.member = 1 if n.groups == n.channels else n.channels // n.groups
@@ -266,7 +266,7 @@ cdef void see(Job* job) noexcept nogil:
             job.columns = job.positions > 1 and not inside(n.inner, n.x.inner, n)
             job.apart = True
     bytes = 2 * n.samples * n.channels * job.positions * job.lines.size
-    job.far = bytes > FAR_BYTES
+    job.far = bytes > max(<Py_ssize_t> FAR_BYTES, threads * HALF_L2)
     job.traffic.ahead = AHEAD if job.far else 0
     job.traffic.streamed = STREAM_BYTES > 0 and bytes >= STREAM_BYTES and n.x.data != n.y.data
     # where hardware follows stores, it loses them in a domain's short and scattered segments, each of a page at most
