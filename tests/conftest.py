@@ -32,11 +32,20 @@ def pytest_configure(config):
 
 @pytest.fixture(scope="session", autouse=True)
 def compiling(request):
-    """Numba's kernels, compiled into its cache on disk by a process beside the tests; those of Numba are run last."""
+    """Numba's kernels, compiled into its cache on disk by a process beside the tests; those of Numba are run last.
+
+    Of several processes of tests one compiles, and the others wait for its lock, then read the cache.
+    """
     if not any("numba" in item.nodeid for item in request.session.items):
         yield None
         return
-    code = "import cpunorm; cpunorm.warmup(dtypes=('float32', 'float64'), engine='numba')"
+    code = f"""
+import fcntl
+with open({__file__!r}) as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    import cpunorm
+    cpunorm.warmup(dtypes=("float32", "float64"), engine="numba")
+"""
     with subprocess.Popen([sys.executable, "-P", "-c", code]) as process:
         yield process
         process.terminate()
