@@ -282,7 +282,7 @@ def test_some_small_arrays(engine):
 @pytest.mark.slow
 @pytest.mark.parametrize("scale", SHARE)
 def test_all(engine, scale):
-    share = SHARE_OF_NUMPY if engine[0] == "reference" and scale != "past the caches" else 1
+    share = SHARE_OF_NUMPY if engine[0] == "reference" else 1
     assert attacked(*engine, scale, SHARE[scale] * share) > (20_000 // share if scale == "small" else 2)
 
 
