@@ -234,7 +234,7 @@ def attack(engine, isa, scale, share):
     inputs, outputs, *parameters = (Guarded(room) for _ in range(8))
     count = 0
     for index, (shape, (name, norm), dtype) in enumerate(itertools.product(shapes, NORMS.items(), dtypes)):
-        if index % share or engine == "reference" and scale == "large" and "sliding" in name:
+        if index % share or (engine == "reference" and scale == "large" and "sliding" in name):
             continue  # nor windows one by one, of which one case takes a minute
         values = normal(shape).astype(dtype)
         cpunorm.set_num_threads(1 + index // 3 % 2)
