@@ -212,8 +212,7 @@ def check_call(name, given, error_state):
         return
     assert memory(untouched) == before
     assert y.shape == given["input"].shape
-    assert y.dtype == given["input"].dtype.newbyteorder("=")
-    assert given["out"] is None or y is given["out"]
+    assert y is given["out"] or (given["out"] is None and y.dtype == given["input"].dtype.newbyteorder("="))
     right, bound = expected(name, original)
     seen[f"{name}: {'runs' if right is None else 'right'}"] += 1
     if right is not None:
