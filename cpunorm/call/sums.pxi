@@ -114,8 +114,9 @@ cdef tuple sum_norm_of_rows(
             # The sum as both lie, then its norm: to copy both takes longer.
             total = new_like(x) if sum_out is None or not is_laid_out_as(sum_out, x) else sum_out
             y = out if out is not None and is_plain(out) else new_like(x)
-            with np.errstate(all="ignore"):
-                np.add(x, residual, out=total)
+            if not asked:
+                with np.errstate(all="ignore"):
+                    np.add(x, residual, out=total)
             norm_of_rows(function, n, total, normalized_shape, weight, bias, eps, unit_offset, y, activation, None,
                          None, None, False)
             return delivered(y, out, total, sum_out, input.dtype)
