@@ -1,6 +1,7 @@
 """The `engine` fixture: one suite, run over every engine and every ISA level that this machine runs."""
 
 import gc
+import os
 import subprocess
 import sys
 import tomllib
@@ -34,17 +35,22 @@ def pytest_configure(config):
 def compiling(request):
     """Numba's kernels, compiled into its cache on disk by a process beside the tests; those of Numba are run last.
 
-    Of several processes of tests one compiles, and the others wait for its lock, then read the cache.
+    Of two processes of tests one begins with float32, the other with float64; each finds the other's in the cache then.
+    Any two files that are there are the locks.
     """
     if not any("numba" in item.nodeid for item in request.session.items):
         yield None
         return
+    locks = [("float32", __file__), ("float64", engines.__file__)]
+    if os.environ.get("PYTEST_XDIST_WORKER", "gw0")[-1] in "13579":
+        locks.reverse()
     code = f"""
 import fcntl
-with open({__file__!r}) as lock:
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    import cpunorm
-    cpunorm.warmup(dtypes=("float32", "float64"), engine="numba")
+import cpunorm
+for dtype, path in {locks}:
+    with open(path) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        cpunorm.warmup(dtypes=(dtype,), engine="numba")
 """
     with subprocess.Popen([sys.executable, "-P", "-c", code]) as process:
         yield process
