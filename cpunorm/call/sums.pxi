@@ -113,12 +113,13 @@ cdef tuple sum_norm_of_rows(
         if itemsize_of(x) >= 4 and itemsize_of(x) == itemsize_of(input) and lie_across(x, residual):
             # The sum as both lie, then its norm: to copy both takes longer.
             total = new_like(x) if sum_out is None or not is_laid_out_as(sum_out, x) else sum_out
-            y = out if out is not None and is_plain(out) else new_like(x)
+            if out is None or not is_plain(out):
+                y = None if sum_out is None else new_like(x)  # before the sum is written
             if not asked:
                 with np.errstate(all="ignore"):
                     np.add(x, residual, out=total)
-            norm_of_rows(function, n, total, normalized_shape, weight, bias, eps, unit_offset, y, activation, None,
-                         None, None, False)
+            y = norm_of_rows(function, n, total, normalized_shape, weight, bias, eps, unit_offset, y, activation, None,
+                             None, None, False)
             return delivered(y, out, total, sum_out, input.dtype)
         x = dense(x, "C")
     if not is_plain_row_major(addend, x):
