@@ -33,9 +33,9 @@ def every_exponent(each=24):
     rng = np.random.default_rng(0)
     bits = (np.arange(512, dtype=np.uint32)[:, None] << 23) | rng.integers(0, 1 << 23, (512, each), np.uint32)
     near = [rng.uniform(-low, low, 4000) for low in (1, 4, 20, 110)]
-    ends = [np.arange(-20, 20, 1 / 128)]  # of polynomials that hold for a piece
+    ends = np.arange(-20, 20, 1 / 128)  # of polynomials that hold for a piece
     special = [0, -0.0, 3, -3, 6, np.inf, -np.inf, np.nan, 3.4028235e38, -3.4028235e38, 1e-45, -1e-45, 1.1754944e-38]
-    return np.concatenate([bits.view(np.float32).ravel(), *np.float32([*near]), *np.float32(ends), np.float32(special)])
+    return np.concatenate([bits.view(np.float32).ravel(), *(np.float32(part) for part in (*near, ends, special))])
 
 
 def distance(y, expected):

@@ -127,7 +127,7 @@ typedef struct {
 #define end_stream()
 #endif
 
-/* Bytes of the cache of this level that one core sees, or 0 where nobody tells.  The CPU is asked: the C library's answer
+/* Bytes of the cache of this level, 2 or 3, that one core sees, or 0 where nobody tells.  The CPU is asked: the C library's answer
    is that of all cores on AMD. */
 static ptrdiff_t cache_bytes(unsigned level) {
     ptrdiff_t bytes = 0;
@@ -135,7 +135,7 @@ static ptrdiff_t cache_bytes(unsigned level) {
     unsigned a, b, c, d;
     for (int amd = 0; amd < 2; amd++)
         for (unsigned i = 0; __get_cpuid_count(amd ? 0x8000001d : 4, i, &a, &b, &c, &d) && (a & 31); i++)
-            if ((a >> 5 & 7) == level && (a & 31) != 2)  /* not of instructions */
+            if ((a >> 5 & 7) == level)
                 bytes = (ptrdiff_t) ((b >> 22) + 1) * ((b >> 12 & 1023) + 1) * ((b & 4095) + 1) * (c + 1);
 #endif
     return bytes;

@@ -229,7 +229,7 @@ cdef inline void gather_beside(
 
 
 cdef void see(Job* job, int threads) noexcept nogil:
-    """Decide how the norm is run.  Its bits depend on lengths, and on which axes lie inside which, alone."""
+    """Decide how the norm is run.  What decides on bits are lengths, and which axes lie inside which, alone."""
     cdef Norm* n = &job.n
     cdef Py_ssize_t bytes
     job.member = 1 if n.groups == n.channels else n.channels // n.groups
