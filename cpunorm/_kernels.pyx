@@ -135,7 +135,10 @@ cdef enum:
     SHORT_SAMPLE = 256  # positions of a sample up to which ...
     FEW_CHANNELS = 3  # ... so many channels inside positions are rows, packed: columns are made ready in a microsecond
     FEW_POSITIONS = 8  # of a sample up to which groups whose channels fill a step are rows, in channels_last too
-    FEW_ROWS = 8  # short rows of a sample that are turned into lanes though they lie across each other, as columns do
+    FEW_ROWS = 15  # short rows of a sample that are turned into lanes though they lie across each other, as columns do:
+    FEW_LONGER_ROWS = 8  # so many if they are of more than FEW_POSITIONS values
+    TURNED_RUN = 4  # values of a run that are turned by tiles of so many
+    FEW_GROUPS = 16  # of a sample below which lanes are filled one by one, however samples lie
     NARROW_RUN = 64  # values of a segment up to which those of all channels are columns
     FOLDED = 512  # columns, if lines of few channels can be walked as one
     STEP_BYTES = 64  # what stores around the caches are aligned to, at every level

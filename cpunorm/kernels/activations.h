@@ -257,6 +257,9 @@ IN_DOUBLE(gelu_tanh, v == -INFINITY, NAN)
 IN_DOUBLE(tanh, v != v, NAN)
 
 #endif
+#undef LOW
+#undef HIGH
+#undef BOTH
 
 #else
 

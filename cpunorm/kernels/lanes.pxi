@@ -2,67 +2,91 @@
 # Included by _kernels.pyx, whose header says how and why.
 
 cdef struct Turn:
-    # A tile of `window` domains, whose values lie at these offsets from their first; NULL: one after the other.
+    # A tile of `window` domains, whose values lie at these offsets from their first, `x_run` and `y_run` in a row.
     Job* job
     Py_ssize_t window
     bint within  # windows lie within samples, all samples of one window before the next; else over all domains
-    bint even  # the domains of all samples lie as those of one, and weights go on with the next sample's
+    bint going_on  # a tile goes on with the next sample's domains and the weights of these ...
+    bint even  # ... which lie as those of one
     const Py_ssize_t* x
     const Py_ssize_t* y
+    Py_ssize_t x_run, y_run
 
 
 cdef void turn_of(
-    unit* target, const unit* source, Py_ssize_t stride, Py_ssize_t lanes, const Py_ssize_t* offsets, int values,
-    bint back,
+    unit* target, const unit* source, const Py_ssize_t* places, Py_ssize_t lanes, const Py_ssize_t* offsets,
+    Py_ssize_t values, bint back,
 ) noexcept nogil:
-    cdef Py_ssize_t lane
-    cdef int v
+    cdef Py_ssize_t lane, v
     if back:
         for lane in range(lanes):
             for v in range(values):
-                target[lane * stride + offsets[v]] = source[v * MOST_LANES + lane]
+                target[places[lane] + offsets[v]] = source[v * MOST_LANES + lane]
     else:
         for v in range(values):
             for lane in range(lanes):
-                target[v * MOST_LANES + lane] = source[lane * stride + offsets[v]]
+                target[v * MOST_LANES + lane] = source[places[lane] + offsets[v]]
 
 
 cdef inline void turn(
-    char* target, const char* source, Py_ssize_t stride, Py_ssize_t lanes, const Py_ssize_t* offsets, int values,
-    int size, bint back,
+    char* target, const char* source, Py_ssize_t stride, const Py_ssize_t* places, Py_ssize_t lanes,
+    const Py_ssize_t* offsets, Py_ssize_t run, Py_ssize_t values, int size, bint back,
 ) noexcept nogil:
-    """target (values, lanes) = source, domains `stride` apart; `back`: source (values, lanes) to such a target.
+    """target (values, lanes) = source, domains at `places`; `back`: source (values, lanes) to such a target.
 
-    Without offsets, the values of a domain follow each other.
+    If `stride` is not 0, domains lie so far apart.
     """
-    if offsets == NULL and back:
-        copy_block(target, source, size, lanes, values, stride, 1, 1, MOST_LANES)
-    elif offsets == NULL:
-        copy_block(target, source, size, values, lanes, MOST_LANES, 1, 1, stride)
+    cdef Py_ssize_t v = 0
+    if stride and (run == values or run >= TURNED_RUN):
+        while v < values:
+            if back:
+                copy_block(target + offsets[v] * size, source + v * MOST_LANES * size, size, lanes, run, stride, 1, 1,
+                           MOST_LANES)
+            else:
+                copy_block(target + v * MOST_LANES * size, source + offsets[v] * size, size, run, lanes, MOST_LANES, 1,
+                           1, stride)
+            v += run
     elif size == 4:
-        turn_of(<uint32_t*> target, <const uint32_t*> source, stride, lanes, offsets, values, back)
+        turn_of(<uint32_t*> target, <const uint32_t*> source, places, lanes, offsets, values, back)
     elif size == 2:
-        turn_of(<uint16_t*> target, <const uint16_t*> source, stride, lanes, offsets, values, back)
+        turn_of(<uint16_t*> target, <const uint16_t*> source, places, lanes, offsets, values, back)
     else:
-        turn_of(<uint64_t*> target, <const uint64_t*> source, stride, lanes, offsets, values, back)
+        turn_of(<uint64_t*> target, <const uint64_t*> source, places, lanes, offsets, values, back)
 
 
-cdef const Py_ssize_t* unless_in_order(const Py_ssize_t* offsets, Py_ssize_t values) noexcept nogil:
-    cdef Py_ssize_t v
+cdef Py_ssize_t run_of(const Py_ssize_t* offsets, Py_ssize_t values) noexcept nogil:
+    """How many values follow each other, in all runs alike."""
+    cdef Py_ssize_t v, run = 1
+    while run < values and offsets[run] == run:
+        run += 1
     for v in range(values):
-        if offsets[v] != v:
-            return offsets
-    return NULL
+        if values % run or offsets[v] != offsets[v - v % run] + v % run:
+            return 1
+    return run
 
 
 cdef inline Py_ssize_t seen_at_once(
     const Turn* t, Py_ssize_t domain, Py_ssize_t most, Py_ssize_t* sample, Py_ssize_t* group
 ) noexcept nogil:
-    """Where a domain is, and how many from there on, `most` at most, lie as those of its sample."""
+    """Where a domain is, and how many from there on, `most` at most, are taken with it."""
     cdef const Norm* n = &t.job.n
     sample[0] = 0 if n.samples == 1 else domain // n.groups
     group[0] = domain - sample[0] * n.groups
-    return most if t.even else min(n.groups - group[0], most)
+    return most if t.going_on else min(n.groups - group[0], most)
+
+
+cdef inline void place(
+    Py_ssize_t* places, const Operand* a, Py_ssize_t group, Py_ssize_t groups, Py_ssize_t lanes
+) noexcept nogil:
+    """Where `lanes` domains lie from the first one on, group `group` of `groups` in its sample."""
+    cdef Py_ssize_t lane, at = 0
+    for lane in range(lanes):
+        places[lane] = at
+        at += a.channel
+        group += 1
+        if group == groups:
+            group = 0
+            at += a.sample - groups * a.channel
 
 
 cdef void work_lanes(void* context, int thread, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
@@ -71,6 +95,10 @@ cdef void work_lanes(void* context, int thread, Py_ssize_t start, Py_ssize_t sto
     cdef const Job* job = t.job
     cdef const Norm* n = &job.n
     cdef int size = job.lines.size, computed = job.lines.computed, values = <int> job.positions
+    cdef bint uneven = t.going_on and not t.even
+    cdef Py_ssize_t x_stride = 0 if uneven else n.x.channel, y_stride = 0 if uneven else n.y.channel
+    cdef Py_ssize_t x_places[MOST_LANES]
+    cdef Py_ssize_t y_places[MOST_LANES]
     cdef double tile_values[BESIDE + LANE_VALUES * MOST_LANES]
     cdef char* tile = <char*> tile_values
     cdef char* y
@@ -85,6 +113,9 @@ cdef void work_lanes(void* context, int thread, Py_ssize_t start, Py_ssize_t sto
     cdef char* biases = <char*> &matrix[LANE_VALUES * MOST_LANES]
     cdef Py_ssize_t unit, first, count, sample, group, lane, some, known = -1, at
     cdef Py_ssize_t most = min(t.window, n.samples * n.groups)  # lanes that are ever used
+    if not uneven:
+        place(x_places, &n.x, 0, most, most)
+        place(y_places, &n.y, 0, most, most)
     for unit in range(start, stop):
         if t.within:
             sample, group = unit % n.samples, unit // n.samples * t.window
@@ -100,19 +131,22 @@ cdef void work_lanes(void* context, int thread, Py_ssize_t start, Py_ssize_t sto
                 group = (known + lane) % n.groups
                 some = min(n.groups - group, t.window - lane)
                 at = group * job.along_step * computed
-                turn(weights + lane * computed, <const char*> n.weight + at, job.along_step, some, NULL, values,
-                     computed, False)
-                turn(biases + lane * computed, <const char*> n.bias + at, job.along_step, some, NULL, values,
-                     computed, False)
+                copy_block(weights + lane * computed, <const char*> n.weight + at, computed, values, some, MOST_LANES, 1,
+                           1, job.along_step)
+                copy_block(biases + lane * computed, <const char*> n.bias + at, computed, values, some, MOST_LANES, 1, 1,
+                           job.along_step)
                 lane += some
+        if uneven:
+            place(x_places, &n.x, first % n.groups, n.groups, count)
+            place(y_places, &n.y, first % n.groups, n.groups, count)
         lane = 0
         while lane < count:
             some = seen_at_once(t, first + lane, count - lane, &sample, &group)
-            turn(tile + lane * size, x_at(job, sample * n.x.sample + group * n.x.channel), n.x.channel, some, t.x,
-                 values, size, False)
+            turn(tile + lane * size, x_at(job, sample * n.x.sample + group * n.x.channel), x_stride, x_places, some, t.x,
+                 t.x_run, values, size, False)
             if job.packed.added:
                 y = y_at(job, sample * n.y.sample + group * n.y.channel) + job.traffic.residual
-                turn(beside(tile) + lane * size, y, n.y.channel, some, t.y, values, size, False)
+                turn(beside(tile) + lane * size, y, y_stride, y_places, some, t.y, t.y_run, values, size, False)
             lane += some
         job.lines.column_moments(tile, MOST_LANES, values, count, 0, job.rule, 0, mean, m2)
         divide(m2, count, values)  # as columns do: which of both ways short rows go depends on strides
@@ -137,8 +171,8 @@ cdef void work_lanes(void* context, int thread, Py_ssize_t start, Py_ssize_t sto
         lane = 0
         while lane < count:
             some = seen_at_once(t, first + lane, count - lane, &sample, &group)
-            turn(y_at(job, sample * n.y.sample + group * n.y.channel), tile + lane * size, n.y.channel, some, t.y,
-                 values, size, True)
+            turn(y_at(job, sample * n.y.sample + group * n.y.channel), tile + lane * size, y_stride, y_places, some, t.y,
+                 t.y_run, values, size, True)
             lane += some
 
 
@@ -154,15 +188,16 @@ cdef void forward_lanes(Job* job, int threads) noexcept nogil:
     axes[2], axes[3], axes[4] = job.run[0], job.run[1], job.run[2]
     for v in range(job.positions):
         x[v], y[v] = offset_in(axes, 5, v, False), offset_in(axes, 5, v, True)
-    t.x, t.y = unless_in_order(x, job.positions), unless_in_order(y, job.positions)
+    t.x, t.y, t.x_run, t.y_run = x, y, run_of(x, job.positions), run_of(y, job.positions)
     t.window, t.within = lanes, False
     if n.along and job.along_step:
         t.within = n.groups >= lanes
         if not t.within:
             t.window = lanes // n.groups * n.groups
-    t.even = n.samples > 1 and n.groups < lanes and n.x.sample == n.groups * n.x.channel and (
+    t.even = n.x.sample == n.groups * n.x.channel and (
         n.y.data == NULL or n.y.sample == n.groups * n.y.channel)
-    if t.even and not n.along:
+    t.going_on = n.samples > 1 and n.groups < (lanes if t.even else FEW_GROUPS)
+    if t.going_on and not n.along:
         lengthen_weights(job, 1 + ceil_div(lanes, n.groups), n.channels)
         if job.failed:
             return

@@ -212,7 +212,7 @@ cdef void coefficients_of(
     const Job* job, Py_ssize_t sample, Py_ssize_t channel, Py_ssize_t channels, double* mean, double* var, char* high,
     char* scale, char* shift,
 ) noexcept nogil:
-    """Coefficients of some channels of one sample from their mean and variance."""
+    """Coefficients of some channels from their mean and variance; beyond a sample's those of the next."""
     cdef const Norm* n = &job.n
     cdef Py_ssize_t at = channel * job.lines.computed, c
     job.lines.channel_coefficients(
@@ -232,7 +232,8 @@ cdef void extreme_coefficients(
 ) noexcept nogil:
     """The same of a channel whose variance left the range of float64: from its values times a power of 2."""
     cdef const Norm* n = &job.n
-    cdef Py_ssize_t first = channel // job.member * job.member, c, outer, middle, inner, again
+    cdef Py_ssize_t beyond = channel // n.channels
+    cdef Py_ssize_t first = channel % n.channels // job.member * job.member, c, outer, middle, inner, again
     cdef double power = 2.0 ** 600 if var[0] < 1 else 2.0 ** -600, count = job.member * job.positions
     cdef double centre = 0, total, squares, d, weight
     cdef const double* x
@@ -241,7 +242,7 @@ cdef void extreme_coefficients(
         for c in range(first, first + job.member):
             for outer in range(n.outer):
                 for middle in range(n.middle):
-                    x = <const double*> x_at(job, sample * n.x.sample + c * n.x.channel + outer * n.x.outer
+                    x = <const double*> x_at(job, (sample + beyond) * n.x.sample + c * n.x.channel + outer * n.x.outer
                                              + middle * n.x.middle)
                     for inner in range(n.inner):
                         d = x[inner * n.x.inner] * power - centre

@@ -249,7 +249,8 @@ cdef void see(Job* job, int threads) noexcept nogil:
                 see_channels_as_positions(job, True)
             elif not n.along and job.positions == 1:
                 see_channels_as_positions(job, True)
-            elif n.along and is_lane_row(job) and (n.x.channel != 1 or n.channels <= FEW_ROWS):
+            elif n.along and is_lane_row(job) and (n.x.channel != 1 or n.channels <= (
+                    FEW_ROWS if job.positions <= FEW_POSITIONS else FEW_LONGER_ROWS)):
                 job.columns = False
         elif (job.member > 1 and n.outer == 1 and inside(n.middle, n.x.middle, n) and (
                 job.positions < SHORT
