@@ -57,9 +57,14 @@ def normal(shape):
     return np.random.default_rng(0).standard_normal(shape, np.float32)
 
 
+@functools.lru_cache(16)
+def lines(count, dtype):
+    return [np.linspace(*ends, count, dtype=dtype) for ends in ((0.5, 1.5), (1, -1), (-1, 1), (1, 2))]
+
+
 def vectors(count, dtype):
     """A weight, bias, mean and variance of `count` elements."""
-    return [np.linspace(*ends, count, dtype=dtype) for ends in ((0.5, 1.5), (1, -1), (-1, 1), (1, 2))]
+    return [line.copy() for line in lines(count, dtype)]
 
 
 def batch_norm(training, data_format):
@@ -257,9 +262,9 @@ def attack(engine, isa, scale, share):
                     lambda i, v, without=without, side=side: None if i == without else parameters[i].like(v, side),
                 )
                 count += 1
-                np.testing.assert_array_equal(out, other)
-                for a, b in zip(seen, expected, strict=True):
-                    np.testing.assert_array_equal(a, b)
+                for a, b in zip((out, *seen), (other, *expected), strict=True):
+                    if a.tobytes() != b.tobytes():  # a tenth of the time of
+                        np.testing.assert_array_equal(a, b)
     print(count)
 
 

@@ -101,6 +101,7 @@ cdef void work_lanes(void* context, int thread, Py_ssize_t start, Py_ssize_t sto
     cdef Py_ssize_t y_places[MOST_LANES]
     cdef double tile_values[BESIDE + LANE_VALUES * MOST_LANES]
     cdef char* tile = <char*> tile_values
+    cdef const char* x
     cdef char* y
     cdef double matrix[2 * LANE_VALUES * MOST_LANES]
     cdef double mean[MOST_LANES]
@@ -142,8 +143,10 @@ cdef void work_lanes(void* context, int thread, Py_ssize_t start, Py_ssize_t sto
         lane = 0
         while lane < count:
             some = seen_at_once(t, first + lane, count - lane, &sample, &group)
-            turn(tile + lane * size, x_at(job, sample * n.x.sample + group * n.x.channel), x_stride, x_places, some, t.x,
-                 t.x_run, values, size, False)
+            x = x_at(job, sample * n.x.sample + group * n.x.channel)
+            if job.far and x_stride == values:
+                fetch_beyond(x, some * values * size, False)
+            turn(tile + lane * size, x, x_stride, x_places, some, t.x, t.x_run, values, size, False)
             if job.packed.added:
                 y = y_at(job, sample * n.y.sample + group * n.y.channel) + job.traffic.residual
                 turn(beside(tile) + lane * size, y, y_stride, y_places, some, t.y, t.y_run, values, size, False)
@@ -171,8 +174,10 @@ cdef void work_lanes(void* context, int thread, Py_ssize_t start, Py_ssize_t sto
         lane = 0
         while lane < count:
             some = seen_at_once(t, first + lane, count - lane, &sample, &group)
-            turn(y_at(job, sample * n.y.sample + group * n.y.channel), tile + lane * size, y_stride, y_places, some, t.y,
-                 t.y_run, values, size, True)
+            y = y_at(job, sample * n.y.sample + group * n.y.channel)
+            if job.traffic.both and y_stride == values:
+                fetch_beyond(y, some * values * size, True)
+            turn(y, tile + lane * size, y_stride, y_places, some, t.y, t.y_run, values, size, True)
             lane += some
 
 

@@ -141,6 +141,15 @@ static ptrdiff_t cache_bytes(unsigned level) {
     return bytes;
 }
 
+/* Fetches what lies a page beyond these bytes: into L2, or for writing. */
+static void fetch_beyond(const char *p, ptrdiff_t bytes, int write) {
+    for (ptrdiff_t byte = AHEAD; byte < AHEAD + bytes; byte += 64)
+        if (write)
+            __builtin_prefetch(p + byte, 1, 3);
+        else
+            __builtin_prefetch(p + byte, 0, 2);
+}
+
 /* From how many bytes of x and y on stores around the caches pay at the latest (a larger last-level cache is shared
    with others); 0 where there are none. */
 static ptrdiff_t stream_bytes(void) {

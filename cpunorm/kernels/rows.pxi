@@ -168,7 +168,7 @@ cdef void work_rows(void* context, int thread, Py_ssize_t start, Py_ssize_t stop
     cdef char* shift = <char*> &coefficients[2 * TOGETHER]
     cdef Moments* parts
     cdef int size = job.lines.size
-    if single and job.member == 1 and stop - start > 1:
+    if single and stop - start > 1:
         near = STREAMED_BYTES if job.traffic.streamed else FAR_NEAR_BYTES if job.far else NEAR_BYTES
         most = max(<Py_ssize_t> 1, min(<Py_ssize_t> TOGETHER, near // (job.length * size)))
         if most >= 4:
@@ -194,8 +194,8 @@ cdef void work_rows(void* context, int thread, Py_ssize_t start, Py_ssize_t stop
         if job.member > 1:
             at = index * job.member
             mean, var = job.means + at, job.m2s + at
-            for i in range(job.member):
-                mean[i], var[i] = means[0], vars_[0]
+            for i in range(count * job.member):
+                mean[i], var[i] = means[i // job.member], vars_[i // job.member]
             at *= job.lines.computed
             high, scale, shift = job.high + at, job.scale + at, job.shift + at
         coefficients_of(job, sample, group, count * job.member, mean, var, high, scale, shift)
