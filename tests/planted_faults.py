@@ -289,15 +289,29 @@ FAULTS = [
     Fault(
         "short groups of samples that lie apart are seen as one sample's",
         LANES,
-        "n.groups < lanes and n.x.sample == n.groups * n.x.channel and (",
-        "n.groups < lanes and (",
+        "t.even = n.x.sample == n.groups * n.x.channel and (",
+        "t.even = (",
         f"tests/test_determinism.py -k 'short_groups and {LEVEL}'",
     ),
     Fault(
         "a turned tile goes back in another order",
         LANES,
-        "target[lane * stride + offsets[v]] = source[v * MOST_LANES + lane]",
-        "target[lane * stride + offsets[values - 1 - v]] = source[v * MOST_LANES + lane]",
+        "target[places[lane] + offsets[v]] = source[v * MOST_LANES + lane]",
+        "target[places[lane] + offsets[values - 1 - v]] = source[v * MOST_LANES + lane]",
+        f"tests/test_layouts.py -k {LEVEL}",
+    ),
+    Fault(
+        "the next sample's domains lie where this one's would go on",
+        LANES,
+        "            at += a.sample - groups * a.channel",
+        "            at += 0",
+        f"tests/test_layouts.py -k {LEVEL}",
+    ),
+    Fault(
+        "runs of a turned tile all go where the first does",
+        LANES,
+        "copy_block(target + offsets[v] * size, source",
+        "copy_block(target, source",
         f"tests/test_layouts.py -k {LEVEL}",
     ),
     Fault(

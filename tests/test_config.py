@@ -159,7 +159,7 @@ CALL = "import cpunorm\nimport numpy as np\ncpunorm.functional.layer_norm(np.one
 def numba_cache(tmp_path_factory):
     """Numba's, with what the call needs."""
     folder = tmp_path_factory.mktemp("numba")
-    fresh.output(CALL, CPUNORM_ENGINE="numba", NUMBA_CACHE_DIR=str(folder))
+    fresh.output(CALL, CPUNORM_ENGINE="numba", NUMBA_CACHE_DIR=str(folder), NUMBA_OPT="1")  # compiles sooner
     return folder
 
 
@@ -169,7 +169,7 @@ def test_a_broken_cache_of_numba_is_one_warning(broken, tmp_path, request):
     """The engine works, and says why it compiles each time: there is no room, or a file of the cache is cut off."""
     pytest.importorskip("numba")
     pytest.importorskip("resource")
-    environment = {"CPUNORM_ENGINE": "numba", "NUMBA_CACHE_DIR": str(tmp_path)}
+    environment = {"CPUNORM_ENGINE": "numba", "NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_OPT": "1"}
     if broken != "full disk":
         shutil.copytree(request.getfixturevalue("numba_cache"), tmp_path, dirs_exist_ok=True)
         assert list(tmp_path.rglob(broken))

@@ -69,7 +69,8 @@ def test_page(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     page, names = PAGES[name], {"__name__": "__main__"}
     for line, code in blocks(page):
-        for package in re.findall(r"^(?:import|from) (\w+)", code, re.MULTILINE):
+        bar = ["rich"] * ("progress=True" in code)
+        for package in [*re.findall(r"^(?:import|from) (\w+)", code, re.MULTILINE), *bar]:
             pytest.importorskip(package)
         if ">>>" in code:
             test = doctest.DocTestParser().get_doctest(code, names, name, str(page), line - 1)

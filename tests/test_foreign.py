@@ -79,13 +79,16 @@ def of_jax(values):
 
 
 WRITEABLE = [WithArray, WithInterface, WithDlpack, memoryview, of_torch]
+SHARED = [*WRITEABLE, of_arrow]
+if np.lib.NumpyVersion(np.__version__) < "2.1.0":
+    WRITEABLE.remove(WithDlpack)  # NumPy sees it as read-only
 
 
 def start(a):
     return a.__array_interface__["data"][0]
 
 
-@pytest.mark.parametrize("kind", [*WRITEABLE, of_arrow])
+@pytest.mark.parametrize("kind", SHARED)
 def test_the_memory_is_shared(kind):
     x = values((3, 4))
     assert start(as_ndarray("x", kind(x))) == start(x)
@@ -106,7 +109,7 @@ def test_the_memory_of_arrow_columns_is_shared():
         cpunorm.LayerNorm(2)(pa.array([1.0, None]))
 
 
-@pytest.mark.parametrize("kind", [*WRITEABLE, of_arrow, of_jax])
+@pytest.mark.parametrize("kind", [*SHARED, of_jax])
 @pytest.mark.parametrize("function", CALLS)
 def test_all_arguments(engine, function, kind):
     """The same bits as of ndarrays, as an ndarray; running statistics move where they are."""

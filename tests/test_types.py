@@ -60,8 +60,8 @@ def test_everything_public_is_typed(folder):
 
 @pytest.mark.parametrize("name", [n for n, f in inspect.getmembers(typed_use, inspect.isfunction) if n != "mistakes"])
 def test_the_same_lines_run(name, tmp_path):
-    if name == "other_libraries":
-        pytest.importorskip("torch")
+    for package in {"other_libraries": ["torch"], "statistics": ["rich"]}.get(name, ()):
+        pytest.importorskip(package)
     function = getattr(typed_use, name)
     if function.__module__ == typed_use.__name__:
         function(*[tmp_path] * len(inspect.signature(function).parameters))

@@ -132,10 +132,10 @@ cdef void work_lanes(void* context, int thread, Py_ssize_t start, Py_ssize_t sto
                 group = (known + lane) % n.groups
                 some = min(n.groups - group, t.window - lane)
                 at = group * job.along_step * computed
-                copy_block(weights + lane * computed, <const char*> n.weight + at, computed, values, some, MOST_LANES, 1,
+                copy_block(weights + lane * computed, <const char*> n.weight + at, computed, values, some, MOST_LANES,
+                           1, 1, job.along_step)
+                copy_block(biases + lane * computed, <const char*> n.bias + at, computed, values, some, MOST_LANES, 1,
                            1, job.along_step)
-                copy_block(biases + lane * computed, <const char*> n.bias + at, computed, values, some, MOST_LANES, 1, 1,
-                           job.along_step)
                 lane += some
         if uneven:
             place(x_places, &n.x, first % n.groups, n.groups, count)
