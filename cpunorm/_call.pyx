@@ -15,6 +15,7 @@ from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from libc.float cimport DBL_EPSILON, FLT_EPSILON
 from libc.math cimport sqrt
+from libc.stdint cimport uint64_t
 from libc.stdlib cimport free, labs, malloc
 from libc.string cimport memcpy
 
@@ -27,6 +28,7 @@ from cpunorm._cpu cimport call_ends, threads_for
 from cpunorm._memory cimport new_like, release
 from cpunorm._norm cimport (
     ABOUT_ZERO, CENTRED, FLOAT64, FUNCTION, GIVEN, MOST_AXES, RELU, Axis, Copy, KernelSet, Norm, Operand, Plan)
+from cpunorm cimport _running
 from cpunorm._running cimport count_up, enter, is_counter, leave, read, update
 
 from cpunorm import _arguments, _memory
@@ -76,7 +78,6 @@ cdef object python_forward = None  # of an engine in Python
 
 
 cdef bint takes_halves = False  # whether kernels take float16 and bfloat16
-cdef int bfloat16 = -1  # NumPy's number of ml_dtypes' type, once an array of it has come by
 cdef object address_of = None  # of an engine that takes functions as activations: their address, for an element
 
 

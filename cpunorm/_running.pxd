@@ -6,6 +6,7 @@ cdef struct Gate:
     Py_ssize_t writers  # threads that wait for those calls to end, before they write parameters
 
 cdef Gate gate
+cdef int bfloat16  # NumPy's number of ml_dtypes' type, once an array of it has come by a call
 
 cdef void wait_for_writers() noexcept
 cdef bint is_counter(object counter) noexcept

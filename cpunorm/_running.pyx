@@ -13,7 +13,7 @@ or in a call, so no thread ever waits for itself.
 import numpy as np
 
 cimport numpy as cnp
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint16_t, uint64_t
 from libc.string cimport memcpy
 
 from cpunorm._gil cimport Lock, add, at_fork_in_child, forget, lock, unlock, value_of
@@ -30,7 +30,23 @@ cdef extern from *:
         struct timespec time = {0, 50000};
         nanosleep(&time, NULL);
     }
+    #include <stdint.h>
+    #include <string.h>
+    static float value_of_bits(uint32_t bits) {
+        float value;
+        memcpy(&value, &bits, sizeof value);
+        return value;
+    }
+    static double value_of_float16(uint16_t h) {  /* the exponent is moved by a product, exactly */
+        const uint32_t magnitude = (uint32_t) (h & 0x7fff) << 13;
+        const float v = magnitude < 0x7c00u << 13 ? value_of_bits(magnitude) * 0x1p112f
+                                                  : value_of_bits(magnitude | 0x7f800000);
+        return h & 0x8000 ? -v : v;
+    }
+    static double value_of_bfloat16(uint16_t h) { return value_of_bits((uint32_t) h << 16); }
     """
+    double value_of_float16(uint16_t h) noexcept
+    double value_of_bfloat16(uint16_t h) noexcept
     bint Py_IsFinalizing()
     void pause_briefly() nogil
 
@@ -41,6 +57,7 @@ cdef extern from "numpy/arrayobject.h":
 
 
 cdef Lock whole
+bfloat16 = -1
 
 # The gate. At the end of Python, threads vanish where they are, without leaving it: then nobody waits.
 
@@ -93,9 +110,16 @@ cdef int read_one(object running, double* values) except -1:
     """values = running, a vector of any real dtype and byte order."""
     cdef Elements e
     cdef Py_ssize_t c
+    cdef int kind = cnp.PyArray_TYPE(running)
     if find_elements(running, &e):
         for c in range(e.count):
             values[c] = element(&e, c)
+    elif kind == cnp.NPY_FLOAT16 and cnp.PyArray_ISBEHAVED_RO(running):  # a hundredth of the time of objects
+        for c in range(e.count):
+            values[c] = value_of_float16((<uint16_t*> (e.first + c * e.stride))[0])
+    elif kind == bfloat16 and cnp.PyArray_ISBEHAVED_RO(running):
+        for c in range(e.count):
+            values[c] = value_of_bfloat16((<uint16_t*> (e.first + c * e.stride))[0])
     else:
         for c in range(e.count):
             values[c] = cnp.PyArray_GETITEM(running, e.first + c * e.stride)

@@ -72,6 +72,18 @@ def test_every_bit_pattern_comes_through(half, shape):
         assert (y[nan].view(np.uint16) & quiet).all()
 
 
+@pytest.mark.parametrize("layout", ["contiguous", "every second of the last axis", "unaligned"])
+def test_every_bit_pattern_of_running_statistics(half, layout):
+    patterns = np.arange(65536, dtype=np.uint16).view(half)
+    x, one = np.zeros((2, 65536), half), np.ones(65536, half)
+    with np.errstate(invalid="ignore"):  # of a variance below zero, and signalling NaN
+        exact = patterns.astype(np.float32)
+        for of_half, of_float in (((patterns, one), (exact, one)), ((one, patterns), (one, exact))):
+            given = [LAYOUTS[layout](s) for s in of_half]
+            y, expected = batch_norm(x, *given), batch_norm(x, *(s.astype(np.float32) for s in of_float))
+            assert_same(y, expected)
+
+
 @pytest.mark.parametrize("shape", WAYS, ids=str)
 def test_every_bit_pattern_into_float32(half, shape):
     x = np.resize(np.arange(65536, dtype=np.uint16), shape).view(half)

@@ -15,7 +15,7 @@ cdef inline int element_of(object array) noexcept:
         return 1
     if takes_halves and dtype == cnp.NPY_FLOAT16:
         return 2
-    return 3 if takes_halves and dtype == bfloat16 else -1
+    return 3 if takes_halves and dtype == _running.bfloat16 else -1
 
 
 cdef inline bint is_plain(object array) noexcept:
@@ -39,9 +39,8 @@ cdef inline bint is_half(object array) noexcept:
 
 cdef tuple as_input(str function, object array, object out):
     """The input as a kernel can walk it, and the dtype of a result to be converted or copied to `out`, or None."""
-    global bfloat16
-    if bfloat16 < 0 and cnp.PyArray_CheckExact(array) and _arguments.is_bfloat16(array.dtype):
-        bfloat16 = type_of(array)
+    if _running.bfloat16 < 0 and cnp.PyArray_CheckExact(array) and _arguments.is_bfloat16(array.dtype):
+        _running.bfloat16 = type_of(array)
     if is_plain(array) and not is_wider(out, array):
         return array, None
     return _arguments.as_input(function, array, out, takes_halves)
@@ -111,26 +110,73 @@ cdef str CHANNELS_FIRST = "channels_first"  # interned, as literals are
 cdef str CHANNELS_LAST = "channels_last"
 
 
+cdef inline void find_ends(object array, char** low, char** high) noexcept:
+    """Where the memory of an array begins and ends, as far as its strides say."""
+    cdef int axis
+    cdef Py_ssize_t reach
+    low[0] = high[0] = <char*> data_of(array)
+    if is_contiguous(array):
+        high[0] += bytes_of(array)
+        return
+    for axis in range(ndim_of(array)):
+        reach = (length_of(array, axis) - 1) * stride_of(array, axis)
+        if reach < 0:
+            low[0] += reach
+        else:
+            high[0] += reach
+    high[0] += itemsize_of(array)
+
+
 cdef inline bint separate(object a, object b) noexcept:
-    """Whether the memory of two contiguous arrays has no byte in common; None has no memory."""
+    """Whether the ends of two arrays tell that no byte is in both; None has no memory."""
+    cdef char* start_a
+    cdef char* stop_a
+    cdef char* start_b
+    cdef char* stop_b
     if b is None:
         return True
-    cdef char* start_a = <char*> data_of(a)
-    cdef char* start_b = <char*> data_of(b)
-    return start_a + bytes_of(a) <= start_b or start_b + bytes_of(b) <= start_a
+    find_ends(a, &start_a, &stop_a)
+    find_ends(b, &start_b, &stop_b)
+    return stop_a <= start_b or stop_b <= start_a
+
+
+cdef bint hits_itself(object array) noexcept:
+    """`_arguments.hits_itself`."""
+    cdef Py_ssize_t extent = itemsize_of(array), stride, least
+    cdef uint64_t done = 0  # axes, a bit each
+    cdef int axis, next_
+    if is_contiguous(array):
+        return False
+    while True:
+        next_, least = -1, 0
+        for axis in range(ndim_of(array)):
+            stride = labs(stride_of(array, axis))
+            if not done >> axis & 1 and length_of(array, axis) > 1 and (next_ < 0 or stride < least):
+                next_, least = axis, stride
+        if next_ < 0:
+            return False
+        if least < extent:
+            return True
+        extent += least * (length_of(array, next_) - 1)
+        done |= <uint64_t> 1 << next_
 
 
 cdef bint is_plain_out(object out, object x) noexcept:
-    """Whether `out` is writeable, laid out as the contiguous x, and is x itself or apart from it."""
+    """Whether `out` is writeable, no element lying on another, and is x itself or apart from it."""
     cdef int axis
-    if not (is_plain(out) and is_writeable(out) and type_of(out) == type_of(x)
-            and ndim_of(out) == ndim_of(x)
-            and is_contiguous(x) and is_contiguous(out)):
+    cdef bint same
+    if not (is_plain(out) and is_writeable(out) and type_of(out) == type_of(x) and ndim_of(out) == ndim_of(x)):
         return False
     for axis in range(ndim_of(x)):
         if length_of(out, axis) != length_of(x, axis):
             return False
-    return data_of(out) == data_of(x) or separate(out, x)
+    same = data_of(out) == data_of(x)
+    if not (is_contiguous(out) and is_contiguous(x)):
+        for axis in range(ndim_of(x)):
+            same = same and (stride_of(out, axis) == stride_of(x, axis) or length_of(x, axis) <= 1)
+        if hits_itself(out):
+            return False
+    return same or separate(out, x)
 
 
 cdef dict ACTIVATIONS = {name: number for number, name in enumerate(_arguments.ACTIVATIONS, 1)}

@@ -51,7 +51,7 @@ cdef inline object modulation(str function, str what, object value, object array
 
 cdef inline bint is_apart(object out, object value) noexcept:
     """Whether scale or shift is known to share no memory with `out`."""
-    return value is None or cnp.PyArray_CheckExact(value) and is_contiguous(value) and separate(out, value)
+    return value is None or cnp.PyArray_CheckExact(value) and separate(out, value)
 
 
 cdef inline Py_ssize_t step_of(object value, int axis) noexcept:

@@ -32,7 +32,7 @@ cpdef object add_rms_norm(input, residual, normalized_shape, weight, eps, unit_o
 
 cdef inline bint is_plain_row_major(object array, object x) noexcept:
     """Whether it is laid out as x, in one block of C's order."""
-    return is_plain_out(array, array) and type_of(array) == type_of(x)
+    return is_plain(array) and is_contiguous(array) and type_of(array) == type_of(x)
 
 
 cdef enum:

@@ -358,14 +358,15 @@ cdef void work_apply_columns(void* context, int thread, Py_ssize_t start, Py_ssi
 
 cdef void forward_columns(Job* job, int threads) noexcept nogil:
     """A thread takes whole strips; where those are few and tall, all share the lines of each sample."""
-    cdef Py_ssize_t units = job.n.samples * job.strips, sample, whole = job.width * job.member
+    cdef Py_ssize_t units = job.n.samples * job.strips, sample
     cdef Strip strip
     cdef Shared shared
     if threads > 1 and job.fold == 1 and units % threads and units < 4 * threads and (
-            job.strip >= 2 * NARROW and job.tall <= TALL_STRIP):
-        job.strip = min(ceil_div(max(ceil_div(job.wide, 2 * threads), <Py_ssize_t> NARROW), whole) * whole, job.wide)
-        job.strips = ceil_div(job.wide, job.strip)
+            job.wide >= 2 * NARROW and job.tall <= TALL_STRIP):
+        set_strips(job, 2 * threads if job.strips == 1 else ceil_div(job.strips, threads) * threads)
         units = job.n.samples * job.strips
+    if job.strips > 1:  # a page ahead is another strip
+        job.traffic.ahead, job.traffic.both = 0, False
     if threads == 1 or units >= 4 * threads or units % threads == 0 or job.strips > 1:
         allocate_strips(job, threads)
         if not job.failed:

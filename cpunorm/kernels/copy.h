@@ -8,9 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { SIDE = 4 };  /* of a tile: a register of 32 bits each way */
+enum { SIDE = 4 };  /* of a tile: a register of 32 bits each way, half of one of 16 */
 
-typedef uint32_t Four __attribute__((vector_size(16), aligned(4), may_alias));
 typedef uint64_t Two __attribute__((vector_size(16), aligned(8), may_alias));
 
 #define T uint32_t
@@ -41,6 +40,16 @@ static void copy_block(char *y, const char *x, int size, ptrdiff_t rows, ptrdiff
         copy_block_8((uint64_t *) y, (const uint64_t *) x, rows, columns, y_row, y_column, x_row, x_column);
 }
 
+static void turn_run(char *y, const char *x, int size, const ptrdiff_t *places, ptrdiff_t lanes, ptrdiff_t run,
+                     ptrdiff_t pitch, int back) {
+    if (size == 4)
+        turn_run_4((uint32_t *) y, (const uint32_t *) x, places, lanes, run, pitch, back);
+    else if (size == 2)
+        turn_run_2((uint16_t *) y, (const uint16_t *) x, places, lanes, run, pitch, back);
+    else
+        turn_run_8((uint64_t *) y, (const uint64_t *) x, places, lanes, run, pitch, back);
+}
+
 /* y (count, width) = x (count, 1), of 4 or 8 bytes; from the end on, for they may begin at the same place. */
 static void repeat(char *y, const char *x, ptrdiff_t count, ptrdiff_t width, int size) {
     if (size == 4)
@@ -53,28 +62,24 @@ static void repeat(char *y, const char *x, ptrdiff_t count, ptrdiff_t width, int
 
 #else
 
-/* y[i, j] = x[i, j], where x is contiguous along i and y along j. */
-static inline void OF_SIZE(copy_tile)(T *y, const T *x, ptrdiff_t y_row, ptrdiff_t x_column) {
-    if (sizeof(T) == 4) {
-        const Four a = *(const Four *) x, b = *(const Four *) (x + x_column);
-        const Four c = *(const Four *) (x + 2 * x_column), d = *(const Four *) (x + 3 * x_column);
-        const Four ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), cd = __builtin_shufflevector(c, d, 0, 4, 1, 5);
-        const Four AB = __builtin_shufflevector(a, b, 2, 6, 3, 7), CD = __builtin_shufflevector(c, d, 2, 6, 3, 7);
-        *(Four *) y = __builtin_shufflevector(ab, cd, 0, 1, 4, 5);
-        *(Four *) (y + y_row) = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
-        *(Four *) (y + 2 * y_row) = __builtin_shufflevector(AB, CD, 0, 1, 4, 5);
-        *(Four *) (y + 3 * y_row) = __builtin_shufflevector(AB, CD, 2, 3, 6, 7);
-    } else if (sizeof(T) == 8) {
+/* y[i][j] = x[j][i], a square. */
+static inline void OF_SIZE(copy_tile)(T *const y[SIDE], const T *const x[SIDE]) {
+    if (sizeof(T) < 8) {
+        typedef T Side __attribute__((vector_size(SIDE * sizeof(T)), aligned(sizeof(T)), may_alias));
+        const Side a = *(const Side *) x[0], b = *(const Side *) x[1], c = *(const Side *) x[2], d = *(const Side *) x[3];
+        const Side ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), cd = __builtin_shufflevector(c, d, 0, 4, 1, 5);
+        const Side AB = __builtin_shufflevector(a, b, 2, 6, 3, 7), CD = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+        *(Side *) y[0] = __builtin_shufflevector(ab, cd, 0, 1, 4, 5);
+        *(Side *) y[1] = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+        *(Side *) y[2] = __builtin_shufflevector(AB, CD, 0, 1, 4, 5);
+        *(Side *) y[3] = __builtin_shufflevector(AB, CD, 2, 3, 6, 7);
+    } else {
         for (int j = 0; j < SIDE; j += 2)
             for (int i = 0; i < SIDE; i += 2) {
-                const Two a = *(const Two *) (x + i + j * x_column), b = *(const Two *) (x + i + (j + 1) * x_column);
-                *(Two *) (y + i * y_row + j) = __builtin_shufflevector(a, b, 0, 2);
-                *(Two *) (y + (i + 1) * y_row + j) = __builtin_shufflevector(a, b, 1, 3);
+                const Two a = *(const Two *) (x[j] + i), b = *(const Two *) (x[j + 1] + i);
+                *(Two *) (y[i] + j) = __builtin_shufflevector(a, b, 0, 2);
+                *(Two *) (y[i + 1] + j) = __builtin_shufflevector(a, b, 1, 3);
             }
-    } else {
-        for (int i = 0; i < SIDE; i++)
-            for (int j = 0; j < SIDE; j++)
-                y[i * y_row + j] = x[i + j * x_column];
     }
 }
 
@@ -96,10 +101,37 @@ static void OF_SIZE(copy_block)(T *y, const T *x, ptrdiff_t rows, ptrdiff_t colu
     const ptrdiff_t tall = across ? rows / SIDE * SIDE : 0, wide = across ? columns / SIDE * SIDE : 0;
     for (ptrdiff_t j = 0; j < wide; j += SIDE)
         for (ptrdiff_t i = 0; i < tall; i += SIDE)
-            OF_SIZE(copy_tile)(y + i * y_row + j, x + i + j * x_column, y_row, x_column);
+            OF_SIZE(copy_tile)((T *const[]){y + i * y_row + j, y + (i + 1) * y_row + j, y + (i + 2) * y_row + j,
+                                            y + (i + 3) * y_row + j},
+                               (const T *const[]){x + i + j * x_column, x + i + (j + 1) * x_column,
+                                                  x + i + (j + 2) * x_column, x + i + (j + 3) * x_column});
     OF_SIZE(copy_values)(y + tall * y_row, x + tall * x_row, rows - tall, columns, y_row, y_column, x_row, x_column);
     OF_SIZE(copy_values)(y + wide * y_column, x + wide * x_column, tall, columns - wide, y_row, y_column, x_row,
                          x_column);
+}
+
+/* y (values, pitch) = the first `run` values from each of `places` on, or those = x (values, pitch) if `back`. */
+static void OF_SIZE(turn_run)(T *y, const T *x, const ptrdiff_t *places, ptrdiff_t lanes, ptrdiff_t run, ptrdiff_t pitch,
+                              int back) {
+    const ptrdiff_t wide = lanes / SIDE * SIDE, tall = run / SIDE * SIDE;
+    for (ptrdiff_t j = 0; j < wide; j += SIDE)
+        for (ptrdiff_t i = 0; i < tall; i += SIDE) {
+            const ptrdiff_t *p = places + j;
+            if (back)
+                OF_SIZE(copy_tile)((T *const[]){y + p[0] + i, y + p[1] + i, y + p[2] + i, y + p[3] + i},
+                                   (const T *const[]){x + i * pitch + j, x + (i + 1) * pitch + j,
+                                                      x + (i + 2) * pitch + j, x + (i + 3) * pitch + j});
+            else
+                OF_SIZE(copy_tile)((T *const[]){y + i * pitch + j, y + (i + 1) * pitch + j, y + (i + 2) * pitch + j,
+                                                y + (i + 3) * pitch + j},
+                                   (const T *const[]){x + p[0] + i, x + p[1] + i, x + p[2] + i, x + p[3] + i});
+        }
+    for (ptrdiff_t i = 0; i < run; i++)
+        for (ptrdiff_t j = i < tall ? wide : 0; j < lanes; j++)
+            if (back)
+                y[places[j] + i] = x[i * pitch + j];
+            else
+                y[i * pitch + j] = x[places[j] + i];
 }
 
 static inline void OF_SIZE(repeat)(T *y, const T *x, ptrdiff_t count, ptrdiff_t width) {

@@ -29,22 +29,19 @@ cdef void turn_of(
 
 
 cdef inline void turn(
-    char* target, const char* source, Py_ssize_t stride, const Py_ssize_t* places, Py_ssize_t lanes,
-    const Py_ssize_t* offsets, Py_ssize_t run, Py_ssize_t values, int size, bint back,
+    char* target, const char* source, const Py_ssize_t* places, Py_ssize_t lanes, const Py_ssize_t* offsets,
+    Py_ssize_t run, Py_ssize_t values, int size, bint back,
 ) noexcept nogil:
-    """target (values, lanes) = source, domains at `places`; `back`: source (values, lanes) to such a target.
-
-    If `stride` is not 0, domains lie so far apart.
-    """
+    """target (values, lanes) = source, domains at `places`; `back`: source (values, lanes) to such a target."""
     cdef Py_ssize_t v = 0
-    if stride and (run == values or run >= TURNED_RUN):
+    if run == values or run >= TURNED_RUN:
         while v < values:
             if back:
-                copy_block(target + offsets[v] * size, source + v * MOST_LANES * size, size, lanes, run, stride, 1, 1,
-                           MOST_LANES)
+                turn_run(target + offsets[v] * size, source + v * MOST_LANES * size, size, places, lanes, run,
+                         MOST_LANES, True)
             else:
-                copy_block(target + v * MOST_LANES * size, source + offsets[v] * size, size, run, lanes, MOST_LANES, 1,
-                           1, stride)
+                turn_run(target + v * MOST_LANES * size, source + offsets[v] * size, size, places, lanes, run,
+                         MOST_LANES, False)
             v += run
     elif size == 4:
         turn_of(<uint32_t*> target, <const uint32_t*> source, places, lanes, offsets, values, back)
@@ -96,7 +93,6 @@ cdef void work_lanes(void* context, int thread, Py_ssize_t start, Py_ssize_t sto
     cdef const Norm* n = &job.n
     cdef int size = job.lines.size, computed = job.lines.computed, values = <int> job.positions
     cdef bint uneven = t.going_on and not t.even
-    cdef Py_ssize_t x_stride = 0 if uneven else n.x.channel, y_stride = 0 if uneven else n.y.channel
     cdef Py_ssize_t x_places[MOST_LANES]
     cdef Py_ssize_t y_places[MOST_LANES]
     cdef double tile_values[BESIDE + LANE_VALUES * MOST_LANES]
@@ -144,12 +140,12 @@ cdef void work_lanes(void* context, int thread, Py_ssize_t start, Py_ssize_t sto
         while lane < count:
             some = seen_at_once(t, first + lane, count - lane, &sample, &group)
             x = x_at(job, sample * n.x.sample + group * n.x.channel)
-            if job.far and x_stride == values:
+            if job.far and not uneven and n.x.channel == values:
                 fetch_beyond(x, some * values * size, False)
-            turn(tile + lane * size, x, x_stride, x_places, some, t.x, t.x_run, values, size, False)
+            turn(tile + lane * size, x, x_places, some, t.x, t.x_run, values, size, False)
             if job.packed.added:
                 y = y_at(job, sample * n.y.sample + group * n.y.channel) + job.traffic.residual
-                turn(beside(tile) + lane * size, y, y_stride, y_places, some, t.y, t.y_run, values, size, False)
+                turn(beside(tile) + lane * size, y, y_places, some, t.y, t.y_run, values, size, False)
             lane += some
         job.lines.column_moments(tile, MOST_LANES, values, count, 0, job.rule, 0, mean, m2)
         divide(m2, count, values)  # as columns do: which of both ways short rows go depends on strides
@@ -175,9 +171,9 @@ cdef void work_lanes(void* context, int thread, Py_ssize_t start, Py_ssize_t sto
         while lane < count:
             some = seen_at_once(t, first + lane, count - lane, &sample, &group)
             y = y_at(job, sample * n.y.sample + group * n.y.channel)
-            if job.traffic.both and y_stride == values:
+            if job.traffic.both and not uneven and n.y.channel == values:
                 fetch_beyond(y, some * values * size, True)
-            turn(y, tile + lane * size, y_stride, y_places, some, t.y, t.y_run, values, size, True)
+            turn(y, tile + lane * size, y_places, some, t.y, t.y_run, values, size, True)
             lane += some
 
 

@@ -116,7 +116,7 @@ cdef void work_parts(void* context, int thread, Py_ssize_t start, Py_ssize_t sto
 cdef void cut_columns(Job* job, Py_ssize_t width) noexcept nogil:
     """Lines and columns of a sample; if `width` > 1, `run` are columns, `width` of a channel, and `segments` lines."""
     cdef Norm* n = &job.n
-    cdef Py_ssize_t strip, whole = width * job.member
+    cdef Py_ssize_t strip
     cdef bint unit = n.x.channel == width or n.channels == 1
     job.width = width
     if width > 1:
@@ -139,9 +139,15 @@ cdef void cut_columns(Job* job, Py_ssize_t width) noexcept nogil:
     job.parts = ceil_div(job.tall // job.fold, job.part_lines)
     # Strips are columns whose lines stay in L2 from the moments to the apply; where lines are too many, all columns.
     strip = STRIP_BYTES // (job.tall * job.lines.size)
-    job.strip = job.wide
+    job.strip, job.strips = job.wide, 1
     if job.fold == 1 and NARROW <= strip < job.wide:
-        job.strip = min(ceil_div(strip, whole) * whole, job.wide)
+        set_strips(job, ceil_div(job.wide, strip))
+
+
+cdef void set_strips(Job* job, Py_ssize_t strips) noexcept nogil:
+    """So many strips or fewer, all but the last of one width: of whole domains, and of whole steps if they can."""
+    cdef Py_ssize_t whole = job.width * job.member, step = whole * max(<Py_ssize_t> 1, job.lines.lanes // whole)
+    job.strip = min(ceil_div(max(ceil_div(job.wide, strips), <Py_ssize_t> NARROW), step) * step, job.wide)
     job.strips = ceil_div(job.wide, job.strip)
 
 
