@@ -17,6 +17,20 @@ cdef Moments sum_moments(const Lines* lines, const char* x, Py_ssize_t length, R
     return all
 
 
+cdef void normalise_short_rows(const Job* job, char* sums, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+    """sums, in float32, of `count` rows from `first` on, in place, by lanes as any others so short."""
+    cdef Job rows = job[0]
+    cdef Norm* n = &rows.n
+    rows.lines, n.element, rows.far, rows.traffic = lines_of[0], 0, False, job.packed
+    n.samples, n.channels, n.groups = 1, count, count
+    n.x.data = n.y.data = sums
+    n.x.channel = n.y.channel = job.positions
+    if n.mean != NULL:
+        n.mean, n.var = n.mean + first, n.var + first
+    cut_rows(&rows)
+    forward_lanes(&rows, 1)
+
+
 cdef void work_sum(void* context, int thread, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """The rows start..stop, of which some are summed, then normalised while the sums are in L1.
 
@@ -44,6 +58,11 @@ cdef void work_sum(void* context, int thread, Py_ssize_t start, Py_ssize_t stop)
         sums = tile if job.tiles != NULL else <char*> n.total + at * job.lines.size
         y = sums if is_half(n.element) else y_at(job, at)
         add_rows(job, start, count, sums, &job.traffic)
+        if is_lane_row(job):  # of a half type: others were summed first
+            normalise_short_rows(job, sums, start, count)
+            job.lines.narrow(sums, y_at(job, at), count * width, traffic.streamed)
+            start += count
+            continue
         if width <= real.block:
             real.row_moments(sums, width, <int> count, width, False, job.rule, moments)
         else:
@@ -71,7 +90,8 @@ cdef void forward_sum(Job* job, int threads) noexcept nogil:
     see_total(job)
     job.tile = 1
     if n.inner <= real.block:
-        job.tile = max(<Py_ssize_t> 1, min(<Py_ssize_t> TOGETHER, NEAR_BYTES // (n.inner * real.size)))
+        job.tile = max(<Py_ssize_t> 1, min(
+            <Py_ssize_t> MOST_LANES if is_lane_row(job) else TOGETHER, NEAR_BYTES // (n.inner * real.size)))
     if is_half(n.element) or job.traffic.streamed:
         job.tiles = <char*> malloc(threads * job.tile * n.inner * real.size)
         if job.tiles == NULL:
