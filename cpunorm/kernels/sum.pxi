@@ -90,8 +90,9 @@ cdef void forward_sum(Job* job, int threads) noexcept nogil:
     see_total(job)
     job.tile = 1
     if n.inner <= real.block:
-        job.tile = max(<Py_ssize_t> 1, min(
-            <Py_ssize_t> MOST_LANES if is_lane_row(job) else TOGETHER, NEAR_BYTES // (n.inner * real.size)))
+        job.tile = max(<Py_ssize_t> 1, NEAR_BYTES // (n.inner * real.size))
+        if not is_lane_row(job):
+            job.tile = min(job.tile, <Py_ssize_t> TOGETHER)
     if is_half(n.element) or job.traffic.streamed:
         job.tiles = <char*> malloc(threads * job.tile * n.inner * real.size)
         if job.tiles == NULL:
