@@ -72,7 +72,7 @@ cdef inline Py_ssize_t seen_at_once(
     return most if t.going_on else min(n.groups - group[0], most)
 
 
-cdef inline void place(
+cdef inline void find_places(
     Py_ssize_t* places, const Operand* a, Py_ssize_t group, Py_ssize_t groups, Py_ssize_t lanes
 ) noexcept nogil:
     """Where `lanes` domains lie from the first one on, group `group` of `groups` in its sample."""
@@ -111,8 +111,8 @@ cdef void work_lanes(void* context, int thread, Py_ssize_t start, Py_ssize_t sto
     cdef Py_ssize_t unit, first, count, sample, group, lane, some, known = -1, at
     cdef Py_ssize_t most = min(t.window, n.samples * n.groups)  # lanes that are ever used
     if not uneven:
-        place(x_places, &n.x, 0, most, most)
-        place(y_places, &n.y, 0, most, most)
+        find_places(x_places, &n.x, 0, most, most)
+        find_places(y_places, &n.y, 0, most, most)
     for unit in range(start, stop):
         if t.within:
             sample, group = unit % n.samples, unit // n.samples * t.window
@@ -134,8 +134,8 @@ cdef void work_lanes(void* context, int thread, Py_ssize_t start, Py_ssize_t sto
                            1, job.along_step)
                 lane += some
         if uneven:
-            place(x_places, &n.x, first % n.groups, n.groups, count)
-            place(y_places, &n.y, first % n.groups, n.groups, count)
+            find_places(x_places, &n.x, first % n.groups, n.groups, count)
+            find_places(y_places, &n.y, first % n.groups, n.groups, count)
         lane = 0
         while lane < count:
             some = seen_at_once(t, first + lane, count - lane, &sample, &group)
