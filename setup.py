@@ -57,15 +57,12 @@ def extensions():
     optimize = [flag for flag in GNU.split() if compiles([flag], "int main(void) { return 0; }\n")]  # clang: not all
     strip = ["-Wl,-s"] if sys.platform == "linux" else []
     asked = " ".join(f'FEATURE("{name}")' for name in sorted({name for level in LEVELS for name in level.features}))
+    read = ("_kernels.pyx", "_levels.py", "*.pxd", "*.h", "call/*", "include/*", "kernels/*")
     common = {
         "include_dirs": [np.get_include(), "cpunorm", "cpunorm/include"],
         "define_macros": [("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"), ("CPUNORM_FEATURES", asked)],
         "extra_link_args": [*link_openmp, *strip],
-        "depends": [
-            str(path)
-            for files in ("_kernels.pyx", "_levels.py", "*.pxd", "*.h", "call/*", "include/*", "kernels/*")
-            for path in Path("cpunorm").glob(files)
-        ],
+        "depends": ["setup.py", *(str(path) for files in read for path in Path("cpunorm").glob(files))],
     }
     cython = (
         "_cpu",
@@ -79,7 +76,8 @@ def extensions():
         "functional",
         "bench._copy",
     )
-    modules = dict.fromkeys(cython, ())
+    # Where every CPU has multiply-adds, two loops of one formula, one of them through objects, have the same bits so.
+    modules = dict.fromkeys(cython, ("-ffp-contract=off",))
     modules |= {level.module: level.flags for level in LEVELS}
     for name, flags in modules.items():
         arguments = [*optimize, *compile_openmp, *flags]

@@ -8,9 +8,9 @@
 
 enum { COUNT, MEAN, MEAN_LOW, M2, M2_LOW, LEAST, MOST, RECORD_FIELDS };
 
-/* a * b - c, rounded once. */
+/* a * b - c, rounded once.  Dekker's product is for where there are no multiply-adds, of which it dies. */
 static inline double product_minus(double a, double b, double c) {
-#ifdef __FMA__
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
     return __builtin_fma(a, b, -c);
 #else
     const double big = 134217729.0, p = a * b;  /* Dekker's product, 1971 */
