@@ -80,8 +80,8 @@ def of_jax(values):
 
 WRITEABLE = [WithArray, WithInterface, WithDlpack, memoryview, of_torch]
 SHARED = [*WRITEABLE, of_arrow]
-if np.lib.NumpyVersion(np.__version__) < "2.1.0":
-    WRITEABLE.remove(WithDlpack)  # NumPy sees it as read-only
+if not np.from_dlpack(WithDlpack(np.ones(1))).flags.writeable:
+    WRITEABLE.remove(WithDlpack)  # NumPy before 2.2.5 sees it so
 
 
 def start(a):
