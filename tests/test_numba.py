@@ -168,7 +168,7 @@ with ThreadPoolExecutor(8) as pool:
     assert all((y == 0).all() for y in pool.map(call, range(8)))
 print(len(compiled))
 """
-    environment = {"CPUNORM_ENGINE": "numba", "NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_OPT": "0"}  # half the time
+    environment = {"CPUNORM_ENGINE": "numba", "NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_OPT": "1"}
     assert fresh.output(code, **environment) == "1"
 
 
@@ -269,7 +269,7 @@ if child == 0:
 compiling.join()
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
-    environment = {"CPUNORM_ENGINE": "numba", "NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_OPT": "0"}  # half the time
+    environment = {"CPUNORM_ENGINE": "numba", "NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_OPT": "1"}
     assert fresh.output(code, **environment) == "7"
 
 
