@@ -44,7 +44,9 @@ summed as if it were.  Parts are merged in a fixed tree.  So the bits depend nei
 Memory
 ------
 What is past the caches costs most, so x is read again while it is still in cache (backwards, domain by domain), its
-lines are fetched a page ahead, and y, where x and y don't fit the last-level cache, is stored around it.
+lines are fetched a page ahead, and y, where x and y don't fit the last-level cache, is stored around it.  Domains in
+short segments are taken several at a time, those whose segments share a page: one by one they would read every page
+many times, each time a part that hardware doesn't see coming.
 """
 
 from cython.parallel cimport parallel
@@ -67,8 +69,8 @@ cdef extern from "kernels/lines.h":
         double tiny
         bint about_zero
     ctypedef struct Traffic:
-        Py_ssize_t ahead
-        bint both, streamed, added
+        Py_ssize_t x_ahead, y_ahead
+        bint streamed, added
         int activation
         Py_ssize_t residual
     ctypedef struct Lines:
@@ -143,7 +145,8 @@ cdef enum:
     FEW_LONGER_ROWS = 8  # so many if they are of more than FEW_POSITIONS values
     TURNED_RUN = 4  # values of a run that are turned by tiles of so many
     FEW_GROUPS = 16  # of a sample below which lanes are filled one by one, however samples lie
-    NARROW_RUN = 64  # values of a segment up to which those of all channels are columns
+    COLUMN_RUN = 32  # values of a segment below which those of all channels are columns, for moments ...
+    NARROW_RUN = 64  # ... and for an apply alone
     FOLDED = 512  # columns, if lines of few channels can be walked as one
     STEP_BYTES = 64  # what stores around the caches are aligned to, at every level
     STRIP_BYTES = 262144  # of a strip: what stays in L2

@@ -80,7 +80,7 @@ cdef Way way_of(Job* job) noexcept nogil:
     if not job.columns and job.member == 1 and (
             job.positions <= LANE_VALUES if job.scattered else is_lane_row(job)):
         return LANES_WAY
-    if job.columns or (job.count > 1 and job.length < NARROW_RUN and not n.along and job.member == 1):
+    if job.columns or (job.count > 1 and job.length < COLUMN_RUN and not n.along and job.member == 1):
         cut_columns(job, 1 if job.columns else job.length)
         return COLUMNS_WAY
     return ROWS_WAY

@@ -52,6 +52,9 @@ cdef void cut_rows(Job* job) noexcept nogil:
     job.even = even_pitch(job.run, 3, False) == 1 and (job.count == 1 or job.pitch != 0)
     job.along = job.across = job.parts = job.block_rows = job.part_segments = 1
     job.part_length = job.length
+    if job.even and job.count == n.middle > 1 and job.member == 1 and (
+            job.length * job.lines.size < 2 * AHEAD):
+        job.together = max(<Py_ssize_t> 1, min(<Py_ssize_t> TOGETHER, AHEAD // (job.length * job.lines.size)))
     if job.count == 1 and job.length <= PART:  # one part: spared the divisions, which take as long as a short row
         return
     job.along = ceil_div(job.length, PART)
@@ -63,38 +66,48 @@ cdef void cut_rows(Job* job) noexcept nogil:
     job.parts = job.across * job.along
 
 
-cdef Moments part_moments(const Job* job, const char* x, Py_ssize_t part) noexcept nogil:
-    """Moments of one part of the domain that starts at x: blocks of as many segments as fit, or of pieces of one."""
+cdef void part_moments(
+    const Job* job, const char* x, Py_ssize_t part, Py_ssize_t domains, Moments* all
+) noexcept nogil:
+    """Moments of one part of each of `domains` domains, the first of which starts at x, the others where channels do.
+
+    Blocks of as many segments as fit, or of pieces of one. Segments of several domains that share a page follow each
+    other, so that it is read as a whole.
+    """
     cdef double packed[MOST_BLOCK]
-    cdef Py_ssize_t segment = part // job.along * job.part_segments, row, i, n, rows
+    cdef double shift[TOGETHER]
+    cdef Py_ssize_t segment = part // job.along * job.part_segments, row, i, n, rows, domain, begin = segment
     cdef Py_ssize_t stop = min(segment + job.part_segments, job.count)
     cdef Py_ssize_t first = part % job.along * job.part_length
     cdef Py_ssize_t length = min(job.part_length, job.length - first), pitch
-    cdef Moments all = Moments(0, 0, 0), block
-    cdef double shift = 0
+    cdef Moments block
     cdef int size = job.lines.size
     cdef const char* source
+    cdef const char* begins
+    cdef bint far = job.far and job.together == 0, fresh
     while segment < stop:
         rows = min(job.block_rows, stop - segment)
-        i = 0
-        while i < length:
-            n = min(<Py_ssize_t> job.lines.block, length - i)
-            if job.even:
-                source, pitch = x + (segment * job.pitch + first + i) * size, job.pitch
-            else:
-                source, pitch = <const char*> packed, n
-                for row in range(rows):
-                    gather(<char*> packed + row * n * size,
-                           x + offset_in(job.segments, 2, segment + row, False) * size, job.run, first + i, n, size)
-            block = job.lines.block_moments(
-                source, n, rows, pitch, job.far, job.rule, all.count == 0, &shift)
-            if all.count == 0:
-                all = block
-            else:
-                merge(&all, &block)
-            i += n
+        for domain in range(domains):
+            begins = x + domain * job.n.x.channel * size
+            i = 0
+            while i < length:
+                n = min(<Py_ssize_t> job.lines.block, length - i)
+                fresh = segment == begin and i == 0
+                if job.even:
+                    source, pitch = begins + (segment * job.pitch + first + i) * size, job.pitch
+                else:
+                    source, pitch = <const char*> packed, n
+                    for row in range(rows):
+                        gather(<char*> packed + row * n * size,
+                               begins + offset_in(job.segments, 2, segment + row, False) * size, job.run, first + i, n,
+                               size)
+                block = job.lines.block_moments(source, n, rows, pitch, far, job.rule, fresh, &shift[domain])
+                if fresh:
+                    all[domain] = block
+                else:
+                    merge(&all[domain], &block)
+                i += n
         segment += rows
-    return all
 
 
 cdef inline const char* domain_of(const Job* job, Py_ssize_t index) noexcept nogil:
@@ -108,7 +121,7 @@ cdef void work_parts(void* context, int thread, Py_ssize_t start, Py_ssize_t sto
     cdef const Job* job = <const Job*> context
     cdef Py_ssize_t i
     for i in range(start, stop):
-        job.moments[i] = part_moments(job, domain_of(job, i // job.parts), i % job.parts)
+        part_moments(job, domain_of(job, i // job.parts), i % job.parts, 1, &job.moments[i])
 
 
 # Columns: vectors run across neighbouring columns, each of which has moments of its own.

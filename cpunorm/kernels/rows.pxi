@@ -101,7 +101,7 @@ cdef void apply_domain(
             n.inner, n.outer, n.x.outer, n.y.outer, high, scale, shift, 0, traffic)
         return
     for outer in range(n.outer - 1, -1, -1):  # backwards: the samples that were read last are still in cache
-        for middle in range(n.middle):
+        for middle in range(n.middle - 1, -1, -1):
             apply_rows(job, sample, outer, middle, 0, n.inner, channel, channels, high, scale, shift, traffic)
 
 
@@ -166,8 +166,13 @@ cdef void work_rows(void* context, int thread, Py_ssize_t start, Py_ssize_t stop
     cdef char* high = <char*> coefficients
     cdef char* scale = <char*> &coefficients[TOGETHER]
     cdef char* shift = <char*> &coefficients[2 * TOGETHER]
-    cdef Moments* parts
     cdef int size = job.lines.size
+    cdef Traffic traffic = job.traffic
+    if job.positions * job.member * size <= HALF_L2:
+        traffic.x_ahead = 0  # the moments have just read it
+    if job.together:
+        most = job.together
+        traffic.y_ahead = -n.y.middle * size if job.far else 0  # what comes next
     if single and stop - start > 1:
         near = STREAMED_BYTES if job.traffic.streamed else FAR_NEAR_BYTES if job.far else NEAR_BYTES
         most = max(<Py_ssize_t> 1, min(<Py_ssize_t> TOGETHER, near // (job.length * size)))
@@ -181,13 +186,15 @@ cdef void work_rows(void* context, int thread, Py_ssize_t start, Py_ssize_t stop
             job.lines.row_moments(domain_of(job, index), job.length, <int> count, n.x.channel * job.member,
                                   job.far, job.rule, moments)
         elif job.parts == 1:
-            moments[0] = part_moments(job, domain_of(job, index), 0)
+            part_moments(job, domain_of(job, index), 0, count, moments)
         else:
-            parts = job.moments + index * job.parts
             for part in range(job.parts):
-                parts[part] = part_moments(job, domain_of(job, index), part)
-            merge_tree(parts, job.parts)
-            moments[0] = parts[0]
+                part_moments(job, domain_of(job, index), part, count, moments)
+                for i in range(count):
+                    job.moments[(index + i) * job.parts + part] = moments[i]
+            for i in range(count):
+                merge_tree(&job.moments[(index + i) * job.parts], job.parts)
+                moments[i] = job.moments[(index + i) * job.parts]
         for i in range(count):
             means[i], vars_[i] = moments[i].mean, moments[i].m2 / moments[i].count
         group *= job.member
@@ -203,7 +210,7 @@ cdef void work_rows(void* context, int thread, Py_ssize_t start, Py_ssize_t stop
             for i in range(count):
                 n.mean[index + i], n.var[index + i] = mean[i * job.member], var[i * job.member]
         if n.y.data != NULL:
-            apply_domain(job, sample, group, count * job.member, high, scale, shift, &job.traffic)
+            apply_domain(job, sample, group, count * job.member, high, scale, shift, &traffic)
         index += count
     end_stream()
 

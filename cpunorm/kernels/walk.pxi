@@ -30,6 +30,7 @@ cdef struct Job:
     Py_ssize_t count, length  # segments of a domain, values of a run
     Py_ssize_t pitch  # from one segment to the next, if all is even in x and runs are contiguous; else 0
     bint even
+    Py_ssize_t together  # domains whose segments share pages; 0 where segments are longer, or one
     Py_ssize_t block_rows, along, across, part_length, part_segments, parts
     Moments* moments  # of parts
     # Moments of columns: `tall` lines of `wide` columns, `width` neighbours of each channel, `fold` lines seen as one.
@@ -268,15 +269,15 @@ cdef void see(Job* job, int threads) noexcept nogil:
             job.apart = True
     bytes = 2 * n.samples * n.channels * job.positions * job.lines.size
     job.far = bytes > max(<Py_ssize_t> FAR_BYTES, threads * HALF_L2)
-    job.traffic.ahead = AHEAD if job.far else 0
+    job.traffic.x_ahead = AHEAD if job.far else 0
     job.traffic.streamed = STREAM_BYTES > 0 and bytes >= STREAM_BYTES and n.x.data != n.y.data
     # where hardware follows stores, it loses them in a domain's short and scattered segments, each of a page at most
-    job.traffic.both = job.far and (
-        not FOLLOWS_STORES or n.outer * n.middle > 1 and n.inner * job.lines.size <= AHEAD)
+    job.traffic.y_ahead = AHEAD if job.far and (
+        not FOLLOWS_STORES or n.outer * n.middle > 1 and n.inner * job.lines.size <= AHEAD) else 0
     job.traffic.added, job.traffic.activation = n.residual != NULL, n.activation
     if n.residual != NULL:
         job.traffic.residual = <const char*> n.residual - <const char*> n.y.data
-    job.packed = Traffic(0, False, False, job.traffic.added, n.activation, BESIDE * sizeof(double))
+    job.packed = Traffic(0, 0, False, job.traffic.added, n.activation, BESIDE * sizeof(double))
 
 
 cdef void see_channels_as_positions(Job* job, bint innermost) noexcept nogil:
