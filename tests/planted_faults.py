@@ -104,9 +104,16 @@ FAULTS = [
     Fault(
         "a merge of blocks is left out",
         MOMENTS,
-        "                merge(&all, &block)",
-        "                all.count += block.count",
+        "                    merge(&all[domain], &block)",
+        "                    all[domain].count += block.count",
         f"tests/test_accuracy.py tests/test_norms.py -k {LEVEL}",
+    ),
+    Fault(
+        "domains that are summed together share a shift",
+        MOMENTS,
+        "fresh, &shift[domain])",
+        "fresh, &shift[0])",
+        f"tests/test_accuracy.py tests/test_determinism.py tests/test_layouts.py -k {LEVEL}",
     ),
     Fault(
         "a merge of columns forgets the distance of means",
