@@ -58,7 +58,7 @@ from libc.string cimport memcpy, memset
 
 from cpunorm._image cimport MOST_CHANNELS, Image, Source
 from cpunorm._norm cimport (
-    ABOUT_ZERO, COLUMNS_WAY, GIVEN, Axis, Copy, KernelSet, LANES_WAY, Norm, Operand, Plan, ROWS_WAY, SUM_WAY, Way)
+    ABOUT_ZERO, COLUMNS_WAY, GIVEN, Axis, Copy, KernelSet, LANES_WAY, Norm, Operand, Plan, RELU, ROWS_WAY, SUM_WAY, Way)
 from cpunorm._reduction cimport F32, F64, RECORD, U8, U64, Reduction, Sliding, Span, Standardization, Step
 
 cdef extern from "kernels/lines.h":
@@ -134,6 +134,7 @@ cdef extern from "kernels/team.h":
 cdef enum:
     PART = 65536  # values of a part of rows
     COLUMNS_PART = 262144  # the same of columns, each of which is merged by itself
+    ROWS_APART = 512  # lines of a part of columns that are rows: their number may not show in the bits of one
     PIECE = 8192  # values of the smallest piece of a long line that is worth a thread's while
     LANE_BYTES = 192  # of a row that takes a lane, as computed, at most: above, a row alone is as fast at every level
     SHORT_RUN = 16  # values below which runs with given statistics are columns; or below NARROW_RUN and FOLDED a sample

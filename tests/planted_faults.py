@@ -109,6 +109,13 @@ FAULTS = [
         f"tests/test_accuracy.py tests/test_norms.py -k {LEVEL}",
     ),
     Fault(
+        "rows that lie across each other are cut by their number",
+        MOMENTS,
+        "ROWS_APART if job.apart else max(",
+        "max(",
+        f"tests/test_determinism.py -k {LEVEL}",
+    ),
+    Fault(
         "domains that are summed together share a shift",
         MOMENTS,
         "fresh, &shift[domain])",

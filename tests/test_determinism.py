@@ -79,6 +79,15 @@ def test_a_sample_has_the_same_bits_in_any_batch(name, layout):
             np.testing.assert_array_equal(NORMS[name].run(x[part]), whole[part])
 
 
+@pytest.mark.parametrize(("length", "count"), [(300, 2000), (5000, 130), (70, 9000)])
+def test_a_row_that_lies_across_others_has_the_same_bits_beside_any_number_of_them(engine, length, count):
+    rows = values((length, count)).T
+    whole = layer_norm(rows, (length,))
+    for some in (40, count // 2):
+        np.testing.assert_array_equal(layer_norm(rows[:some], (length,)), whole[:some])
+        np.testing.assert_array_equal(layer_norm(rows[:some].copy(order="F"), (length,)), whole[:some])
+
+
 @pytest.mark.parametrize("shape", [(256, 16), (3, 6, 50), (2, 4, 40001)])
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_any_spelling_of_the_arguments(shape, order):

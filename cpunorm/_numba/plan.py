@@ -263,7 +263,8 @@ def plan_columns(plan, threads, size):
         pitch_of(plan, plan.columns.y, plan.lines.y),
     )
     columns, lines, group = plan.wide * plan.fold, plan.size // plan.fold, plan.member * plan.inside
-    plan.part = max(TALL, 2 * PART // columns // TALL * TALL)
+    # Columns that are rows are cut by their lengths alone: their number may not show in the bits of one.
+    plan.part = 8 * TALL if norm.along else max(TALL, 2 * PART // columns // TALL * TALL)
     plan.parts = 1 if norm.statistic == GIVEN else (lines + plan.part - 1) // plan.part
     plan.chunk = columns if plan.fold > 1 else min(columns, (FOLDED + group - 1) // group * group)
     plan.chunks = (columns + plan.chunk - 1) // plan.chunk

@@ -92,7 +92,7 @@ cdef void apply_columns(
     cdef char* y = y_at(job, sample * n.y.sample)
     cdef const char* w
     cdef const char* b
-    cdef bint unit = columns == 1
+    cdef bint unit = columns == 1, follow
     if job.width > 1:
         unit = even_pitch(job.run, 3, False) == 1 and even_pitch(job.run, 3, True) == 1 and (
             n.channels == 1 or n.x.channel == job.width and n.y.channel == job.width)
@@ -103,16 +103,18 @@ cdef void apply_columns(
     if job.width > 1 and not unit:
         apply_uneven(job, sample, line, stop, column, columns, high, scale, shift)
         return
-    if not n.along and job.width == 1 and columns == job.wide and columns < job.lines.lanes and not (
-            unit and even_pitch(job.line_axes, 3, False) == columns and even_pitch(job.line_axes, 3, True) == columns):
-        apply_packed(job, sample, line, stop, high, scale, shift)
-        return
-    x_pitch, y_pitch = even_pitch(job.line_axes, 3, False), even_pitch(job.line_axes, 3, True)
-    if (unit and not n.along and column == 0 and columns == job.wide and columns <= FOLDED
-            and x_pitch == columns and y_pitch == columns):
+    follow = unit and even_pitch(job.line_axes, 3, False) == columns and even_pitch(job.line_axes, 3, True) == columns
+    if columns == job.wide and (not n.along or n.activation > RELU):  # else a line's weight is a constant of its own
         at = line * columns * size
-        apply_flat(job, x + at, y + at, columns, stop - line, high, scale, shift)
-        return
+        if follow and not n.along and columns <= FOLDED:
+            apply_flat(job, x + at, y + at, columns, stop - line, high, scale, shift, &job.traffic)
+            return
+        if follow and n.along and columns < job.lines.lanes:
+            apply_flat_along(job, x + at, y + at, columns, line, stop - line, high, scale, shift, &job.traffic)
+            return
+        if not follow and columns < job.lines.lanes and job.width == 1:
+            apply_packed(job, sample, line, stop, high, scale, shift)
+            return
     while line < stop:
         at = line % inner.length
         many = min(inner.length - at, stop - line)
@@ -159,7 +161,7 @@ cdef void apply_columns(
 
 cdef void apply_flat(
     const Job* job, const char* x, char* y, Py_ssize_t columns, Py_ssize_t lines, const char* high, const char* scale,
-    const char* shift,
+    const char* shift, const Traffic* traffic,
 ) noexcept nogil:
     """`apply_columns` of lines that follow each other: as one, in steps that begin where a streamed y is aligned."""
     cdef double repeated[3 * FOLDED]
@@ -167,12 +169,12 @@ cdef void apply_flat(
     cdef Py_ssize_t fold = 1, head = 0, left = lines * columns, some = 0, many
     while columns * fold % job.lines.lanes and 2 * fold * columns <= FOLDED and 4 * fold <= lines:
         fold *= 2
-    if job.traffic.streamed and left > STEP_BYTES // size:
+    if traffic.streamed and left > STEP_BYTES // size:
         head = <Py_ssize_t> (-<size_t> y % STEP_BYTES) // size
     left -= head
     while head:
         some = min(head, columns)
-        job.lines.apply_columns(x, y, some, 1, 0, 0, high, scale, shift, &job.traffic)
+        job.lines.apply_columns(x, y, some, 1, 0, 0, high, scale, shift, traffic)
         x += some * size
         y += some * size
         head -= some
@@ -184,61 +186,78 @@ cdef void apply_flat(
         high, scale, shift = <char*> repeated, <char*> &repeated[FOLDED], <char*> &repeated[2 * FOLDED]
     columns *= fold
     many = left // columns
-    job.lines.apply_columns(x, y, columns, many, columns, columns, high, scale, shift, &job.traffic)
+    job.lines.apply_columns(x, y, columns, many, columns, columns, high, scale, shift, traffic)
     left -= many * columns
     if left:
         many *= columns * size
-        job.lines.apply_columns(x + many, y + many, left, 1, 0, 0, high, scale, shift, &job.traffic)
+        job.lines.apply_columns(x + many, y + many, left, 1, 0, 0, high, scale, shift, traffic)
+
+
+cdef void apply_flat_along(
+    const Job* job, const char* x, char* y, Py_ssize_t columns, Py_ssize_t line, Py_ssize_t lines, const char* high,
+    const char* scale, const char* shift, const Traffic* traffic,
+) noexcept nogil:
+    """`apply_columns` of short lines that follow each other, each with a weight of its own: many as one."""
+    cdef double repeated[5 * FOLDED]
+    cdef int computed = job.lines.computed
+    cdef char* weights = <char*> &repeated[3 * FOLDED]
+    cdef char* biases = <char*> &repeated[4 * FOLDED]
+    cdef Py_ssize_t most = FOLDED // columns, stop = line + lines, many, at, bytes
+    many = min(most, lines)
+    rotate(<char*> repeated, high, columns, many, 0, computed)
+    rotate(<char*> &repeated[FOLDED], scale, columns, many, 0, computed)
+    rotate(<char*> &repeated[2 * FOLDED], shift, columns, many, 0, computed)
+    while line < stop:
+        many, at = min(most, stop - line), line * computed
+        repeat(weights, <const char*> job.n.weight + at, many, columns, computed)
+        repeat(biases, <const char*> job.n.bias + at, many, columns, computed)
+        job.lines.apply_columns_along(x, y, many * columns, 1, 0, 0, repeated, &repeated[FOLDED],
+                                      &repeated[2 * FOLDED], weights, biases, 1, traffic)
+        bytes = many * columns * job.lines.size
+        x += bytes
+        y += bytes
+        line += many
 
 
 cdef inline void rotate(
     char* target, const char* source, Py_ssize_t columns, Py_ssize_t fold, Py_ssize_t start, int size
 ) noexcept nogil:
     """target = the columns from `start` on and again from the first, `fold` times as many as there are."""
-    cdef Py_ssize_t i, bytes = columns * size
+    cdef Py_ssize_t bytes = columns * size, all = fold * bytes
     start *= size
     memcpy(target, source + start, bytes - start)
-    for i in range(1, fold):
-        memcpy(target + i * bytes - start, source, bytes)
-    memcpy(target + fold * bytes - start, source, start)
+    memcpy(target + bytes - start, source, start)
+    while bytes < all:
+        memcpy(target + bytes, target, min(bytes, all - bytes))
+        bytes *= 2
 
 
 cdef void apply_packed(
     const Job* job, Py_ssize_t sample, Py_ssize_t line, Py_ssize_t stop, const char* high, const char* scale,
     const char* shift,
 ) noexcept nogil:
-    """`apply_columns` of short lines that don't follow each other: many become one."""
+    """`apply_columns` of short lines that don't follow each other: as many as fit are packed."""
     cdef double packed_values[BESIDE + MOST_BLOCK]
-    cdef double repeated[3 * FOLDED]
     cdef char* packed = <char*> packed_values
-    cdef char* rest
     cdef Axis axes[3]
-    cdef Axis columns = Axis(job.wide, job.n.x.channel, job.n.y.channel)
     cdef int size = job.lines.size
-    cdef Py_ssize_t fold = FOLDED // job.wide, most = MOST_BLOCK // (fold * job.wide) * fold, lines, i, whole
-    cdef const char* x = x_at(job, sample * job.n.x.sample)
-    cdef char* y = y_at(job, sample * job.n.y.sample)
-    rotate(<char*> repeated, high, job.wide, fold, 0, job.lines.computed)
-    rotate(<char*> &repeated[FOLDED], scale, job.wide, fold, 0, job.lines.computed)
-    rotate(<char*> &repeated[2 * FOLDED], shift, job.wide, fold, 0, job.lines.computed)
-    axes[0], axes[1], axes[2] = job.line_axes[1], job.line_axes[2], columns
+    cdef Py_ssize_t within = job.line_axes[1].length * job.line_axes[2].length, lines, at, x_outer, y_outer
+    axes[0], axes[1] = job.line_axes[1], job.line_axes[2]
+    axes[2] = Axis(job.wide, job.n.x.channel, job.n.y.channel)
     while line < stop:  # not beyond one index of the outermost axis: gather takes three
-        lines = job.line_axes[1].length * job.line_axes[2].length
-        i = line // lines
-        lines = min(most, stop - line, (i + 1) * lines - line)
-        line -= i * job.line_axes[1].length * job.line_axes[2].length
-        gather(packed, x + i * job.line_axes[0].x * size, axes, line * job.wide, lines * job.wide, size)
+        at = line % within
+        lines = min(MOST_BLOCK // job.wide, stop - line, within - at)
+        x_outer = sample * job.n.x.sample + line // within * job.line_axes[0].x
+        y_outer = sample * job.n.y.sample + line // within * job.line_axes[0].y
+        gather(packed, x_at(job, x_outer), axes, at * job.wide, lines * job.wide, size)
         if job.packed.added:
-            gather_beside(job, packed, y + i * job.line_axes[0].y * size, axes, line * job.wide, lines * job.wide)
-        whole = lines // fold
-        job.lines.apply_columns(packed, packed, fold * job.wide, whole, fold * job.wide, fold * job.wide, repeated,
-                                &repeated[FOLDED], &repeated[2 * FOLDED], &job.packed)
-        if lines % fold:
-            rest = packed + whole * fold * job.wide * size
-            job.lines.apply_columns(rest, rest, lines % fold * job.wide, 1, 0, 0, repeated, &repeated[FOLDED],
-                                    &repeated[2 * FOLDED], &job.packed)
-        scatter(y + i * job.line_axes[0].y * size, packed, axes, line * job.wide, lines * job.wide, size)
-        line += i * job.line_axes[1].length * job.line_axes[2].length + lines
+            gather_beside(job, packed, y_at(job, y_outer), axes, at * job.wide, lines * job.wide)
+        if job.n.along:
+            apply_flat_along(job, packed, packed, job.wide, line, lines, high, scale, shift, &job.packed)
+        else:
+            apply_flat(job, packed, packed, job.wide, lines, high, scale, shift, &job.packed)
+        scatter(y_at(job, y_outer), packed, axes, at * job.wide, lines * job.wide, size)
+        line += lines
 
 
 cdef void apply_uneven(

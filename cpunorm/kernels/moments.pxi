@@ -148,7 +148,8 @@ cdef void cut_columns(Job* job, Py_ssize_t width) noexcept nogil:
     job.line_pitch = even_pitch(job.line_axes, 3, False) if unit else 0
     if job.fold > 1 and job.line_pitch != job.wide:
         job.line_pitch = 0
-    job.part_lines = max(<Py_ssize_t> ROWS, COLUMNS_PART // (job.wide * job.fold) // ROWS * ROWS)
+    job.part_lines = ROWS_APART if job.apart else max(
+        <Py_ssize_t> ROWS, COLUMNS_PART // (job.wide * job.fold) // ROWS * ROWS)
     job.parts = ceil_div(job.tall // job.fold, job.part_lines)
     # Strips are columns whose lines stay in L2 from the moments to the apply; where lines are too many, all columns.
     strip = STRIP_BYTES // (job.tall * job.lines.size)
