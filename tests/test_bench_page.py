@@ -18,6 +18,7 @@ import matplotlib
 from cpunorm.bench import plots
 from cpunorm.bench.page import page
 
+pytestmark = pytest.mark.slow  # its pictures are drawn
 BEFORE = [matplotlib.rcParams[name] for name in plots.STYLE]
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 PEERS = {"numpy": 12.34, "torch": 1.5}
@@ -314,14 +315,8 @@ def test_a_full_run_has_every_part():
     ("run", "missing"),
     [
         (bench_run.run([*TWICE, *SWEEP], ACCURACY[:3]), {"Failures"}),
-        pytest.param(
-            bench_run.run([EVAL, *SWEEP]),
-            {"Failures", "Other settings", "Threads", "Accuracy beside speed"},
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            bench_run.run(TWICE, failures=[FAILURE]), {"Accuracy beside speed", SIZES}, marks=pytest.mark.slow
-        ),
+        (bench_run.run([EVAL, *SWEEP]), {"Failures", "Other settings", "Threads", "Accuracy beside speed"}),
+        (bench_run.run(TWICE, failures=[FAILURE]), {"Accuracy beside speed", SIZES}),
         (bench_run.run([], failures=[FAILURE]), {*EVERY} - {"Failures", "How it was measured"}),
         (bench_run.run([], ACCURACY), {*EVERY} - {"Accuracy beside speed", "How it was measured"}),
     ],

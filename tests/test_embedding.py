@@ -22,6 +22,7 @@ HEADER = Path(cpunorm.get_include(), "cpunorm.h")
 COMPILER = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()
 EPS = 1e-5
 
+pytestmark = pytest.mark.slow  # extensions are compiled
 needs_compiler = pytest.mark.skipif(shutil.which(COMPILER[0]) is None, reason="there is no C compiler")
 
 
@@ -62,7 +63,6 @@ def images(tmp_path_factory):
 
 
 @needs_compiler
-@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(("rows", "width"), [(1, 1), (3, 7), (16, 384), (300, 768)])
 def test_from_cython(tokens, rows, width, threads):
@@ -120,10 +120,7 @@ def own_header(source):
 @needs_compiler
 @pytest.mark.parametrize(
     ("version", "says"),
-    [
-        (VERSION + 1, "install a newer cpunorm"),
-        pytest.param(0, "compile this extension again", marks=pytest.mark.slow),
-    ],
+    [(VERSION + 1, "install a newer cpunorm"), (0, "compile this extension again")],
 )
 def test_another_abi_is_an_error_at_import(tmp_path, version, says):
     def other(header):

@@ -454,6 +454,7 @@ def claims(length):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of resident memory as Linux has it")
+@pytest.mark.slow
 @pytest.mark.parametrize("source", CLAIMS)
 def test_a_length_that_is_merely_claimed_takes_no_memory(source):
     if "torch" in source:

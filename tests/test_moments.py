@@ -169,6 +169,7 @@ def test_sorted_values_whose_first_are_far_from_the_mean(dtype):
         assert_exact(moments(np.stack([x, x[::-1]] * 20, 1), 0), x, (0,))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("engine")
 def test_values_at_the_end_of_float64():
     found = moments(np.full(1000, 1.5e308))
