@@ -22,7 +22,6 @@ HEADER = Path(cpunorm.get_include(), "cpunorm.h")
 COMPILER = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()
 EPS = 1e-5
 
-pytestmark = pytest.mark.slow  # extensions are compiled
 needs_compiler = pytest.mark.skipif(shutil.which(COMPILER[0]) is None, reason="there is no C compiler")
 
 
@@ -63,6 +62,7 @@ def images(tmp_path_factory):
 
 
 @needs_compiler
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(("rows", "width"), [(1, 1), (3, 7), (16, 384), (300, 768)])
 def test_from_cython(tokens, rows, width, threads):
@@ -89,6 +89,7 @@ def test_from_c(images, shape, threads):
 
 
 @needs_compiler
+@pytest.mark.slow
 def test_they_check_what_nobody_else_does(tokens, images):
     x = values((2, 3, 4))
     with pytest.raises(ValueError, match="24 values 'f', got 48 bytes of 'e'"):
@@ -120,7 +121,10 @@ def own_header(source):
 @needs_compiler
 @pytest.mark.parametrize(
     ("version", "says"),
-    [(VERSION + 1, "install a newer cpunorm"), (0, "compile this extension again")],
+    [
+        (VERSION + 1, "install a newer cpunorm"),
+        pytest.param(0, "compile this extension again", marks=pytest.mark.slow),
+    ],
 )
 def test_another_abi_is_an_error_at_import(tmp_path, version, says):
     def other(header):
