@@ -108,8 +108,10 @@ ALWAYS VEC NAME(coefficient)(const R *p, ptrdiff_t i, ptrdiff_t step, int part) 
 /* One line, with an activation of tens of operations; coefficients `step` apart (0 or 1), weight and bias `along`, or
    NULL. */
 static void NAME(apply_activated)(const X *x, X *y, ptrdiff_t n, const R *high, const R *scale, const R *shift,
-                                  ptrdiff_t step, const R *weight, const R *bias, ptrdiff_t along, const Traffic *t) {
-    const int streams = t->streamed && n >= 2 * LANES, head = streams ? NAME(head_of)(y) : 0;
+                                  ptrdiff_t step, const R *weight, const R *bias, ptrdiff_t along,
+                                  const Traffic *traffic) {
+    const Traffic t = *traffic;  /* in registers: a store of y might be one to it */
+    const int streams = t.streamed && n >= 2 * LANES, head = streams ? NAME(head_of)(y) : 0;
 #define EACH(kind, f)                                                                                                 \
     case kind:                                                                                                        \
         for (ptrdiff_t i = 0, next; i < n; i = next) {                                                                \
@@ -121,9 +123,9 @@ static void NAME(apply_activated)(const X *x, X *y, ptrdiff_t n, const R *high, 
                                        NAME(coefficient)(shift, i, step, part));                                      \
             if (weight)                                                                                               \
                 z = z * NAME(coefficient)(weight, i, along, part) + NAME(coefficient)(bias, i, along, part);          \
-            if (t->x_ahead || t->y_ahead)                                                                             \
-                NAME(fetch)(x + i, y + i, 1, t->x_ahead, streams ? 0 : t->y_ahead, t->added, t->residual);            \
-            z = ACTIVATION(f)(NAME(finished)(z, y + i, part, t->added, t->residual));                                   \
+            if (t.x_ahead || t.y_ahead)                                                                               \
+                NAME(fetch)(x + i, y + i, 1, t.x_ahead, streams ? 0 : t.y_ahead, t.added, t.residual);                \
+            z = ACTIVATION(f)(NAME(finished)(z, y + i, part, t.added, t.residual));                                     \
             if (part)                                                                                                 \
                 NAME(put_part)(y + i, z, part);                                                                       \
             else if (streams)                                                                                         \
@@ -132,7 +134,7 @@ static void NAME(apply_activated)(const X *x, X *y, ptrdiff_t n, const R *high, 
                 NAME(put)(y + i, z, 0);                                                                               \
         }                                                                                                             \
         break;
-    switch (t->activation) {
+    switch (t.activation) {
         EACH(RELU6, relu6)
         EACH(LEAKY_RELU, leaky_relu)
         EACH(SILU, silu)
