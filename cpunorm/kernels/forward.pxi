@@ -56,6 +56,7 @@ cdef void finish(Job* job) noexcept nogil:
     free(job.constant)
     free(job.widened)
     free(job.expanded)
+    free(job.own)
     free(job.moments)
     free(job.means)
 
@@ -93,6 +94,8 @@ cdef int forward(const Norm* norm, int threads) noexcept nogil:
     begin(&job, norm, threads)
     if not job.failed:
         way = way_of(&job)
+        if way != ROWS_WAY:
+            lengthen(&job.longer, job.expanded)
         if norm.addend != NULL and way != SUM_WAY:
             add_all(&job, threads)
         if way == SUM_WAY:

@@ -202,5 +202,6 @@ cdef void forward_lanes(Job* job, int threads) noexcept nogil:
         lengthen_weights(job, 1 + ceil_div(lanes, n.groups), n.channels)
         if job.failed:
             return
+        lengthen(&job.longer, job.expanded)
     units = n.samples * ceil_div(n.groups, t.window) if t.within else ceil_div(n.samples * n.groups, t.window)
     share(work_lanes, &t, units, threads)

@@ -152,7 +152,13 @@ cdef void work_apply_gathered(void* context, int thread, Py_ssize_t start, Py_ss
 
 cdef void work_rows(void* context, int thread, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """Moments and apply of the domains start..stop, of all (sample, group)."""
+    cdef Job mine
     cdef Job* job = <Job*> context
+    if job.own != NULL:
+        mine = job[0]
+        see_longer(&mine, mine.own + thread * 2 * mine.longer.bytes)
+        lengthen(&mine.longer, mine.own + thread * 2 * mine.longer.bytes)
+        job = &mine
     cdef const Norm* n = &job.n
     cdef Py_ssize_t index = start, sample, group, part, at, i, count
     cdef bint single = job.count == 1 and job.even and job.length <= job.lines.block
@@ -278,6 +284,13 @@ cdef void forward_rows(Job* job, int threads) noexcept nogil:
         allocate_coefficients(job, n.samples * n.channels)
     if job.failed:
         return
+    if not shared and threads > 1 and job.expanded != NULL:
+        job.own = <char*> malloc(threads * 2 * job.longer.bytes)
+        if job.own == NULL:
+            job.failed = True
+            return
+    else:
+        lengthen(&job.longer, job.expanded)
     if not shared:
         share(work_rows, job, domains, threads)
         return

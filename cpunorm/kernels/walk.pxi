@@ -7,6 +7,14 @@ cdef enum:
     SHEET = 16384  # values of a sample up to which that is so in channels_last, too, if it is one group
 
 
+cdef struct Longer:
+    # weight and bias made longer: runs of `run` of `count` values, each `times` over.
+    const char* weight
+    const char* bias
+    Py_ssize_t count, times, run, bytes
+    int size  # of a value
+
+
 cdef struct Job:
     # A norm and how it is run; `work` functions get it with their thread's number and a range of units.
     Norm n
@@ -19,7 +27,9 @@ cdef struct Job:
     Py_ssize_t along_step  # from the weights of one channel to the next, if they run along positions
     char* constant  # a weight of 1 or bias of 0 along positions, to be freed
     char* widened  # weight and bias of a half type, to be freed
-    void* expanded  # weight and bias made longer, to be freed
+    Longer longer
+    char* expanded  # weight and bias, made longer, to be freed
+    char* own  # the same of each thread, where what one has made would take another long to read; to be freed
     bint scattered  # domains lie scattered in short samples
     bint whole  # a few channels lie inside positions, which are one run all the same, however they lie
     bint columns  # channels lie inside positions: vectors run across them
@@ -307,34 +317,42 @@ cdef void see_channels_as_positions(Job* job, bint innermost) noexcept nogil:
 
 
 cdef void lengthen_weights(Job* job, Py_ssize_t times, Py_ssize_t run) noexcept nogil:
-    """weight and bias become (channels / run, times, run): runs of channels, each `times` over."""
+    """weight and bias become (channels / run, times, run), runs of channels, each `times` over; `lengthen` fills them."""
     cdef Norm* n = &job.n
-    cdef Py_ssize_t bytes = n.channels * times * job.lines.computed
-    cdef char* longer
+    cdef int size = job.lines.computed
     if n.weight == NULL and n.bias == NULL:
         return
-    longer = job.expanded = <char*> malloc(2 * bytes)
-    if longer == NULL:
-        job.failed = True
-        return
-    if n.weight != NULL:
-        lengthen(job, longer, <const char*> n.weight, times, run)
-        n.weight = longer
-    if n.bias != NULL:
-        lengthen(job, longer + bytes, <const char*> n.bias, times, run)
-        n.bias = longer + bytes
+    job.longer = Longer(<const char*> n.weight, <const char*> n.bias, n.channels, times, run,
+                        n.channels * times * size, size)
+    job.expanded = <char*> malloc(2 * job.longer.bytes)
+    job.failed |= job.expanded == NULL
+    see_longer(job, job.expanded)
 
 
-cdef void lengthen(
-    const Job* job, char* target, const char* source, Py_ssize_t times, Py_ssize_t run
-) noexcept nogil:
-    cdef Py_ssize_t i, j, bytes = run * job.lines.computed
-    if run == 1:
-        repeat(target, source, job.n.channels, times, job.lines.computed)
+cdef void see_longer(Job* job, char* target) noexcept nogil:
+    """weight and bias are those in `target`."""
+    if job.longer.weight != NULL:
+        job.n.weight = target
+    if job.longer.bias != NULL:
+        job.n.bias = target + job.longer.bytes
+
+
+cdef void lengthen(const Longer* longer, char* target) noexcept nogil:
+    """target = weight and bias made longer; nothing if it is NULL."""
+    if target != NULL and longer.weight != NULL:
+        lengthen_one(longer, target, longer.weight)
+    if target != NULL and longer.bias != NULL:
+        lengthen_one(longer, target + longer.bytes, longer.bias)
+
+
+cdef void lengthen_one(const Longer* longer, char* target, const char* source) noexcept nogil:
+    cdef Py_ssize_t i, j, bytes = longer.run * longer.size
+    if longer.run == 1:
+        repeat(target, source, longer.count, longer.times, longer.size)
         return
-    for i in range(job.n.channels // run):
-        for j in range(times):
-            copy(target, 1, source, 1, run, job.lines.computed)
+    for i in range(longer.count // longer.run):
+        for j in range(longer.times):
+            copy(target, 1, source, 1, longer.run, longer.size)
             target += bytes
         source += bytes
 
