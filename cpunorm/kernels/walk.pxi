@@ -317,7 +317,7 @@ cdef void see_channels_as_positions(Job* job, bint innermost) noexcept nogil:
 
 
 cdef void lengthen_weights(Job* job, Py_ssize_t times, Py_ssize_t run) noexcept nogil:
-    """weight and bias become (channels / run, times, run), runs of channels, each `times` over; `lengthen` fills them."""
+    """weight and bias become (channels / run, times, run), runs of channels, `times` over; `lengthen` fills them."""
     cdef Norm* n = &job.n
     cdef int size = job.lines.computed
     if n.weight == NULL and n.bias == NULL:
