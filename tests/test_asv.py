@@ -333,7 +333,7 @@ def test_an_interrupted_run_leaves_earlier_results_whole(asv, tmp_path):
         while process.poll() is None:  # as people do: asv may miss the first
             process.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.communicate(timeout=5)
+                process.communicate(timeout=1)
     assert process.returncode != 0
     assert file.read_bytes() == before
 
