@@ -26,7 +26,7 @@ ALWAYS VEC NAME(leaky_relu)(VEC v) { return CHOOSE(v < 0, v * (R) 0.01, v); }
 ALWAYS VEC NAME(sixth)(VEC v) {
 #ifdef __FMA__
     const VEC q = v * (R) (1.0 / 6);
-    return q + (v - 6 * q) * (R) (1.0 / 6);
+    return q + MM(fnmadd)(ALL(6), q, v) * (R) (1.0 / 6);  /* not left to the compiler: rounded twice is 2.4 ulp */
 #else
     return v / 6;
 #endif

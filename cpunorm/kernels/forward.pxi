@@ -56,7 +56,6 @@ cdef void finish(Job* job) noexcept nogil:
     free(job.constant)
     free(job.widened)
     free(job.expanded)
-    free(job.own)
     free(job.moments)
     free(job.means)
 
@@ -90,12 +89,13 @@ cdef Way way_of(Job* job) noexcept nogil:
 cdef int forward(const Norm* norm, int threads) noexcept nogil:
     """y from x: KernelSet's forward."""
     cdef Job job
-    cdef Way way
+    cdef Way way = ROWS_WAY
     begin(&job, norm, threads)
     if not job.failed:
         way = way_of(&job)
         if way != ROWS_WAY:
-            lengthen(&job.longer, job.expanded)
+            make_room_for_longer(&job, 1)
+    if not job.failed:
         if norm.addend != NULL and way != SUM_WAY:
             add_all(&job, threads)
         if way == SUM_WAY:

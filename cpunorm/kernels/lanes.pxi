@@ -199,9 +199,9 @@ cdef void forward_lanes(Job* job, int threads) noexcept nogil:
         n.y.data == NULL or n.y.sample == n.groups * n.y.channel)
     t.going_on = n.samples > 1 and n.groups < (lanes if t.even else FEW_GROUPS)
     if t.going_on and not n.along:
-        lengthen_weights(job, 1 + ceil_div(lanes, n.groups), n.channels)
+        job.longer = Longer(n.channels, 1 + ceil_div(lanes, n.groups), n.channels)
+        make_room_for_longer(job, 1)
         if job.failed:
             return
-        lengthen(&job.longer, job.expanded)
     units = n.samples * ceil_div(n.groups, t.window) if t.within else ceil_div(n.samples * n.groups, t.window)
     share(work_lanes, &t, units, threads)

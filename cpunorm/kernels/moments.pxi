@@ -52,7 +52,7 @@ cdef void cut_rows(Job* job) noexcept nogil:
     job.even = even_pitch(job.run, 3, False) == 1 and (job.count == 1 or job.pitch != 0)
     job.along = job.across = job.parts = job.block_rows = job.part_segments = 1
     job.part_length = job.length
-    if job.even and job.count == n.middle > 1 and job.member == 1 and (
+    if job.even and n.outer == 1 and job.count == n.middle > 1 and job.member == 1 and (
             job.length * job.lines.size < 2 * AHEAD):
         job.together = max(<Py_ssize_t> 1, min(<Py_ssize_t> TOGETHER, AHEAD // (job.length * job.lines.size)))
     if job.count == 1 and job.length <= PART:  # one part: spared the divisions, which take as long as a short row

@@ -154,10 +154,9 @@ cdef void work_rows(void* context, int thread, Py_ssize_t start, Py_ssize_t stop
     """Moments and apply of the domains start..stop, of all (sample, group)."""
     cdef Job mine
     cdef Job* job = <Job*> context
-    if job.own != NULL:
+    if job.shared_out:
         mine = job[0]
-        see_longer(&mine, mine.own + thread * 2 * mine.longer.bytes)
-        lengthen(&mine.longer, mine.own + thread * 2 * mine.longer.bytes)
+        lengthen(&mine, thread)
         job = &mine
     cdef const Norm* n = &job.n
     cdef Py_ssize_t index = start, sample, group, part, at, i, count
@@ -282,15 +281,9 @@ cdef void forward_rows(Job* job, int threads) noexcept nogil:
         job.failed |= job.moments == NULL
     if shared or job.member > 1:
         allocate_coefficients(job, n.samples * n.channels)
+    make_room_for_longer(job, 1 if shared else threads)
     if job.failed:
         return
-    if not shared and threads > 1 and job.expanded != NULL:
-        job.own = <char*> malloc(threads * 2 * job.longer.bytes)
-        if job.own == NULL:
-            job.failed = True
-            return
-    else:
-        lengthen(&job.longer, job.expanded)
     if not shared:
         share(work_rows, job, domains, threads)
         return

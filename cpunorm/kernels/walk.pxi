@@ -8,11 +8,8 @@ cdef enum:
 
 
 cdef struct Longer:
-    # weight and bias made longer: runs of `run` of `count` values, each `times` over.
-    const char* weight
-    const char* bias
-    Py_ssize_t count, times, run, bytes
-    int size  # of a value
+    # weight and bias to be made longer: runs of `run` of `count` values, each `times` over (0: as they are).
+    Py_ssize_t count, times, run
 
 
 cdef struct Job:
@@ -28,8 +25,8 @@ cdef struct Job:
     char* constant  # a weight of 1 or bias of 0 along positions, to be freed
     char* widened  # weight and bias of a half type, to be freed
     Longer longer
-    char* expanded  # weight and bias, made longer, to be freed
-    char* own  # the same of each thread, where what one has made would take another long to read; to be freed
+    char* expanded  # room for them, of each thread if `shared_out`, to be freed
+    bint shared_out  # each thread makes its own: what one has just written takes another long to read
     bint scattered  # domains lie scattered in short samples
     bint whole  # a few channels lie inside positions, which are one run all the same, however they lie
     bint columns  # channels lie inside positions: vectors run across them
@@ -270,7 +267,7 @@ cdef void see(Job* job, int threads) noexcept nogil:
         if not job.columns and n.channels == 1 and n.samples > 1:
             # rows in one place
             if not n.along:
-                lengthen_weights(job, n.samples, 1)
+                job.longer = Longer(n.channels, n.samples, 1)
             n.channels = n.groups = n.samples
             n.x.channel, n.y.channel = n.x.sample, n.y.sample
             n.samples = 1
@@ -297,7 +294,7 @@ cdef void see_channels_as_positions(Job* job, bint innermost) noexcept nogil:
     """
     cdef Norm* n = &job.n
     if job.positions > 1:
-        lengthen_weights(job, job.positions, job.member if innermost else 1)
+        job.longer = Longer(n.channels, job.positions, job.member if innermost else 1)
     if n.weight != NULL or n.bias != NULL:
         n.along = True
         job.along_step = job.member * job.positions
@@ -316,43 +313,45 @@ cdef void see_channels_as_positions(Job* job, bint innermost) noexcept nogil:
     join_positions(n)
 
 
-cdef void lengthen_weights(Job* job, Py_ssize_t times, Py_ssize_t run) noexcept nogil:
-    """weight and bias become (channels / run, times, run), runs of channels, `times` over; `lengthen` fills them."""
-    cdef Norm* n = &job.n
-    cdef int size = job.lines.computed
-    if n.weight == NULL and n.bias == NULL:
+cdef inline Py_ssize_t longer_bytes(const Job* job) noexcept nogil:
+    """Of a weight that is made longer."""
+    return job.longer.count * job.longer.times * job.lines.computed
+
+
+cdef void make_room_for_longer(Job* job, int threads) noexcept nogil:
+    """For each thread if they are several; for one, the weights are made longer at once."""
+    if job.longer.times == 0 or job.n.weight == NULL and job.n.bias == NULL:
         return
-    job.longer = Longer(<const char*> n.weight, <const char*> n.bias, n.channels, times, run,
-                        n.channels * times * size, size)
-    job.expanded = <char*> malloc(2 * job.longer.bytes)
-    job.failed |= job.expanded == NULL
-    see_longer(job, job.expanded)
+    job.expanded = <char*> malloc(threads * 2 * longer_bytes(job))
+    job.shared_out = threads > 1
+    if job.expanded == NULL:
+        job.failed = True
+    elif not job.shared_out:
+        lengthen(job, 0)
 
 
-cdef void see_longer(Job* job, char* target) noexcept nogil:
-    """weight and bias are those in `target`."""
-    if job.longer.weight != NULL:
+cdef void lengthen(Job* job, int thread) noexcept nogil:
+    """weight and bias become (count / run, times, run), in the room of that thread."""
+    cdef Py_ssize_t bytes = longer_bytes(job)
+    cdef char* target = job.expanded + thread * 2 * bytes
+    if job.n.weight != NULL:
+        lengthen_one(job, target, <const char*> job.n.weight)
         job.n.weight = target
-    if job.longer.bias != NULL:
-        job.n.bias = target + job.longer.bytes
+    if job.n.bias != NULL:
+        lengthen_one(job, target + bytes, <const char*> job.n.bias)
+        job.n.bias = target + bytes
 
 
-cdef void lengthen(const Longer* longer, char* target) noexcept nogil:
-    """target = weight and bias made longer; nothing if it is NULL."""
-    if target != NULL and longer.weight != NULL:
-        lengthen_one(longer, target, longer.weight)
-    if target != NULL and longer.bias != NULL:
-        lengthen_one(longer, target + longer.bytes, longer.bias)
-
-
-cdef void lengthen_one(const Longer* longer, char* target, const char* source) noexcept nogil:
-    cdef Py_ssize_t i, j, bytes = longer.run * longer.size
+cdef void lengthen_one(const Job* job, char* target, const char* source) noexcept nogil:
+    cdef const Longer* longer = &job.longer
+    cdef int size = job.lines.computed
+    cdef Py_ssize_t i, j, bytes = longer.run * size
     if longer.run == 1:
-        repeat(target, source, longer.count, longer.times, longer.size)
+        repeat(target, source, longer.count, longer.times, size)
         return
     for i in range(longer.count // longer.run):
         for j in range(longer.times):
-            copy(target, 1, source, 1, longer.run, longer.size)
+            copy(target, 1, source, 1, longer.run, size)
             target += bytes
         source += bytes
 
