@@ -46,7 +46,7 @@ ALWAYS VEC NAME(finished)(VEC v, const X *y, int part, const int finish, ptrdiff
         const X *p = (const X *) ((const char *) y + residual);
         v += part ? NAME(take_part)(p, part) : NAME(take)(p);
     }
-    return finish & CUT ? ACTIVATION(relu)(v) : v;
+    return finish & CUT ? COMPUTED(relu)(v) : v;
 }
 
 /* Writes the vector v, or the first `part` values of it if not 0, to y. */
@@ -99,54 +99,88 @@ ALWAYS void NAME(fetch)(const X *x, const X *y, const int vectors, ptrdiff_t x_a
     } else                                                                                                            \
         f(__VA_ARGS__, 0, 0, 0, PLAIN, 0)
 
-ALWAYS VEC NAME(coefficient)(const R *p, ptrdiff_t i, ptrdiff_t step, int part) {
-    if (!step)
-        return *p - (VEC){0};
-    return part ? NAME(load_part)(p + i, part) : NAME(load)(p + i);
+/* Values as they are in memory to what is computed in, and back. */
+static void NAME(widen)(const void *source, void *target, ptrdiff_t n) {
+    const X *x = source;
+    R *y = target;
+    ptrdiff_t i = 0;
+    for (; i + WIDTH <= n; i += WIDTH)
+        NAME(store)(y + i, NAME(take)(x + i));
+    if (i < n)
+        NAME(store_part)(y + i, NAME(take_part)(x + i, (int) (n - i)), (int) (n - i));
 }
 
-/* One line, with an activation of tens of operations; coefficients `step` apart (0 or 1), weight and bias `along`, or
-   NULL. */
-static void NAME(apply_activated)(const X *x, X *y, ptrdiff_t n, const R *high, const R *scale, const R *shift,
-                                  ptrdiff_t step, const R *weight, const R *bias, ptrdiff_t along,
-                                  const Traffic *traffic) {
-    const Traffic t = *traffic;  /* in registers: a store of y might be one to it */
-    const int streams = t.streamed && n >= 2 * LANES, head = streams ? NAME(head_of)(y) : 0;
-#define EACH(kind, f)                                                                                                 \
-    case kind:                                                                                                        \
-        for (ptrdiff_t i = 0, next; i < n; i = next) {                                                                \
-            const int part = i < head ? head : n - i < WIDTH ? (int) (n - i) : 0;                                     \
-            next = i + (part ? part : WIDTH);                                                                         \
-            const VEC v = part ? NAME(take_part)(x + i, part) : NAME(take)(x + i);                                    \
-            VEC z = CENTRED_AND_SCALED(v, NAME(coefficient)(high, i, step, part),                                     \
-                                       NAME(coefficient)(scale, i, step, part),                                       \
-                                       NAME(coefficient)(shift, i, step, part));                                      \
-            if (weight)                                                                                               \
-                z = z * NAME(coefficient)(weight, i, along, part) + NAME(coefficient)(bias, i, along, part);          \
-            if (t.x_ahead || t.y_ahead)                                                                               \
-                NAME(fetch)(x + i, y + i, 1, t.x_ahead, streams ? 0 : t.y_ahead, t.added, t.residual);                \
-            z = ACTIVATION(f)(NAME(finished)(z, y + i, part, t.added, t.residual));                                     \
-            if (part)                                                                                                 \
-                NAME(put_part)(y + i, z, part);                                                                       \
-            else if (streams)                                                                                         \
-                NAME(put)(y + i, z, 1);                                                                               \
-            else                                                                                                      \
-                NAME(put)(y + i, z, 0);                                                                               \
-        }                                                                                                             \
-        break;
-    switch (t.activation) {
-        EACH(RELU6, relu6)
-        EACH(LEAKY_RELU, leaky_relu)
-        EACH(SILU, silu)
-        EACH(GELU, gelu)
-        EACH(GELU_TANH, gelu_tanh)
-        EACH(HARDSWISH, hardswish)
-        EACH(HARDSIGMOID, hardsigmoid)
-        EACH(SIGMOID, sigmoid)
-        EACH(TANH, tanh)
-    }
-#undef EACH
+static void NAME(narrow)(const void *source, void *target, ptrdiff_t n, int streamed) {
+    const R *x = source;
+    X *y = target;
+    const int head = streamed && n >= WIDTH ? NAME(head_of)(y) : 0;
+    ptrdiff_t i = head;
+    if (head)
+        NAME(put_part)(y, NAME(load_part)(x, head), head);
+    for (; streamed && i + WIDTH <= n; i += WIDTH)
+        NAME(put)(y + i, NAME(load)(x + i), 1);
+    for (; i + WIDTH <= n; i += WIDTH)
+        NAME(put)(y + i, NAME(load)(x + i), 0);
+    if (i < n)
+        NAME(put_part)(y + i, NAME(load_part)(x + i, (int) (n - i)), (int) (n - i));
 }
+
+/* n values as they are computed with: themselves, or in z. */
+ALWAYS const R *NAME(computed)(const X *x, R *z, ptrdiff_t n) {
+#ifdef HALF
+    NAME(widen)(x, z, n);
+    return z;
+#else
+    return x;
+#endif
+}
+
+/* y = activation(z + what is added to y), n <= RUN values; x is where they come from. */
+static void NAME(activate_run)(R *z, const X *x, X *y, ptrdiff_t n, int streams, const Traffic *t) {
+    if (t->added) {
+        const X *p = (const X *) ((const char *) y + t->residual);
+        ptrdiff_t i = 0;
+        for (; i + WIDTH <= n; i += WIDTH)
+            NAME(store)(z + i, NAME(load)(z + i) + NAME(take)(p + i));
+        if (i < n)
+            NAME(store_part)(z + i, NAME(load_part)(z + i, (int) (n - i)) + NAME(take_part)(p + i, (int) (n - i)),
+                             (int) (n - i));
+    }
+    const Next next = {
+        t->x_ahead ? (const char *) x + t->x_ahead : NULL,
+        t->y_ahead && !streams ? (const char *) y + t->y_ahead : NULL,
+        t->x_ahead && t->added ? (const char *) y + t->residual + t->x_ahead : NULL,
+        sizeof(X),
+    };
+#ifdef HALF
+    COMPUTED(activate)(t->activation, z, z, n, 0, next);
+    NAME(narrow)(z, y, n, streams);
+#else
+    NAME(activate)(t->activation, z, y, n, streams, next);
+#endif
+}
+
+/* With an activation of tens of operations, y by runs that stay in L1: `norm`, z from v, then the activation.  A loop of
+   both takes longer: their constants don't fit the registers.  A run is `many` whole lines, or `some` values of one. */
+#define IN_RUNS(norm)                                                                                                 \
+    do {                                                                                                              \
+        R z[RUN] __attribute__((aligned(VECTOR_BYTES)));                                                              \
+        const Traffic within = {0};                                                                                   \
+        const int streams = t->streamed && n >= 2 * LANES;                                                            \
+        const int whole = !streams && n <= RUN && (rows == 1 || (x_pitch == n && y_pitch == n));                      \
+        for (ptrdiff_t row = 0, many; row < rows; row += many) {                                                      \
+            many = !whole ? 1 : rows - row < RUN / n ? rows - row : RUN / n;                                          \
+            const int head = streams ? NAME(head_of)(y + row * y_pitch) : 0;                                          \
+            for (ptrdiff_t i = 0, some; i < n; i += some) {                                                           \
+                const X *xs = x + row * x_pitch + i;                                                                  \
+                X *ys = y + row * y_pitch + i;                                                                        \
+                some = i < head ? head : n - i < RUN ? n - i : RUN;                                                   \
+                const R *v = NAME(computed)(xs, z, some * many);                                                      \
+                norm;                                                                                                 \
+                NAME(activate_run)(z, xs, ys, some * many, streams, t);                                               \
+            }                                                                                                         \
+        }                                                                                                             \
+    } while (0)
 
 ALWAYS void NAME(constant_lines)(const X *x, X *y, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t x_pitch, ptrdiff_t y_pitch,
                                  const R *high, const R *scale, const R *shift, int step,
@@ -186,9 +220,8 @@ static void NAME(apply_constant)(const void *source, void *target, ptrdiff_t n, 
     X *y = target;
     const R *h = high, *s = scale, *c = shift;
     if (t->activation > RELU) {
-        for (ptrdiff_t row = 0; row < rows; row++)
-            NAME(apply_activated)(x + row * x_pitch, y + row * y_pitch, n, h + row * step, s + row * step,
-                                  c + row * step, 0, NULL, NULL, 0, t);
+        IN_RUNS(COMPUTED(apply_constant)(v, z, some, many, some, some, h + row * step, s + row * step, c + row * step,
+                                         step, &within));
         return;
     }
     WITH_TRAFFIC(NAME(constant_lines), y, rows > 1 ? y_pitch : 0, t, x, y, n, rows, x_pitch, y_pitch, h, s, c, step);
@@ -196,8 +229,12 @@ static void NAME(apply_constant)(const void *source, void *target, ptrdiff_t n, 
 
 /* `lines` lines, a constant: they share what is loaded of weight and bias. */
 ALWAYS void NAME(lines_along)(const X *x, X *y, ptrdiff_t n, const int lines, ptrdiff_t x_pitch, ptrdiff_t y_pitch,
-                              const R *h, const R *s, const R *c, const R *weight, const R *bias, const ptrdiff_t x_ahead,
-                              const ptrdiff_t y_ahead, const int streamed, const int finish, const ptrdiff_t residual) {
+                              const R *high, const R *scale, const R *shift, const R *weight, const R *bias,
+                              const ptrdiff_t x_ahead, const ptrdiff_t y_ahead, const int streamed, const int finish,
+                              const ptrdiff_t residual) {
+    R h[SHARING], s[SHARING], c[SHARING];  /* in registers: a store of y might be one to where they lie */
+    for (int r = 0; r < lines; r++)
+        h[r] = high[r], s[r] = scale[r], c[r] = shift[r];
     const int head = n >= 2 * LANES && (lines == 1 || y_pitch % WIDTH == 0) ? NAME(head_of)(y) : 0;
     ptrdiff_t i = 0;
 #define PART(part)                                                                                                    \
@@ -243,8 +280,8 @@ ALWAYS void NAME(rows_along)(const X *x, X *y, ptrdiff_t n, ptrdiff_t rows, ptrd
                              const ptrdiff_t x_ahead, const ptrdiff_t y_ahead, const int streamed, const int finish,
                              const ptrdiff_t residual) {
     ptrdiff_t row = 0;
-    for (; !x_ahead && !y_ahead && row + 4 <= rows; row += 4)
-        NAME(lines_along)(x + row * x_pitch, y + row * y_pitch, n, 4, x_pitch, y_pitch, high + row, scale + row,
+    for (; !x_ahead && !y_ahead && row + SHARING <= rows; row += SHARING)
+        NAME(lines_along)(x + row * x_pitch, y + row * y_pitch, n, SHARING, x_pitch, y_pitch, high + row, scale + row,
                           shift + row, weight, bias, x_ahead, y_ahead, streamed, finish, residual);
     for (; row < rows; row++)
         NAME(lines_along)(x + row * x_pitch, y + row * y_pitch, n, 1, x_pitch, y_pitch, high + row, scale + row,
@@ -258,8 +295,7 @@ static void NAME(apply_along)(const void *source, void *target, ptrdiff_t n, ptr
     X *y = target;
     const R *h = high, *s = scale, *c = shift, *w = weight, *b = bias;
     if (t->activation > RELU) {
-        for (ptrdiff_t row = 0; row < rows; row++)
-            NAME(apply_activated)(x + row * x_pitch, y + row * y_pitch, n, h + row, s + row, c + row, 0, w, b, 1, t);
+        IN_RUNS(COMPUTED(apply_along)(v, z, some, many, some, some, h + row, s + row, c + row, w + i, b + i, &within));
         return;
     }
     WITH_TRAFFIC(NAME(rows_along), y, rows > 1 ? y_pitch : 0, t, x, y, n, rows, x_pitch, y_pitch, h, s, c, w, b);
@@ -322,8 +358,7 @@ static void NAME(apply_columns)(const void *source, void *target, ptrdiff_t n, p
     X *y = target;
     const R *h = high, *s = scale, *c = shift;
     if (t->activation > RELU) {
-        for (ptrdiff_t row = 0; row < rows; row++)
-            NAME(apply_activated)(x + row * x_pitch, y + row * y_pitch, n, h, s, c, 1, NULL, NULL, 0, t);
+        IN_RUNS(COMPUTED(apply_columns)(v, z, some, many, some, some, h + i, s + i, c + i, &within));
         return;
     }
     WITH_TRAFFIC(NAME(rows_columns), y, rows > 1 ? y_pitch : 0, t, x, y, n, rows, x_pitch, y_pitch, h, s, c);
@@ -358,9 +393,9 @@ static void NAME(apply_columns_along)(const void *source, void *target, ptrdiff_
     const R *h = high, *s = scale, *c = shift, *w = weight, *b = bias;
     X *y = target;
     if (t->activation > RELU) {
-        for (ptrdiff_t row = 0; row < rows; row++)
-            NAME(apply_activated)(x + row * x_pitch, y + row * y_pitch, n, h, s, c, 1,
-                                  w + row * (matrix ? matrix : 1), b + row * (matrix ? matrix : 1), matrix != 0, t);
+        const ptrdiff_t pitch = matrix ? matrix : 1, along = matrix != 0;
+        IN_RUNS(COMPUTED(apply_columns_along)(v, z, some, many, some, some, h + i, s + i, c + i,
+                                              w + row * pitch + i * along, b + row * pitch + i * along, matrix, &within));
         return;
     }
     for (ptrdiff_t i = 0; i < n; i += WIDTH) {
@@ -377,32 +412,6 @@ static void NAME(apply_columns_along)(const void *source, void *target, ptrdiff_
             VECTOR(0, PLAIN);
 #undef VECTOR
     }
-}
-
-/* Values as they are in memory to what is computed in, and back. */
-static void NAME(widen)(const void *source, void *target, ptrdiff_t n) {
-    const X *x = source;
-    R *y = target;
-    ptrdiff_t i = 0;
-    for (; i + WIDTH <= n; i += WIDTH)
-        NAME(store)(y + i, NAME(take)(x + i));
-    if (i < n)
-        NAME(store_part)(y + i, NAME(take_part)(x + i, (int) (n - i)), (int) (n - i));
-}
-
-static void NAME(narrow)(const void *source, void *target, ptrdiff_t n, int streamed) {
-    const R *x = source;
-    X *y = target;
-    const int head = streamed && n >= WIDTH ? NAME(head_of)(y) : 0;
-    ptrdiff_t i = head;
-    if (head)
-        NAME(put_part)(y, NAME(load_part)(x, head), head);
-    for (; streamed && i + WIDTH <= n; i += WIDTH)
-        NAME(put)(y + i, NAME(load)(x + i), 1);
-    for (; i + WIDTH <= n; i += WIDTH)
-        NAME(put)(y + i, NAME(load)(x + i), 0);
-    if (i < n)
-        NAME(put_part)(y + i, NAME(load_part)(x + i, (int) (n - i)), (int) (n - i));
 }
 
 static void NAME(add)(const void *source, const void *addends, void *totals, void *sums, ptrdiff_t n,

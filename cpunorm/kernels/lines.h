@@ -38,6 +38,7 @@ enum {
     REGISTERS = VECTOR_BYTES == 64 ? 32 : 16,
     UNROLLED = 4,  /* vectors of a step: enough sums at once to hide the latency of an addition */
     TALL = REGISTERS == 32 ? 4 : 2,  /* vectors of a tile of columns: five registers each */
+    SHARING = VECTOR_BYTES == 16 ? 2 : 4,  /* lines that share what is loaded of a weight: three registers each */
     CHAIN = 8,  /* values that a lane adds up before its sum is added to others: see the numerics */
     STEPS = 32,  /* steps of a block */
     GUESS = 64,  /* first values whose mean is the shift of a block of rows */
@@ -78,6 +79,12 @@ typedef struct {
     int streamed, added, activation;
     ptrdiff_t residual;
 } Traffic;
+
+/* Where what comes next lies, or NULL: x, y and what is added to it, in values of so many bytes. */
+typedef struct {
+    const char *x, *y, *added;
+    ptrdiff_t size;
+} Next;
 
 /* What is done along lines, per type of value; x and y are of that type, coefficients, weight and bias of what is computed
    in; pitches in elements. */
@@ -238,7 +245,7 @@ ALWAYS double any_inverse_root(double v) {
 
 #define X float
 #define NAME(name) name##_float
-#define ACTIVATION(name) name##_float
+#define COMPUTED(name) name##_float
 #include "lines.h"
 #undef X
 #undef NAME
@@ -262,7 +269,7 @@ ALWAYS double any_inverse_root(double v) {
 #undef INT
 #undef SUFFIX
 #undef LARGEST
-#undef ACTIVATION
+#undef COMPUTED
 
 #define R double
 #define R_BYTES 8
@@ -271,7 +278,7 @@ ALWAYS double any_inverse_root(double v) {
 #define LARGEST DBL_MAX
 #define X double
 #define NAME(name) name##_double
-#define ACTIVATION(name) name##_double
+#define COMPUTED(name) name##_double
 #include "lines.h"
 #undef R
 #undef R_BYTES
@@ -280,7 +287,7 @@ ALWAYS double any_inverse_root(double v) {
 #undef LARGEST
 #undef X
 #undef NAME
-#undef ACTIVATION
+#undef COMPUTED
 
 static const Lines *const lines_of[] = {&lines_float, &lines_double, &lines_float16, &lines_bfloat16};
 
@@ -292,6 +299,7 @@ static const Lines *const lines_of[] = {&lines_float, &lines_double, &lines_floa
 
 #define LANES (UNROLLED * WIDTH)
 #define BLOCK (STEPS * LANES)
+#define RUN (8 * LANES)
 #define COLUMNS (TALL * WIDTH)
 #ifdef HALF
 #define VALUE(p) NAME(take_part)(p, 1)[0]
@@ -329,6 +337,7 @@ static const Lines NAME(lines) = {
 #undef WIDTH
 #undef LANES
 #undef BLOCK
+#undef RUN
 #undef COLUMNS
 #undef VALUE
 #undef COEFFICIENTS
