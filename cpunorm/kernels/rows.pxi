@@ -4,7 +4,6 @@
 cdef void apply_rows(
     const Job* job, Py_ssize_t sample, Py_ssize_t outer, Py_ssize_t middle, Py_ssize_t start, Py_ssize_t length,
     Py_ssize_t channel, Py_ssize_t channels, const char* high, const char* scale, const char* shift,
-    const Traffic* traffic,
 ) noexcept nogil:
     """The `length` values from `start` on of the lines of `channels` channels, whose coefficients are given."""
     cdef double packed_values[BESIDE + MOST_BLOCK]
@@ -20,18 +19,18 @@ cdef void apply_rows(
     if (n.x.inner == 1 and n.y.inner == 1) or n.inner == 1:
         if not n.along:
             job.lines.apply_constant(
-                x, y, length, channels, n.x.channel, n.y.channel, high, scale, shift, 1, traffic)
+                x, y, length, channels, n.x.channel, n.y.channel, high, scale, shift, 1, &job.traffic)
         elif job.along_step == 0:
             job.lines.apply_along(
                 x, y, length, channels, n.x.channel, n.y.channel, high, scale, shift,
-                <const char*> n.weight + weights * computed, <const char*> n.bias + weights * computed, traffic)
+                <const char*> n.weight + weights * computed, <const char*> n.bias + weights * computed, &job.traffic)
         else:
             for c in range(channels):
                 at = (weights + c * job.along_step) * computed
                 job.lines.apply_along(
                     x + c * n.x.channel * size, y + c * n.y.channel * size, length, 1, 0, 0,
                     high + c * computed, scale + c * computed, shift + c * computed, <const char*> n.weight + at,
-                    <const char*> n.bias + at, traffic)
+                    <const char*> n.bias + at, &job.traffic)
         return
     for c in range(channels):
         i = 0
@@ -39,8 +38,8 @@ cdef void apply_rows(
             some = min(<Py_ssize_t> job.lines.block, length - i)
             at = (c * n.y.channel + i * n.y.inner) * size
             copy(packed, 1, x + (c * n.x.channel + i * n.x.inner) * size, n.x.inner, some, size)
-            if traffic.added:
-                copy(beside(packed), 1, y + at + traffic.residual, n.y.inner, some, size)
+            if job.traffic.added:
+                copy(beside(packed), 1, y + at + job.traffic.residual, n.y.inner, some, size)
             if n.along:
                 job.lines.apply_along(
                     packed, packed, some, 1, 0, 0, high + c * computed, scale + c * computed, shift + c * computed,
@@ -77,7 +76,7 @@ cdef void work_apply_rows(void* context, int thread, Py_ssize_t start, Py_ssize_
         at = (sample * n.channels + channel) * job.lines.computed
         apply_rows(job, sample, outer, middle, piece * length,
                    min(((last - first) if job.pieces > 1 else 1) * length, n.inner - piece * length), channel,
-                   1 if job.pieces > 1 else last - first, job.high + at, job.scale + at, job.shift + at, &job.traffic)
+                   1 if job.pieces > 1 else last - first, job.high + at, job.scale + at, job.shift + at)
     end_stream()
 
 
@@ -85,7 +84,7 @@ cdef void work_apply_rows(void* context, int thread, Py_ssize_t start, Py_ssize_
 
 cdef void apply_domain(
     const Job* job, Py_ssize_t sample, Py_ssize_t channel, Py_ssize_t channels, const char* high, const char* scale,
-    const char* shift, const Traffic* traffic,
+    const char* shift,
 ) noexcept nogil:
     """All lines of some channels of one sample."""
     cdef const Norm* n = &job.n
@@ -98,11 +97,11 @@ cdef void apply_domain(
         job.lines.apply_constant(
             x_at(job, sample * n.x.sample + channel * n.x.channel),
             y_at(job, sample * n.y.sample + channel * n.y.channel),
-            n.inner, n.outer, n.x.outer, n.y.outer, high, scale, shift, 0, traffic)
+            n.inner, n.outer, n.x.outer, n.y.outer, high, scale, shift, 0, &job.traffic)
         return
     for outer in range(n.outer - 1, -1, -1):  # backwards: the samples that were read last are still in cache
         for middle in range(n.middle - 1, -1, -1):
-            apply_rows(job, sample, outer, middle, 0, n.inner, channel, channels, high, scale, shift, traffic)
+            apply_rows(job, sample, outer, middle, 0, n.inner, channel, channels, high, scale, shift)
 
 
 cdef void apply_gathered(
@@ -152,12 +151,10 @@ cdef void work_apply_gathered(void* context, int thread, Py_ssize_t start, Py_ss
 
 cdef void work_rows(void* context, int thread, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """Moments and apply of the domains start..stop, of all (sample, group)."""
-    cdef Job mine
-    cdef Job* job = <Job*> context
+    cdef Job mine = (<const Job*> context)[0]
+    cdef Job* job = &mine
     if job.shared_out:
-        mine = job[0]
-        lengthen(&mine, thread)
-        job = &mine
+        lengthen(job, thread)
     cdef const Norm* n = &job.n
     cdef Py_ssize_t index = start, sample, group, part, at, i, count
     cdef bint single = job.count == 1 and job.even and job.length <= job.lines.block
@@ -172,12 +169,11 @@ cdef void work_rows(void* context, int thread, Py_ssize_t start, Py_ssize_t stop
     cdef char* scale = <char*> &coefficients[TOGETHER]
     cdef char* shift = <char*> &coefficients[2 * TOGETHER]
     cdef int size = job.lines.size
-    cdef Traffic traffic = job.traffic
     if job.positions * job.member * size <= HALF_L2:
-        traffic.x_ahead = 0  # the moments have just read it
+        job.traffic.ahead.x, job.traffic.ahead.near = 0, False  # the moments have just read it
     if job.together:
         most = job.together
-        traffic.y_ahead = -n.y.middle * size if job.far else 0  # what comes next
+        job.traffic.ahead.y = -n.y.middle * size if job.far else 0  # what comes next
     if single and stop - start > 1:
         near = STREAMED_BYTES if job.traffic.streamed else FAR_NEAR_BYTES if job.far else NEAR_BYTES
         most = max(<Py_ssize_t> 1, min(<Py_ssize_t> TOGETHER, near // (job.length * size)))
@@ -215,7 +211,7 @@ cdef void work_rows(void* context, int thread, Py_ssize_t start, Py_ssize_t stop
             for i in range(count):
                 n.mean[index + i], n.var[index + i] = mean[i * job.member], var[i * job.member]
         if n.y.data != NULL:
-            apply_domain(job, sample, group, count * job.member, high, scale, shift, &traffic)
+            apply_domain(job, sample, group, count * job.member, high, scale, shift)
         index += count
     end_stream()
 
