@@ -68,11 +68,8 @@ cdef extern from "kernels/lines.h":
     ctypedef struct Rule:
         double tiny
         bint about_zero
-    ctypedef struct Ahead:
-        Py_ssize_t x, y
-        bint near
     ctypedef struct Traffic:
-        Ahead ahead
+        Py_ssize_t x_ahead, y_ahead
         bint streamed, added
         int activation
         Py_ssize_t residual

@@ -61,31 +61,31 @@ ALWAYS void NAME(finish)(X *y, VEC v, int part, const int streamed, const int fi
 /* The values before the first vector of y that is aligned: others are stored to two lines of a cache. */
 ALWAYS int NAME(head_of)(const X *y) { return (int) (-(size_t) y / sizeof(X) % WIDTH); }
 
-/* The lines of a cache that hold what lies ahead of some vectors. */
-ALWAYS void NAME(fetch)(const X *x, const X *y, const int vectors, const Ahead ahead, const int finish,
-                        ptrdiff_t residual) {
+/* x into L1, as y, which is to be written, or, where it is x alone, into L2. */
+ALWAYS void NAME(fetch)(const X *x, const X *y, const int vectors, ptrdiff_t x_ahead, ptrdiff_t y_ahead,
+                        const int finish, ptrdiff_t residual) {
     if (vectors * WIDTH * sizeof(X) < 64 && (size_t) y % 64 >= WIDTH * sizeof(X))
         return;  /* the vectors before have fetched this line */
 #define EACH_LINE(p, write, level)                                                                                    \
     for (ptrdiff_t byte = 0; byte < vectors * WIDTH * (int) sizeof(X); byte += 64)                                     \
         __builtin_prefetch((const char *) (p) + byte, write, level)
-    if (ahead.near)
-        EACH_LINE((const char *) x + ahead.x, 0, 3);
-    else if (ahead.x)
-        EACH_LINE((const char *) x + ahead.x, 0, 2);
-    if (ahead.y)
-        EACH_LINE((const char *) y + ahead.y, 1, 3);
+    if (x_ahead && y_ahead)
+        EACH_LINE((const char *) x + x_ahead, 0, 3);
+    else if (x_ahead)
+        EACH_LINE((const char *) x + x_ahead, 0, 2);
+    if (y_ahead)
+        EACH_LINE((const char *) y + y_ahead, 1, 3);
     if (finish & ADDED)
-        EACH_LINE((const char *) y + residual + (ahead.x ? ahead.x : ahead.y), 0, 2);
+        EACH_LINE((const char *) y + residual + (x_ahead ? x_ahead : y_ahead), 0, 2);
 #undef EACH_LINE
 }
 
 /* Calls `f` with constants in the place of a line's traffic. */
 #define WITH_FINISH(f, streams, t, finish, ...)                                                                       \
     if (streams)                                                                                                      \
-        f(__VA_ARGS__, ((Ahead) {(t)->ahead.x, 0, (t)->ahead.near}), 1, finish, (t)->residual);                       \
+        f(__VA_ARGS__, (t)->x_ahead, 0, 1, finish, (t)->residual);                                                     \
     else                                                                                                              \
-        f(__VA_ARGS__, (t)->ahead, 0, finish, (t)->residual)
+        f(__VA_ARGS__, (t)->x_ahead, (t)->y_ahead, 0, finish, (t)->residual)
 
 #define WITH_TRAFFIC(f, y, pitch, t, ...)                                                                             \
     const int streams =                                                                                               \
@@ -96,10 +96,10 @@ ALWAYS void NAME(fetch)(const X *x, const X *y, const int vectors, const Ahead a
         WITH_FINISH(f, streams, t, ADDED, __VA_ARGS__);                                                               \
     } else if ((t)->activation) {                                                                                      \
         WITH_FINISH(f, streams, t, CUT, __VA_ARGS__);                                                                 \
-    } else if (streams || (t)->ahead.x || (t)->ahead.y) {                                                               \
+    } else if (streams || (t)->x_ahead || (t)->y_ahead) {                                                               \
         WITH_FINISH(f, streams, t, PLAIN, __VA_ARGS__);                                                               \
     } else                                                                                                            \
-        f(__VA_ARGS__, ((Ahead) {0}), 0, PLAIN, 0)
+        f(__VA_ARGS__, 0, 0, 0, PLAIN, 0)
 
 /* Values as they are in memory to what is computed in, and back. */
 static void NAME(widen)(const void *source, void *target, ptrdiff_t n) {
@@ -149,9 +149,9 @@ static void NAME(activate_run)(R *z, const X *x, X *y, ptrdiff_t n, int streams,
                              (int) (n - i));
     }
     const Next next = {
-        t->ahead.x ? (const char *) x + t->ahead.x : NULL,
-        t->ahead.y && !streams ? (const char *) y + t->ahead.y : NULL,
-        t->ahead.x && t->added ? (const char *) y + t->residual + t->ahead.x : NULL,
+        t->x_ahead ? (const char *) x + t->x_ahead : NULL,
+        t->y_ahead && !streams ? (const char *) y + t->y_ahead : NULL,
+        t->x_ahead && t->added ? (const char *) y + t->residual + t->x_ahead : NULL,
         sizeof(X),
     };
 #ifdef HALF
@@ -186,7 +186,7 @@ static void NAME(activate_run)(R *z, const X *x, X *y, ptrdiff_t n, int streams,
 
 ALWAYS void NAME(constant_lines)(const X *x, X *y, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t x_pitch, ptrdiff_t y_pitch,
                                  const R *high, const R *scale, const R *shift, int step,
-                                 const Ahead ahead, const int streamed, const int finish,
+                                 const ptrdiff_t x_ahead, const ptrdiff_t y_ahead, const int streamed, const int finish,
                                  const ptrdiff_t residual) {
     for (ptrdiff_t row = 0; row < rows; row++, x += x_pitch, y += y_pitch, high += step, scale += step, shift += step) {
         const R h = *high, s = *scale, b = *shift;
@@ -195,8 +195,8 @@ ALWAYS void NAME(constant_lines)(const X *x, X *y, ptrdiff_t n, ptrdiff_t rows, 
         if (head)
             NAME(finish)(y, CENTRED_AND_SCALED(NAME(take_part)(x, head), h, s, b), head, 0, finish, residual);
         for (; i + LANES <= n; i += LANES) {
-            if (ahead.x || ahead.y)
-                NAME(fetch)(x + i, y + i, UNROLLED, ahead, finish, residual);
+            if (x_ahead || y_ahead)
+                NAME(fetch)(x + i, y + i, UNROLLED, x_ahead, y_ahead, finish, residual);
             VEC z[UNROLLED];
 #pragma GCC unroll 4
             for (int v = 0; v < UNROLLED; v++)
@@ -205,8 +205,8 @@ ALWAYS void NAME(constant_lines)(const X *x, X *y, ptrdiff_t n, ptrdiff_t rows, 
             for (int v = 0; v < UNROLLED; v++)
                 NAME(finish)(y + i + v * WIDTH, z[v], 0, streamed, finish, residual);
         }
-        if ((ahead.x || ahead.y) && i < n)
-            NAME(fetch)(x + i, y + i, UNROLLED, ahead, finish, residual);
+        if ((x_ahead || y_ahead) && i < n)
+            NAME(fetch)(x + i, y + i, UNROLLED, x_ahead, y_ahead, finish, residual);
         for (; i + WIDTH <= n; i += WIDTH)
             NAME(finish)(y + i, CENTRED_AND_SCALED(NAME(take)(x + i), h, s, b), 0, streamed, finish, residual);
         if (i < n)
@@ -232,7 +232,7 @@ static void NAME(apply_constant)(const void *source, void *target, ptrdiff_t n, 
 /* `lines` lines, a constant: they share what is loaded of weight and bias. */
 ALWAYS void NAME(lines_along)(const X *x, X *y, ptrdiff_t n, const int lines, ptrdiff_t x_pitch, ptrdiff_t y_pitch,
                               const R *high, const R *scale, const R *shift, const R *weight, const R *bias,
-                              const Ahead ahead, const int streamed, const int finish,
+                              const ptrdiff_t x_ahead, const ptrdiff_t y_ahead, const int streamed, const int finish,
                               const ptrdiff_t residual) {
     R h[SHARING], s[SHARING], c[SHARING];  /* in registers: a store of y might be one to where they lie */
     for (int r = 0; r < lines; r++)
@@ -250,8 +250,8 @@ ALWAYS void NAME(lines_along)(const X *x, X *y, ptrdiff_t n, const int lines, pt
         i = head;
     }
     for (; lines == 1 && i + LANES <= n; i += LANES) {
-        if (ahead.x || ahead.y)
-            NAME(fetch)(x + i, y + i, UNROLLED, ahead, finish, residual);
+        if (x_ahead || y_ahead)
+            NAME(fetch)(x + i, y + i, UNROLLED, x_ahead, y_ahead, finish, residual);
         VEC z[UNROLLED];
 #pragma GCC unroll 4
         for (int v = 0; v < UNROLLED; v++)
@@ -267,8 +267,8 @@ ALWAYS void NAME(lines_along)(const X *x, X *y, ptrdiff_t n, const int lines, pt
         for (int r = 0; r < lines; r++) {
             const X *p = x + r * x_pitch + i;
             X *o = y + r * y_pitch + i;
-            if (ahead.x || ahead.y)
-                NAME(fetch)(p, o, 1, ahead, finish, residual);
+            if (x_ahead || y_ahead)
+                NAME(fetch)(p, o, 1, x_ahead, y_ahead, finish, residual);
             NAME(finish)(o, ALONG(NAME(take)(p), h[r], s[r], c[r], w, b), 0, streamed, finish, residual);
         }
     }
@@ -279,15 +279,15 @@ ALWAYS void NAME(lines_along)(const X *x, X *y, ptrdiff_t n, const int lines, pt
 
 ALWAYS void NAME(rows_along)(const X *x, X *y, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t x_pitch, ptrdiff_t y_pitch,
                              const R *high, const R *scale, const R *shift, const R *weight, const R *bias,
-                             const Ahead ahead, const int streamed, const int finish,
+                             const ptrdiff_t x_ahead, const ptrdiff_t y_ahead, const int streamed, const int finish,
                              const ptrdiff_t residual) {
     ptrdiff_t row = 0;
-    for (; (!streamed || n < 2 * LANES) && !ahead.x && !ahead.y && row + SHARING <= rows; row += SHARING)
+    for (; !streamed && !x_ahead && !y_ahead && row + SHARING <= rows; row += SHARING)
         NAME(lines_along)(x + row * x_pitch, y + row * y_pitch, n, SHARING, x_pitch, y_pitch, high + row, scale + row,
-                          shift + row, weight, bias, ahead, streamed, finish, residual);
+                          shift + row, weight, bias, x_ahead, y_ahead, streamed, finish, residual);
     for (; row < rows; row++)
         NAME(lines_along)(x + row * x_pitch, y + row * y_pitch, n, 1, x_pitch, y_pitch, high + row, scale + row,
-                          shift + row, weight, bias, ahead, streamed, finish, residual);
+                          shift + row, weight, bias, x_ahead, y_ahead, streamed, finish, residual);
 }
 
 static void NAME(apply_along)(const void *source, void *target, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t x_pitch,
@@ -307,7 +307,7 @@ static void NAME(apply_along)(const void *source, void *target, ptrdiff_t n, ptr
    in registers. */
 ALWAYS void NAME(tile_columns)(const X *x, X *y, ptrdiff_t rows, ptrdiff_t x_pitch, ptrdiff_t y_pitch,
                                const int vectors, int part, const R *high, const R *scale, const R *shift,
-                               const Ahead ahead, const int streamed, const int finish,
+                               const ptrdiff_t x_ahead, const ptrdiff_t y_ahead, const int streamed, const int finish,
                                const ptrdiff_t residual) {
     VEC h[UNROLLED], s[UNROLLED], b[UNROLLED];
     for (int v = 0; v < vectors; v++) {
@@ -316,8 +316,8 @@ ALWAYS void NAME(tile_columns)(const X *x, X *y, ptrdiff_t rows, ptrdiff_t x_pit
         b[v] = part ? NAME(load_part)(shift, part) : NAME(load)(shift + v * WIDTH);
     }
     for (ptrdiff_t row = 0; row < rows; row++, x += x_pitch, y += y_pitch) {
-        if (ahead.x || ahead.y)
-            NAME(fetch)(x, y, vectors, ahead, finish, residual);
+        if (x_ahead || y_ahead)
+            NAME(fetch)(x, y, vectors, x_ahead, y_ahead, finish, residual);
         for (int first = 0; first < vectors; first += TALL) {  /* as many as there are registers beside those */
             VEC z[TALL];
             const int some = vectors - first < TALL ? vectors - first : TALL;
@@ -330,12 +330,12 @@ ALWAYS void NAME(tile_columns)(const X *x, X *y, ptrdiff_t rows, ptrdiff_t x_pit
 }
 
 ALWAYS void NAME(rows_columns)(const X *x, X *y, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t x_pitch, ptrdiff_t y_pitch,
-                               const R *high, const R *scale, const R *shift, const Ahead ahead,
-                               const int streamed, const int finish, const ptrdiff_t residual) {
-    const ptrdiff_t chunk = n <= LANES ? rows : ahead.x ? 1 : TILE_ROWS;
+                               const R *high, const R *scale, const R *shift, const ptrdiff_t x_ahead,
+                               const ptrdiff_t y_ahead, const int streamed, const int finish, const ptrdiff_t residual) {
+    const ptrdiff_t chunk = n <= LANES ? rows : x_ahead ? 1 : TILE_ROWS;
 #define TILE(vectors, part, streamed)                                                                                 \
-    NAME(tile_columns)(x + i, y + i, tall, x_pitch, y_pitch, vectors, part, high + i, scale + i, shift + i, ahead,    \
-                       streamed, finish, residual)
+    NAME(tile_columns)(x + i, y + i, tall, x_pitch, y_pitch, vectors, part, high + i, scale + i, shift + i, x_ahead,  \
+                       y_ahead, streamed, finish, residual)
     for (ptrdiff_t row = 0; row < rows; row += chunk, x += chunk * x_pitch, y += chunk * y_pitch) {
         const ptrdiff_t tall = rows - row < chunk ? rows - row : chunk;
         const int head = streamed ? NAME(head_of)(y) : 0;
@@ -422,7 +422,6 @@ static void NAME(add)(const void *source, const void *addends, void *totals, voi
     X *total = totals;
     R *sum = sums;
     const ptrdiff_t residual = (const char *) addend - (const char *) total;
-    const Ahead ahead = {t->ahead.x, t->streamed ? 0 : t->ahead.y, t->ahead.near};
     const int head = t->streamed && n >= WIDTH ? NAME(head_of)(total) : 0;
     ptrdiff_t i = 0;
 #define PART(part)                                                                                                    \
@@ -433,8 +432,8 @@ static void NAME(add)(const void *source, const void *addends, void *totals, voi
     } while (0)
 #define ADD(streamed)                                                                                                 \
     for (; i + WIDTH <= n; i += WIDTH) {                                                                              \
-        if (ahead.x)                                                                                                  \
-            NAME(fetch)(x + i, total + i, 1, ahead, ADDED, residual);                                                 \
+        if (t->x_ahead)                                                                                               \
+            NAME(fetch)(x + i, total + i, 1, t->x_ahead, streamed ? 0 : t->y_ahead, ADDED, residual);                 \
         const VEC v = NAME(take)(x + i) + NAME(take)(addend + i);                                                     \
         NAME(put)(total + i, v, streamed);                                                                            \
         if (sums != totals)                                                                                           \

@@ -385,7 +385,7 @@ cdef void forward_columns(Job* job, int threads) noexcept nogil:
         set_strips(job, 2 * threads if job.strips == 1 else ceil_div(job.strips, threads) * threads)
         units = job.n.samples * job.strips
     if job.strips > 1:  # a page ahead is another strip
-        job.traffic.ahead = Ahead(0, 0, False)
+        job.traffic.x_ahead = job.traffic.y_ahead = 0
     if threads == 1 or units >= 4 * threads or units % threads == 0 or job.strips > 1:
         allocate_strips(job, threads)
         if not job.failed:

@@ -171,7 +171,7 @@ cdef void work_lanes(void* context, int thread, Py_ssize_t start, Py_ssize_t sto
         while lane < count:
             some = seen_at_once(t, first + lane, count - lane, &sample, &group)
             y = y_at(job, sample * n.y.sample + group * n.y.channel)
-            if job.traffic.ahead.y and not uneven and n.y.channel == values:
+            if job.traffic.y_ahead and not uneven and n.y.channel == values:
                 fetch_beyond(y, some * values * size, True)
             turn(y, tile + lane * size, y_places, some, t.y, t.y_run, values, size, True)
             lane += some

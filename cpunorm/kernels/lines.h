@@ -71,17 +71,11 @@ enum { NO_ACTIVATION, RELU, RELU6, LEAKY_RELU, SILU, GELU, GELU_TANH, HARDSWISH,
 /* What y goes through before it is written, as a constant of a loop: bits. */
 enum { PLAIN = 0, ADDED = 1, CUT = 2 };
 
-/* How many bytes ahead x is fetched, into L1 if `near`, else into L2, and, for writing, y; which pays past the caches (0:
-   not at all). */
+/* How lines are read and written: how many bytes ahead x is fetched and, for writing, y, which pays past the caches (0: not
+   at all); whether y is stored around the caches, and what it goes through before: if `added`, what lies `residual` bytes
+   from each of its values is added to it, then comes the activation. */
 typedef struct {
-    ptrdiff_t x, y;
-    int near;
-} Ahead;
-
-/* How lines are read and written: what is fetched; whether y is stored around the caches, and what it goes through before:
-   if `added`, what lies `residual` bytes from each of its values is added to it, then comes the activation. */
-typedef struct {
-    Ahead ahead;
+    ptrdiff_t x_ahead, y_ahead;
     int streamed, added, activation;
     ptrdiff_t residual;
 } Traffic;

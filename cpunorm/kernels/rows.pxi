@@ -170,10 +170,10 @@ cdef void work_rows(void* context, int thread, Py_ssize_t start, Py_ssize_t stop
     cdef char* shift = <char*> &coefficients[2 * TOGETHER]
     cdef int size = job.lines.size
     if job.positions * job.member * size <= HALF_L2:
-        job.traffic.ahead.x, job.traffic.ahead.near = 0, False  # the moments have just read it
+        job.traffic.x_ahead = 0  # the moments have just read it
     if job.together:
         most = job.together
-        job.traffic.ahead.y = -n.y.middle * size if job.far else 0  # what comes next
+        job.traffic.y_ahead = -n.y.middle * size if job.far else 0  # what comes next
     if single and stop - start > 1:
         near = STREAMED_BYTES if job.traffic.streamed else FAR_NEAR_BYTES if job.far else NEAR_BYTES
         most = max(<Py_ssize_t> 1, min(<Py_ssize_t> TOGETHER, near // (job.length * size)))

@@ -52,7 +52,7 @@ cdef void work_sum(void* context, int thread, Py_ssize_t start, Py_ssize_t stop)
     cdef char* shift = <char*> &coefficients[2 * TOGETHER]
     cdef Traffic traffic = job.traffic
     if is_half(n.element):
-        traffic.ahead = Ahead(0, 0, False)  # y is the tile
+        traffic.x_ahead = traffic.y_ahead = 0  # y is the tile
     while start < stop:
         count, at = min(job.tile, stop - start), start * width
         sums = tile if job.tiles != NULL else <char*> n.total + at * job.lines.size
@@ -137,7 +137,7 @@ cdef void add_rows(
 cdef void work_add(void* context, int thread, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """The rows start..stop of x + addend."""
     cdef const Job* job = <const Job*> context
-    cdef Traffic traffic = Traffic(job.traffic.ahead, False, False, 0, 0)
+    cdef Traffic traffic = Traffic(job.traffic.x_ahead, job.traffic.y_ahead, False, False, 0, 0)
     add_rows(job, start, stop - start, <char*> job.n.total + start * job.positions * job.lines.size, &traffic)
 
 

@@ -276,17 +276,15 @@ cdef void see(Job* job, int threads) noexcept nogil:
             job.apart = True
     bytes = 2 * n.samples * n.channels * job.positions * job.lines.size
     job.far = bytes > max(<Py_ssize_t> FAR_BYTES, threads * HALF_L2)
+    job.traffic.x_ahead = AHEAD if job.far else 0
     job.traffic.streamed = STREAM_BYTES > 0 and bytes >= STREAM_BYTES and n.x.data != n.y.data
-    if job.far:
-        # x into L1 or L2 as measured.  Where hardware follows stores, it loses them in a domain's short and scattered
-        # segments, each of a page at most.
-        job.traffic.ahead = Ahead(AHEAD, AHEAD if not FOLLOWS_STORES or (
-            n.outer * n.middle > 1 and n.inner * job.lines.size <= AHEAD) else 0,
-            not FOLLOWS_STORES and not job.traffic.streamed)
+    # where hardware follows stores, it loses them in a domain's short and scattered segments, each of a page at most
+    job.traffic.y_ahead = AHEAD if job.far and (
+        not FOLLOWS_STORES or n.outer * n.middle > 1 and n.inner * job.lines.size <= AHEAD) else 0
     job.traffic.added, job.traffic.activation = n.residual != NULL, n.activation
     if n.residual != NULL:
         job.traffic.residual = <const char*> n.residual - <const char*> n.y.data
-    job.packed = Traffic(Ahead(0, 0, False), False, job.traffic.added, n.activation, BESIDE * sizeof(double))
+    job.packed = Traffic(0, 0, False, job.traffic.added, n.activation, BESIDE * sizeof(double))
 
 
 cdef void see_channels_as_positions(Job* job, bint innermost) noexcept nogil:
