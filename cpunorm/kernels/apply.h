@@ -338,7 +338,8 @@ ALWAYS void NAME(rows_columns)(const X *x, X *y, ptrdiff_t n, ptrdiff_t rows, pt
                        y_ahead, streamed, finish, residual)
     for (ptrdiff_t row = 0; row < rows; row += chunk, x += chunk * x_pitch, y += chunk * y_pitch) {
         const ptrdiff_t tall = rows - row < chunk ? rows - row : chunk;
-        const int head = streamed ? NAME(head_of)(y) : 0;
+        const int aligns = VECTOR_BYTES > 16 && n >= 2 * LANES && (rows == 1 || y_pitch % WIDTH == 0);  /* 16: NumPy's */
+        const int head = streamed || aligns ? NAME(head_of)(y) : 0;
         ptrdiff_t i = 0;
         if (head)
             TILE(1, head, 0);
