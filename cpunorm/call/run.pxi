@@ -115,6 +115,17 @@ def deliver(y, out, dtype):
     return fill(out, y)
 
 
+cdef bint is_better_dense(const Norm* n, object x, const KernelSet* chosen) noexcept:
+    """Whether the lines of x, of few channels, don't follow each other, in an engine that takes longer to pack them than
+    NumPy to copy x: Numba's, which copies nothing itself."""
+    cdef char* low
+    cdef char* high
+    if chosen == NULL or chosen.copy != NULL or n.x.channel != 1 or not 1 < n.channels <= FEW_CHANNELS:
+        return False
+    find_ends(x, &low, &high)
+    return high - low != bytes_of(x)
+
+
 cdef object run(
     Norm* n, View view, int axis, object x, object out, object dtype, object residual, Samples samples,
     object running_mean=None, object running_var=None
@@ -137,7 +148,7 @@ cdef object run(
         start = samples.walked
     # Rows are walked in logical order, so it may be that they must lie so; what lies across samples isn't walked.
     for order in ("S" if view == SAMPLES and is_across(x) else "KC"):
-        if place(n, view, x, y, axis, start, order != "K"):
+        if place(n, view, x, y, axis, start, order != "K") and not is_better_dense(n, x, chosen):
             break
         x, turned = dense(x, order), order != "K"
         y = new_like(x)
