@@ -116,8 +116,8 @@ def deliver(y, out, dtype):
 
 
 cdef bint is_better_dense(const Norm* n, object x, const KernelSet* chosen) noexcept:
-    """Whether the lines of x, of few channels, don't follow each other, in an engine that takes longer to pack them than
-    NumPy to copy x: Numba's, which copies nothing itself."""
+    """Whether lines of few channels lie apart in x, in an engine that takes longer to pack them than NumPy to copy x:
+    Numba's, which copies nothing itself."""
     cdef char* low
     cdef char* high
     if chosen == NULL or chosen.copy != NULL or n.x.channel != 1 or not 1 < n.channels <= FEW_CHANNELS:
