@@ -91,7 +91,7 @@ cdef extern from "kernels/lines.h":
             const void* high, const void* scale, const void* shift, int step, const Traffic* t) noexcept nogil
         void (*apply_along)(
             const void* x, void* y, Py_ssize_t n, Py_ssize_t rows, Py_ssize_t x_pitch, Py_ssize_t y_pitch,
-            const void* high, const void* scale, const void* shift, const void* weight, const void* bias,
+            const void* high, const void* scale, const void* shift, int step, const void* weight, const void* bias,
             const Traffic* t) noexcept nogil
         void (*apply_columns)(
             const void* x, void* y, Py_ssize_t n, Py_ssize_t rows, Py_ssize_t x_pitch, Py_ssize_t y_pitch,
@@ -141,9 +141,10 @@ cdef enum:
     LANE_VALUES = 64  # the same of domains that lie scattered in short samples
     SHORT_SAMPLE = 256  # positions of a sample up to which ...
     FEW_CHANNELS = 3  # ... so many channels inside positions are rows, packed: columns are made ready in a microsecond
-    FEW_POSITIONS = 8  # of a sample up to which groups whose channels fill a step are rows, in channels_last too
+    FEW_LINES = 32  # positions of a sample up to which groups whose channels fill a step are rows, in channels_last too
     FEW_ROWS = 15  # short rows of a sample that are turned into lanes though they lie across each other, as columns do:
-    FEW_LONGER_ROWS = 8  # so many if they are of more than FEW_POSITIONS values
+    FEW_POSITIONS = 8  # if they are of so many values
+    FEW_LONGER_ROWS = 8  # so many if they are of more
     TURNED_RUN = 4  # values of a run that are turned by tiles of so many
     FEW_GROUPS = 16  # of a sample below which lanes are filled one by one, however samples lie
     COLUMN_RUN = 32  # values of a segment below which those of all channels are columns, for moments ...

@@ -231,12 +231,12 @@ static void NAME(apply_constant)(const void *source, void *target, ptrdiff_t n, 
 
 /* `lines` lines, a constant: they share what is loaded of weight and bias. */
 ALWAYS void NAME(lines_along)(const X *x, X *y, ptrdiff_t n, const int lines, ptrdiff_t x_pitch, ptrdiff_t y_pitch,
-                              const R *high, const R *scale, const R *shift, const R *weight, const R *bias,
-                              const ptrdiff_t x_ahead, const ptrdiff_t y_ahead, const int streamed, const int finish,
+                              const R *high, const R *scale, const R *shift, int step, const R *weight,
+                              const R *bias, const ptrdiff_t x_ahead, const ptrdiff_t y_ahead, const int streamed, const int finish,
                               const ptrdiff_t residual) {
     R h[SHARING], s[SHARING], c[SHARING];  /* in registers: a store of y might be one to where they lie */
     for (int r = 0; r < lines; r++)
-        h[r] = high[r], s[r] = scale[r], c[r] = shift[r];
+        h[r] = high[r * step], s[r] = scale[r * step], c[r] = shift[r * step];
     const int head = n >= 2 * LANES && (lines == 1 || y_pitch % WIDTH == 0) ? NAME(head_of)(y) : 0;
     ptrdiff_t i = 0;
 #define PART(part)                                                                                                    \
@@ -278,29 +278,30 @@ ALWAYS void NAME(lines_along)(const X *x, X *y, ptrdiff_t n, const int lines, pt
 }
 
 ALWAYS void NAME(rows_along)(const X *x, X *y, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t x_pitch, ptrdiff_t y_pitch,
-                             const R *high, const R *scale, const R *shift, const R *weight, const R *bias,
+                             const R *high, const R *scale, const R *shift, int step, const R *weight, const R *bias,
                              const ptrdiff_t x_ahead, const ptrdiff_t y_ahead, const int streamed, const int finish,
                              const ptrdiff_t residual) {
     ptrdiff_t row = 0;
     for (; !streamed && !x_ahead && !y_ahead && row + SHARING <= rows; row += SHARING)
-        NAME(lines_along)(x + row * x_pitch, y + row * y_pitch, n, SHARING, x_pitch, y_pitch, high + row, scale + row,
-                          shift + row, weight, bias, x_ahead, y_ahead, streamed, finish, residual);
+        NAME(lines_along)(x + row * x_pitch, y + row * y_pitch, n, SHARING, x_pitch, y_pitch, high + row * step,
+                          scale + row * step, shift + row * step, step, weight, bias, x_ahead, y_ahead, streamed, finish, residual);
     for (; row < rows; row++)
-        NAME(lines_along)(x + row * x_pitch, y + row * y_pitch, n, 1, x_pitch, y_pitch, high + row, scale + row,
-                          shift + row, weight, bias, x_ahead, y_ahead, streamed, finish, residual);
+        NAME(lines_along)(x + row * x_pitch, y + row * y_pitch, n, 1, x_pitch, y_pitch, high + row * step,
+                          scale + row * step, shift + row * step, step, weight, bias, x_ahead, y_ahead, streamed, finish, residual);
 }
 
 static void NAME(apply_along)(const void *source, void *target, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t x_pitch,
-                              ptrdiff_t y_pitch, const void *high, const void *scale, const void *shift,
+                              ptrdiff_t y_pitch, const void *high, const void *scale, const void *shift, int step,
                               const void *weight, const void *bias, const Traffic *t) {
     const X *x = source;
     X *y = target;
     const R *h = high, *s = scale, *c = shift, *w = weight, *b = bias;
     if (t->activation > RELU) {
-        IN_RUNS(COMPUTED(apply_along)(v, z, some, many, some, some, h + row, s + row, c + row, w + i, b + i, &within));
+        IN_RUNS(COMPUTED(apply_along)(v, z, some, many, some, some, h + row * step, s + row * step, c + row * step,
+                                      step, w + i, b + i, &within));
         return;
     }
-    WITH_TRAFFIC(NAME(rows_along), y, rows > 1 ? y_pitch : 0, t, x, y, n, rows, x_pitch, y_pitch, h, s, c, w, b);
+    WITH_TRAFFIC(NAME(rows_along), y, rows > 1 ? y_pitch : 0, t, x, y, n, rows, x_pitch, y_pitch, h, s, c, step, w, b);
 }
 
 /* A tile of `vectors` vectors (a constant; the one is of `part` values if not 0) down the lines: its coefficients stay

@@ -108,10 +108,10 @@ typedef struct {
     /* y = (x - high) * scale + shift: `rows` lines of n values, coefficient i * step for line i. */
     void (*apply_constant)(const void *x, void *y, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t x_pitch, ptrdiff_t y_pitch,
                            const void *high, const void *scale, const void *shift, int step, const Traffic *t);
-    /* y = ((x - high) * scale + shift) * weight + bias: the first three of a line, weight and bias along it. */
+    /* y = ((x - high) * scale + shift) * weight + bias: the first three i * step for line i, weight and bias along it. */
     void (*apply_along)(const void *x, void *y, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t x_pitch, ptrdiff_t y_pitch,
-                        const void *high, const void *scale, const void *shift, const void *weight, const void *bias,
-                        const Traffic *t);
+                        const void *high, const void *scale, const void *shift, int step, const void *weight,
+                        const void *bias, const Traffic *t);
     /* y = (x - high) * scale + shift, these along the line. */
     void (*apply_columns)(const void *x, void *y, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t x_pitch, ptrdiff_t y_pitch,
                           const void *high, const void *scale, const void *shift, const Traffic *t);

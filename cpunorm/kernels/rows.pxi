@@ -22,14 +22,14 @@ cdef void apply_rows(
                 x, y, length, channels, n.x.channel, n.y.channel, high, scale, shift, 1, &job.traffic)
         elif job.along_step == 0:
             job.lines.apply_along(
-                x, y, length, channels, n.x.channel, n.y.channel, high, scale, shift,
+                x, y, length, channels, n.x.channel, n.y.channel, high, scale, shift, 1,
                 <const char*> n.weight + weights * computed, <const char*> n.bias + weights * computed, &job.traffic)
         else:
             for c in range(channels):
                 at = (weights + c * job.along_step) * computed
                 job.lines.apply_along(
                     x + c * n.x.channel * size, y + c * n.y.channel * size, length, 1, 0, 0,
-                    high + c * computed, scale + c * computed, shift + c * computed, <const char*> n.weight + at,
+                    high + c * computed, scale + c * computed, shift + c * computed, 0, <const char*> n.weight + at,
                     <const char*> n.bias + at, &job.traffic)
         return
     for c in range(channels):
@@ -42,7 +42,7 @@ cdef void apply_rows(
                 copy(beside(packed), 1, y + at + job.traffic.residual, n.y.inner, some, size)
             if n.along:
                 job.lines.apply_along(
-                    packed, packed, some, 1, 0, 0, high + c * computed, scale + c * computed, shift + c * computed,
+                    packed, packed, some, 1, 0, 0, high + c * computed, scale + c * computed, shift + c * computed, 0,
                     <const char*> n.weight + (weights + c * job.along_step + i) * computed,
                     <const char*> n.bias + (weights + c * job.along_step + i) * computed, &job.packed)
             else:
@@ -88,8 +88,19 @@ cdef void apply_domain(
 ) noexcept nogil:
     """All lines of some channels of one sample."""
     cdef const Norm* n = &job.n
-    cdef Py_ssize_t outer, middle
-    if n.outer * n.middle > 1 and (n.along or n.inner < SHORT_RUN and (n.x.inner != 1 or n.y.inner != 1)):
+    cdef int computed = job.lines.computed
+    cdef Py_ssize_t outer, middle, c, at
+    if job.repeated:
+        for c in range(channels):
+            at = (channel + c) * n.inner * computed
+            for outer in range(n.outer - 1, -1, -1):
+                job.lines.apply_along(
+                    x_at(job, sample * n.x.sample + outer * n.x.outer + (channel + c) * n.x.channel),
+                    y_at(job, sample * n.y.sample + outer * n.y.outer + (channel + c) * n.y.channel),
+                    n.inner, n.middle, n.x.middle, n.y.middle, high + c * computed, scale + c * computed,
+                    shift + c * computed, 0, <const char*> n.weight + at, <const char*> n.bias + at, &job.traffic)
+        return
+    if n.outer * n.middle > 1 and n.inner < SHORT_RUN and (n.along or n.x.inner != 1 or n.y.inner != 1):
         apply_gathered(job, sample, channel, channels, high, scale, shift)
         return
     if (channels == 1 and n.middle == 1 and not n.along and n.x.inner == 1 and n.y.inner == 1
@@ -129,7 +140,7 @@ cdef void apply_gathered(
                 gather_beside(job, packed, y, axes, i, some)
             if n.along:
                 job.lines.apply_along(
-                    packed, packed, some, 1, 0, 0, high + c * computed, scale + c * computed, shift + c * computed,
+                    packed, packed, some, 1, 0, 0, high + c * computed, scale + c * computed, shift + c * computed, 0,
                     <const char*> n.weight + weights, <const char*> n.bias + weights, &job.packed)
             else:
                 job.lines.apply_constant(

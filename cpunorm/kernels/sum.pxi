@@ -74,7 +74,7 @@ cdef void work_sum(void* context, int thread, Py_ssize_t start, Py_ssize_t stop)
             memcpy(n.mean + start, mean, count * sizeof(double))
             memcpy(n.var + start, var, count * sizeof(double))
         if n.along:
-            real.apply_along(sums, y, width, count, width, width, high, scale, shift, n.weight, n.bias, &traffic)
+            real.apply_along(sums, y, width, count, width, width, high, scale, shift, 1, n.weight, n.bias, &traffic)
         else:
             real.apply_constant(sums, y, width, count, width, width, high, scale, shift, 1, &traffic)
         if is_half(n.element):

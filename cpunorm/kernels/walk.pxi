@@ -25,6 +25,7 @@ cdef struct Job:
     char* constant  # a weight of 1 or bias of 0 along positions, to be freed
     char* widened  # weight and bias of a half type, to be freed
     Longer longer
+    bint repeated  # weight and bias run along the innermost positions of a domain, of which there are several runs
     char* expanded  # room for them, of each thread if `shared_out`, to be freed
     bint shared_out  # each thread makes its own: what one has just written takes another long to read
     bint scattered  # domains lie scattered in short samples
@@ -252,7 +253,7 @@ cdef void see(Job* job, int threads) noexcept nogil:
                 job.whole, job.columns = True, False
             elif not n.along and job.member > 1 and n.outer == 1 and job.positions * n.channels <= SHEET and (
                     n.groups == 1 or job.positions * job.member <= LANE_VALUES
-                    or job.positions <= FEW_POSITIONS and job.member >= job.lines.lanes):
+                    or job.positions <= FEW_LINES and job.member >= job.lines.lanes):
                 job.scattered = n.groups > 1 and job.positions * job.member <= LANE_VALUES
                 see_channels_as_positions(job, True)
             elif not n.along and job.positions == 1:
@@ -290,12 +291,16 @@ cdef void see(Job* job, int threads) noexcept nogil:
 cdef void see_channels_as_positions(Job* job, bint innermost) noexcept nogil:
     """Groups become channels, and the channels of a group an axis of its positions, the innermost or the outermost.
 
-    So short lines become one longer, whose weights are those of the channels, as often as needed.
+    So short lines become one longer, whose weights are those of the channels, as often as needed; or, where the channels
+    of a group are a line, and lines of groups lie between each other, they are the same for all lines.
     """
     cdef Norm* n = &job.n
-    if job.positions > 1:
+    cdef bint weighted = n.weight != NULL or n.bias != NULL
+    job.repeated = (weighted and innermost and n.groups > 1 and job.positions > 1 and job.member >= SHORT_RUN
+                    and job.positions * job.member > LANE_VALUES and n.x.channel == 1 and n.y.channel == 1)
+    if job.positions > 1 and not job.repeated:
         job.longer = Longer(n.channels, job.positions, job.member if innermost else 1)
-    if n.weight != NULL or n.bias != NULL:
+    if weighted:
         n.along = True
         job.along_step = job.member * job.positions
     if innermost:
