@@ -291,8 +291,8 @@ cdef void see(Job* job, int threads) noexcept nogil:
 cdef void see_channels_as_positions(Job* job, bint innermost) noexcept nogil:
     """Groups become channels, and the channels of a group an axis of its positions, the innermost or the outermost.
 
-    So short lines become one longer, whose weights are those of the channels, as often as needed; or, where the channels
-    of a group are a line, and lines of groups lie between each other, they are the same for all lines.
+    So short lines become one longer, whose weights are those of the channels, as often as needed; or, where the
+    channels of a group are a line, and lines of groups lie between each other, they are the same for all lines.
     """
     cdef Norm* n = &job.n
     cdef bint weighted = n.weight != NULL or n.bias != NULL
