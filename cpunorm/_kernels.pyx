@@ -62,7 +62,7 @@ from cpunorm._norm cimport (
 from cpunorm._reduction cimport F32, F64, RECORD, U8, U64, Reduction, Sliding, Span, Standardization, Step
 
 cdef extern from "kernels/lines.h":
-    enum: MOST_LANES, MOST_BLOCK, MOST_TILE, ROWS, STEPS, TOGETHER, AHEAD
+    enum: ALONE_BYTES, MOST_LANES, MOST_BLOCK, MOST_TILE, ROWS, STEPS, TOGETHER, AHEAD
     ctypedef struct Moments:
         double count, mean, m2
     ctypedef struct Rule:
@@ -136,7 +136,8 @@ cdef enum:
     COLUMNS_PART = 262144  # the same of columns, each of which is merged by itself
     ROWS_APART = 512  # lines of a part of columns that are rows: their number may not show in the bits of one
     PIECE = 8192  # values of the smallest piece of a long line that is worth a thread's while
-    LANE_BYTES = 192  # of a row that takes a lane, as computed, at most: above, a row alone is as fast at every level
+    LANE_BYTES = 192  # of a row that takes a lane, as computed, at most: above, a row alone is as fast at every level;
+    # rows that lie one after the other up to ALONE_BYTES
     SHORT_RUN = 16  # values below which runs with given statistics are columns; or below NARROW_RUN and FOLDED a sample
     LANE_VALUES = 64  # the same of domains that lie scattered in short samples
     SHORT_SAMPLE = 256  # positions of a sample up to which ...

@@ -44,9 +44,37 @@ cdef extern from *:
         return h & 0x8000 ? -v : v;
     }
     static double value_of_bfloat16(uint16_t h) { return value_of_bits((uint32_t) h << 16); }
+    /* v as a sign, an exponent of that bias and `digits` bits, 16 in all: rounded once, to nearest even. */
+    static uint16_t rounded(double v, int digits, int bias) {
+        const uint64_t one = (uint64_t) 1 << 52, infinite = ((uint64_t) 2 * bias + 1) << digits;
+        uint64_t bits, magnitude;
+        memcpy(&bits, &v, sizeof v);
+        const uint64_t sign = bits >> 63 << 15;
+        magnitude = bits & (((uint64_t) 1 << 63) - 1);
+        if (magnitude > (uint64_t) 0x7ff << 52)
+            return (uint16_t) (sign | infinite | (uint64_t) 1 << (digits - 1));
+        const int exponent = (int) (magnitude >> 52) - 1023 + bias;
+        int shift = 52 - digits;
+        if (exponent > 2 * bias)
+            return (uint16_t) (sign | infinite);
+        if (exponent > 0)
+            magnitude = ((uint64_t) exponent << 52) | (magnitude & (one - 1));
+        else {
+            magnitude = (magnitude & (one - 1)) | one;
+            shift += 1 - exponent;
+            if (shift > 54)
+                return (uint16_t) sign;
+        }
+        magnitude += ((uint64_t) 1 << (shift - 1)) - 1 + (magnitude >> shift & 1);
+        return (uint16_t) (sign | magnitude >> shift);
+    }
+    static uint16_t rounded_to_float16(double v) { return rounded(v, 10, 15); }
+    static uint16_t rounded_to_bfloat16(double v) { return rounded(v, 7, 127); }
     """
     double value_of_float16(uint16_t h) noexcept
     double value_of_bfloat16(uint16_t h) noexcept
+    uint16_t rounded_to_float16(double v) noexcept
+    uint16_t rounded_to_bfloat16(double v) noexcept
     bint Py_IsFinalizing()
     void pause_briefly() nogil
 
@@ -88,41 +116,47 @@ if at_fork_in_child(open_gate):
 # Running statistics
 
 cdef struct Elements:
-    # The elements of a vector in memory: float32 if `single`, else float64.
+    # The elements of a vector in memory, and NumPy's number of their type.
     char* first
     Py_ssize_t stride, count
-    bint single
+    int type
 
 
 cdef bint find_elements(object running, Elements* e) noexcept:
-    """Whether `running` is native, aligned float32 or float64, which can be read and written in place."""
-    cdef int kind = cnp.PyArray_TYPE(running)
+    """Whether `running` is native and aligned, of a type that is read and written in place: others are objects to that,
+    which takes a hundred times as long."""
     e.first, e.stride = <char*> cnp.PyArray_DATA(running), cnp.PyArray_STRIDE(running, 0)
-    e.count, e.single = cnp.PyArray_DIM(running, 0), kind == cnp.NPY_FLOAT32
-    return (kind == cnp.NPY_FLOAT32 or kind == cnp.NPY_FLOAT64) and cnp.PyArray_ISBEHAVED_RO(running)
+    e.count, e.type = cnp.PyArray_DIM(running, 0), cnp.PyArray_TYPE(running)
+    return cnp.PyArray_ISBEHAVED_RO(running) and (
+        e.type == cnp.NPY_FLOAT32 or e.type == cnp.NPY_FLOAT64 or e.type == cnp.NPY_FLOAT16 or e.type == bfloat16)
 
 
 cdef inline double element(const Elements* e, Py_ssize_t c) noexcept:
-    return (<float*> (e.first + c * e.stride))[0] if e.single else (<double*> (e.first + c * e.stride))[0]
+    cdef const char* at = e.first + c * e.stride
+    if e.type == cnp.NPY_FLOAT32:
+        return (<const float*> at)[0]
+    if e.type == cnp.NPY_FLOAT64:
+        return (<const double*> at)[0]
+    return (value_of_float16 if e.type == cnp.NPY_FLOAT16 else value_of_bfloat16)((<const uint16_t*> at)[0])
+
+
+cdef inline void set_element(const Elements* e, Py_ssize_t c, double value) noexcept:
+    cdef char* at = e.first + c * e.stride
+    if e.type == cnp.NPY_FLOAT32:
+        (<float*> at)[0] = <float> value
+    elif e.type == cnp.NPY_FLOAT64:
+        (<double*> at)[0] = value
+    else:
+        (<uint16_t*> at)[0] = (rounded_to_float16 if e.type == cnp.NPY_FLOAT16 else rounded_to_bfloat16)(value)
 
 
 cdef int read_one(object running, double* values) except -1:
     """values = running, a vector of any real dtype and byte order."""
     cdef Elements e
     cdef Py_ssize_t c
-    cdef int kind = cnp.PyArray_TYPE(running)
-    if find_elements(running, &e):
-        for c in range(e.count):
-            values[c] = element(&e, c)
-    elif kind == cnp.NPY_FLOAT16 and cnp.PyArray_ISBEHAVED_RO(running):  # a hundredth of the time of objects
-        for c in range(e.count):
-            values[c] = value_of_float16((<uint16_t*> (e.first + c * e.stride))[0])
-    elif kind == bfloat16 and cnp.PyArray_ISBEHAVED_RO(running):
-        for c in range(e.count):
-            values[c] = value_of_bfloat16((<uint16_t*> (e.first + c * e.stride))[0])
-    else:
-        for c in range(e.count):
-            values[c] = cnp.PyArray_GETITEM(running, e.first + c * e.stride)
+    cdef bint found = find_elements(running, &e)
+    for c in range(e.count):
+        values[c] = element(&e, c) if found else cnp.PyArray_GETITEM(running, e.first + c * e.stride)
     return 0
 
 
@@ -141,17 +175,13 @@ cdef int blend(object running, const double* batch, double momentum, double scal
     cdef Elements e
     cdef Py_ssize_t c
     cdef double value
-    if find_elements(running, &e):
-        for c in range(e.count):
-            value = (1 - momentum) * element(&e, c) + momentum * (batch[c] * scale)
-            if e.single:
-                (<float*> (e.first + c * e.stride))[0] = <float> value
-            else:
-                (<double*> (e.first + c * e.stride))[0] = value
-    else:
-        for c in range(e.count):
-            value = cnp.PyArray_GETITEM(running, e.first + c * e.stride)
-            value = (1 - momentum) * value + momentum * (batch[c] * scale)
+    cdef bint found = find_elements(running, &e)
+    for c in range(e.count):
+        value = element(&e, c) if found else cnp.PyArray_GETITEM(running, e.first + c * e.stride)
+        value = (1 - momentum) * value + momentum * (batch[c] * scale)
+        if found:
+            set_element(&e, c, value)
+        else:
             cnp.PyArray_SETITEM(running, e.first + c * e.stride, value)
     return 0
 
@@ -209,7 +239,7 @@ cdef int update(
         return 0
     if find_elements(running_mean, &e) and find_elements(running_var, &e):
         return move(running_mean, running_var, counter, mean, var, momentum, count)
-    with np.errstate(all="ignore"):  # beyond the range of half precision is infinite, as in torch
+    with np.errstate(all="ignore"):  # beyond the range of a type is infinite, as in torch
         return move(running_mean, running_var, counter, mean, var, momentum, count)
 
 

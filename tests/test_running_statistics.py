@@ -8,13 +8,14 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import engines
+import ml_dtypes
 import numpy as np
 import oracle
 import pytest
 from arrays import BATCH_NORMS, memory
 
 import cpunorm
-from cpunorm import functional
+from cpunorm import _call, functional
 
 
 def batches(count=5, shape=(4, 3), dtype=np.float32):
@@ -82,6 +83,30 @@ def test_half_precision_statistics(engine):
     np.testing.assert_array_equal(module.running_mean, (mean / 10).astype(np.float16))
     np.testing.assert_allclose(module.running_var, 0.9 + var / 10, rtol=2.0**-11)  # one rounding
     assert module.running_var.dtype == np.float16
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_half_precision_statistics_are_rounded_once(dtype):
+    """To each half from all float64 around it: the middle between two goes to the even one."""
+    halves = np.arange(2**16, dtype=np.uint16).view(dtype)
+    with np.errstate(invalid="ignore"):  # NaN that signals
+        exact = halves.astype(np.float64)
+    finite = np.unique(np.abs(exact[np.isfinite(exact)]))
+    largest = finite[-1] + (finite[-1] - finite[-2])  # what would come next
+    low, high = finite, np.append(finite[1:], largest)
+    middle = low + (high - low) / 2
+    below, above = np.nextafter(middle, 0), np.nextafter(middle, np.inf)
+    even = np.where(low.astype(dtype).view(np.uint16) % 2, high, low)
+    values = np.concatenate([exact, below, above, middle, -middle, [1e-300, -1e-300, 1e300, 5e-324]])
+    expected = np.concatenate([exact, low, high, even, -even, [0, -0.0, np.inf, 0]])
+    expected[np.abs(expected) == largest] *= np.inf
+    mean, var = np.zeros(len(values), dtype), np.ones(len(values), dtype)
+    _call.move_statistics(mean, var, None, values, np.zeros(len(values)), 1.0, 2)
+    np.testing.assert_array_equal(mean.astype(np.float64), expected)
+    signs = ~np.isnan(expected)
+    np.testing.assert_array_equal(
+        np.signbit(mean.astype(np.float64))[signs & (values != 0)], np.signbit(expected)[signs & (values != 0)]
+    )
 
 
 def test_momentum_none_is_the_plain_average(engine):

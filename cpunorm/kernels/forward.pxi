@@ -78,7 +78,9 @@ cdef Way way_of(Job* job) noexcept nogil:
         cut_columns(job, job.length if job.length > 1 else 1)
         return COLUMNS_WAY
     if not job.columns and job.member == 1 and (
-            job.positions <= LANE_VALUES if job.scattered else is_lane_row(job)):
+            job.positions <= LANE_VALUES if job.scattered else is_lane_row(job) and (
+                job.turned or job.count > 1 or job.positions * job.lines.computed <= (
+                    ALONE_BYTES if job.lines.computed == 4 else ALONE_BYTES // 4 * 3))):
         return LANES_WAY
     if job.columns or (job.count > 1 and job.length < COLUMN_RUN and not n.along and job.member == 1):
         cut_columns(job, 1 if job.columns else job.length)
