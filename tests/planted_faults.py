@@ -181,6 +181,13 @@ FAULTS = [
         f"tests/test_halves.py -k {LEVEL}",
     ),
     Fault(
+        "lines of a group have the weights of the next group",
+        ROWS,
+        "            at = (channel + c) * n.inner * computed\n",
+        "            at = (channel + c + 1) % n.channels * n.inner * computed\n",
+        "tests/test_group_norm.py -k share_its_weights",
+    ),
+    Fault(
         "a tail has no activation",
         APPLY,
         "return finish & CUT ? ",
@@ -409,12 +416,19 @@ FAULTS = [
         MOMENT,
     ),
     Fault(
-        "half precision is counted in another hold of the GIL",
+        "a batch is counted in another hold of the GIL",
         RUNNING,
-        "as in torch\n        return move(running_mean, running_var, counter",
-        "\n        count_up(counter)\n        with nogil: pause_briefly()\n"
+        "find_elements(running_var, &e):\n        return move(running_mean, running_var, counter",
+        "find_elements(running_var, &e):\n        count_up(counter)\n        with nogil: pause_briefly()\n"
         "        return move(running_mean, running_var, None",
         "tests/test_running_statistics.py -k 'moment and float16'",
+    ),
+    Fault(
+        "half precision is rounded up in the middle",
+        RUNNING,
+        " - 1 + (magnitude >> shift & 1);",
+        ";",
+        "tests/test_running_statistics.py -k rounded_once",
     ),
     Fault(
         "the GIL is let go in a snapshot",

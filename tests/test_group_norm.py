@@ -67,6 +67,29 @@ def test_each_of_many_groups_has_weights_of_its_own(positions, data_format):
     assert_bound(y, oracle.group_norm(x, 150, weight, bias), weight, bias)
 
 
+@pytest.mark.parametrize("positions", [(2,), (7,), (32,), (33,), (2, 3), (2, 2, 2)])
+@pytest.mark.parametrize(("groups", "member"), [(4, 64), (3, 77), (2, 16)])
+@pytest.mark.parametrize("cropped", [False, True])
+def test_lines_of_a_group_share_its_weights(positions, groups, member, cropped):
+    """Channels last, so few positions that a group is a few lines: the same weights for each of them."""
+    channels = groups * member
+    rng = np.random.default_rng(4)
+    x = (rng.standard_normal((5, *positions, channels + 9)) * 2 + 3).astype(np.float32)[..., 4:-5]
+    weight, bias = np.linspace(0.5, 1.5, channels, dtype=np.float32), np.linspace(1, -1, channels, dtype=np.float32)
+    residual = rng.standard_normal(x.shape).astype(np.float32)
+    dense = np.ascontiguousarray(x)
+    y = group_norm(x if cropped else dense, groups, weight, bias, data_format="channels_last")
+    expected = oracle.group_norm(first(dense), groups, weight, bias)
+    assert_bound(first(y), expected, weight, bias)
+    for given in ({"weight": weight}, {"bias": bias}):
+        y = group_norm(x if cropped else dense, groups, **given, data_format="channels_last")
+        assert_bound(first(y), oracle.group_norm(first(dense), groups, **given), **given)
+    y = group_norm(dense, groups, weight, bias, data_format="channels_last", residual=residual, activation="relu")
+    np.testing.assert_allclose(first(y), np.maximum(expected + first(residual), 0), rtol=0, atol=1e-5)
+    y = group_norm(dense, groups, weight, bias, data_format="channels_last", residual=residual, activation="tanh")
+    np.testing.assert_allclose(first(y), np.tanh(expected + first(residual)), rtol=0, atol=1e-5)
+
+
 # Few values, or none.
 
 
