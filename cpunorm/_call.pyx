@@ -69,7 +69,7 @@ cdef extern from *:
     bint is_carray(object a)
 
 cdef enum:
-    FEW_CHANNELS = 256  # of lines that lie apart, up to which an engine that packs them value by value gets a copy
+    PACKED_CHANNELS = 256  # of lines that lie apart, up to which an engine that packs them value by value gets a copy
     EXPENSIVE = 4  # an activation with an exponential takes as long as so many readings of x
 
 cdef Norm unset  # all zeros

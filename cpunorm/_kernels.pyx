@@ -136,8 +136,7 @@ cdef enum:
     COLUMNS_PART = 262144  # the same of columns, each of which is merged by itself
     ROWS_APART = 512  # lines of a part of columns that are rows: their number may not show in the bits of one
     PIECE = 8192  # values of the smallest piece of a long line that is worth a thread's while
-    LANE_BYTES = 192  # of a row that takes a lane, as computed, at most: above, a row alone is as fast at every level;
-    # rows that lie one after the other up to ALONE_BYTES
+    LANE_BYTES = 192  # of a row that takes a lane, as computed, at most; of one in one piece ALONE_BYTES
     SHORT_RUN = 16  # values below which runs with given statistics are columns; or below NARROW_RUN and FOLDED a sample
     LANE_VALUES = 64  # the same of domains that lie scattered in short samples
     SHORT_SAMPLE = 256  # positions of a sample up to which ...

@@ -183,8 +183,8 @@ FAULTS = [
     Fault(
         "lines of a group have the weights of the next group",
         ROWS,
-        "            at = (channel + c) * n.inner * computed\n",
-        "            at = (channel + c + 1) % n.channels * n.inner * computed\n",
+        "            at = (channel + c) * job.along_step * computed\n",
+        "            at = (channel + c + 1) % n.channels * job.along_step * computed\n",
         "tests/test_group_norm.py -k share_its_weights",
     ),
     Fault(

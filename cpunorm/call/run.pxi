@@ -120,7 +120,7 @@ cdef bint is_better_dense(const Norm* n, object x, const KernelSet* chosen) noex
     Numba's, which copies nothing itself."""
     cdef char* low
     cdef char* high
-    if chosen == NULL or chosen.copy != NULL or n.x.channel != 1 or not 1 < n.channels <= FEW_CHANNELS:
+    if chosen == NULL or chosen.copy != NULL or n.x.channel != 1 or not 1 < n.channels <= PACKED_CHANNELS:
         return False
     find_ends(x, &low, &high)
     return high - low != bytes_of(x)

@@ -328,41 +328,6 @@ LANE_BY_LANE(gelu, x * (0.5 * erfc(x * -0.7071067811865476)))
 
 #endif
 
-/* y = f(x) of n values; y may be x, and is aligned if it is streamed.  Meanwhile is fetched what comes next. */
-static void NAME(activate)(int activation, const R *x, R *y, ptrdiff_t n, int streamed, Next next) {
-#define EACH(kind, f)                                                                                                 \
-    case kind:                                                                                                        \
-        for (; i + WIDTH <= n; i += WIDTH) {                                                                          \
-            if (next.x)                                                                                               \
-                __builtin_prefetch(next.x + i * next.size, 0, 2);                                                     \
-            if (next.y)                                                                                               \
-                __builtin_prefetch(next.y + i * next.size, 1, 3);                                                     \
-            if (next.added)                                                                                           \
-                __builtin_prefetch(next.added + i * next.size, 0, 2);                                                 \
-            const VEC v = NAME(f)(NAME(load)(x + i));                                                                 \
-            if (streamed)                                                                                             \
-                NAME(stream)(y + i, v);                                                                               \
-            else                                                                                                      \
-                NAME(store)(y + i, v);                                                                                \
-        }                                                                                                             \
-        if (i < n)                                                                                                    \
-            NAME(store_part)(y + i, NAME(f)(NAME(load_part)(x + i, (int) (n - i))), (int) (n - i));                   \
-        break;
-    ptrdiff_t i = 0;
-    switch (activation) {
-        EACH(RELU6, relu6)
-        EACH(LEAKY_RELU, leaky_relu)
-        EACH(SILU, silu)
-        EACH(GELU, gelu)
-        EACH(GELU_TANH, gelu_tanh)
-        EACH(HARDSWISH, hardswish)
-        EACH(HARDSIGMOID, hardsigmoid)
-        EACH(SIGMOID, sigmoid)
-        EACH(TANH, tanh)
-    }
-#undef EACH
-}
-
 #undef NEAR
 #undef CHOOSE
 #undef ALL

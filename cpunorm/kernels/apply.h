@@ -127,6 +127,43 @@ static void NAME(narrow)(const void *source, void *target, ptrdiff_t n, int stre
         NAME(put_part)(y + i, NAME(load_part)(x + i, (int) (n - i)), (int) (n - i));
 }
 
+#ifndef HALF
+/* y = f(x) of n values; y may be x, and is aligned if it is streamed.  Meanwhile is fetched what comes next. */
+static void NAME(activate)(int activation, const R *x, R *y, ptrdiff_t n, int streamed, Next next) {
+#define EACH(kind, f)                                                                                                 \
+    case kind:                                                                                                        \
+        for (; i + WIDTH <= n; i += WIDTH) {                                                                          \
+            if (next.x)                                                                                               \
+                __builtin_prefetch(next.x + i * next.size, 0, 2);                                                     \
+            if (next.y)                                                                                               \
+                __builtin_prefetch(next.y + i * next.size, 1, 3);                                                     \
+            if (next.added)                                                                                           \
+                __builtin_prefetch(next.added + i * next.size, 0, 2);                                                 \
+            const VEC v = NAME(f)(NAME(load)(x + i));                                                                 \
+            if (streamed)                                                                                             \
+                NAME(stream)(y + i, v);                                                                               \
+            else                                                                                                      \
+                NAME(store)(y + i, v);                                                                                \
+        }                                                                                                             \
+        if (i < n)                                                                                                    \
+            NAME(store_part)(y + i, NAME(f)(NAME(load_part)(x + i, (int) (n - i))), (int) (n - i));                   \
+        break;
+    ptrdiff_t i = 0;
+    switch (activation) {
+        EACH(RELU6, relu6)
+        EACH(LEAKY_RELU, leaky_relu)
+        EACH(SILU, silu)
+        EACH(GELU, gelu)
+        EACH(GELU_TANH, gelu_tanh)
+        EACH(HARDSWISH, hardswish)
+        EACH(HARDSIGMOID, hardsigmoid)
+        EACH(SIGMOID, sigmoid)
+        EACH(TANH, tanh)
+    }
+#undef EACH
+}
+#endif
+
 /* n values as they are computed with: themselves, or in z. */
 ALWAYS const R *NAME(computed)(const X *x, R *z, ptrdiff_t n) {
 #ifdef HALF
@@ -162,16 +199,17 @@ static void NAME(activate_run)(R *z, const X *x, X *y, ptrdiff_t n, int streams,
 #endif
 }
 
-/* With an activation of tens of operations, y by runs that stay in L1: `norm`, z from v, then the activation.  A loop of
-   both takes longer: their constants don't fit the registers.  A run is `many` whole lines, or `some` values of one. */
+/* With an activation of tens of operations, y by runs that stay in L1: `norm`, z from v, then the activation, for one loop
+   of both takes longer.  A run is `many` whole lines, or `some` values of one. */
 #define IN_RUNS(norm)                                                                                                 \
     do {                                                                                                              \
         R z[RUN] __attribute__((aligned(VECTOR_BYTES)));                                                              \
         const Traffic within = {0};                                                                                   \
         const int streams = t->streamed && n >= 2 * LANES;                                                            \
         const int whole = !streams && n <= RUN && (rows == 1 || (x_pitch == n && y_pitch == n));                      \
+        const ptrdiff_t most = whole ? RUN / n : 1;                                                                   \
         for (ptrdiff_t row = 0, many; row < rows; row += many) {                                                      \
-            many = !whole ? 1 : rows - row < RUN / n ? rows - row : RUN / n;                                          \
+            many = rows - row < most ? rows - row : most;                                                             \
             const int head = streams ? NAME(head_of)(y + row * y_pitch) : 0;                                          \
             for (ptrdiff_t i = 0, some; i < n; i += some) {                                                           \
                 const X *xs = x + row * x_pitch + i;                                                                  \
@@ -231,8 +269,8 @@ static void NAME(apply_constant)(const void *source, void *target, ptrdiff_t n, 
 
 /* `lines` lines, a constant: they share what is loaded of weight and bias. */
 ALWAYS void NAME(lines_along)(const X *x, X *y, ptrdiff_t n, const int lines, ptrdiff_t x_pitch, ptrdiff_t y_pitch,
-                              const R *high, const R *scale, const R *shift, int step, const R *weight,
-                              const R *bias, const ptrdiff_t x_ahead, const ptrdiff_t y_ahead, const int streamed, const int finish,
+                              const R *high, const R *scale, const R *shift, int step, const R *weight, const R *bias,
+                              const ptrdiff_t x_ahead, const ptrdiff_t y_ahead, const int streamed, const int finish,
                               const ptrdiff_t residual) {
     R h[SHARING], s[SHARING], c[SHARING];  /* in registers: a store of y might be one to where they lie */
     for (int r = 0; r < lines; r++)
@@ -284,10 +322,12 @@ ALWAYS void NAME(rows_along)(const X *x, X *y, ptrdiff_t n, ptrdiff_t rows, ptrd
     ptrdiff_t row = 0;
     for (; !streamed && !x_ahead && !y_ahead && row + SHARING <= rows; row += SHARING)
         NAME(lines_along)(x + row * x_pitch, y + row * y_pitch, n, SHARING, x_pitch, y_pitch, high + row * step,
-                          scale + row * step, shift + row * step, step, weight, bias, x_ahead, y_ahead, streamed, finish, residual);
+                          scale + row * step, shift + row * step, step, weight, bias, x_ahead, y_ahead,
+                          streamed, finish, residual);
     for (; row < rows; row++)
         NAME(lines_along)(x + row * x_pitch, y + row * y_pitch, n, 1, x_pitch, y_pitch, high + row * step,
-                          scale + row * step, shift + row * step, step, weight, bias, x_ahead, y_ahead, streamed, finish, residual);
+                          scale + row * step, shift + row * step, step, weight, bias, x_ahead, y_ahead,
+                          streamed, finish, residual);
 }
 
 static void NAME(apply_along)(const void *source, void *target, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t x_pitch,
@@ -339,7 +379,8 @@ ALWAYS void NAME(rows_columns)(const X *x, X *y, ptrdiff_t n, ptrdiff_t rows, pt
                        y_ahead, streamed, finish, residual)
     for (ptrdiff_t row = 0; row < rows; row += chunk, x += chunk * x_pitch, y += chunk * y_pitch) {
         const ptrdiff_t tall = rows - row < chunk ? rows - row : chunk;
-        const int aligns = VECTOR_BYTES > 16 && n >= 2 * LANES && (rows == 1 || y_pitch % WIDTH == 0);  /* 16: NumPy's */
+        /* NumPy's arrays are aligned to vectors of 16 bytes. */
+        const int aligns = VECTOR_BYTES > 16 && n >= 2 * LANES && (rows == 1 || y_pitch % WIDTH == 0);
         const int head = streamed || aligns ? NAME(head_of)(y) : 0;
         ptrdiff_t i = 0;
         if (head)
@@ -399,7 +440,8 @@ static void NAME(apply_columns_along)(const void *source, void *target, ptrdiff_
     if (t->activation > RELU) {
         const ptrdiff_t pitch = matrix ? matrix : 1, along = matrix != 0;
         IN_RUNS(COMPUTED(apply_columns_along)(v, z, some, many, some, some, h + i, s + i, c + i,
-                                              w + row * pitch + i * along, b + row * pitch + i * along, matrix, &within));
+                                              w + row * pitch + i * along, b + row * pitch + i * along, matrix,
+                                              &within));
         return;
     }
     for (ptrdiff_t i = 0; i < n; i += WIDTH) {

@@ -60,6 +60,13 @@ cdef void finish(Job* job) noexcept nogil:
     free(job.means)
 
 
+cdef inline bint is_better_alone(const Job* job) noexcept nogil:
+    """Whether a row is in one piece, between no others, and as fast alone as in a lane."""
+    cdef const Norm* n = &job.n
+    return job.count == 1 and inside(n.inner, n.x.inner, n) and job.positions * job.lines.computed > (
+        ALONE_BYTES if job.lines.computed == 4 else ALONE_BYTES // 4 * 3)
+
+
 cdef Way way_of(Job* job) noexcept nogil:
     """Which way the norm goes, its domains cut accordingly."""
     cdef const Norm* n = &job.n
@@ -78,9 +85,7 @@ cdef Way way_of(Job* job) noexcept nogil:
         cut_columns(job, job.length if job.length > 1 else 1)
         return COLUMNS_WAY
     if not job.columns and job.member == 1 and (
-            job.positions <= LANE_VALUES if job.scattered else is_lane_row(job) and (
-                job.turned or job.count > 1 or job.positions * job.lines.computed <= (
-                    ALONE_BYTES if job.lines.computed == 4 else ALONE_BYTES // 4 * 3))):
+            job.positions <= LANE_VALUES if job.scattered else is_lane_row(job) and not is_better_alone(job)):
         return LANES_WAY
     if job.columns or (job.count > 1 and job.length < COLUMN_RUN and not n.along and job.member == 1):
         cut_columns(job, 1 if job.columns else job.length)

@@ -92,7 +92,7 @@ cdef void apply_domain(
     cdef Py_ssize_t outer, middle, c, at
     if job.repeated:
         for c in range(channels):
-            at = (channel + c) * n.inner * computed
+            at = (channel + c) * job.along_step * computed
             for outer in range(n.outer - 1, -1, -1):
                 job.lines.apply_along(
                     x_at(job, sample * n.x.sample + outer * n.x.outer + (channel + c) * n.x.channel),
@@ -119,7 +119,7 @@ cdef void apply_gathered(
     const Job* job, Py_ssize_t sample, Py_ssize_t channel, Py_ssize_t channels, const char* high, const char* scale,
     const char* shift,
 ) noexcept nogil:
-    """`apply_domain` of lines that don't follow each other, but are short or have weights along all of them."""
+    """`apply_domain` of short lines that don't follow each other, or with weights along all of them."""
     cdef double packed_values[BESIDE + MOST_BLOCK]
     cdef char* packed = <char*> packed_values
     cdef const Norm* n = &job.n
@@ -162,10 +162,12 @@ cdef void work_apply_gathered(void* context, int thread, Py_ssize_t start, Py_ss
 
 cdef void work_rows(void* context, int thread, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """Moments and apply of the domains start..stop, of all (sample, group)."""
-    cdef Job mine = (<const Job*> context)[0]
-    cdef Job* job = &mine
+    cdef Job mine
+    cdef Job* job = <Job*> context
     if job.shared_out:
-        lengthen(job, thread)
+        mine = job[0]
+        lengthen(&mine, thread)
+        job = &mine
     cdef const Norm* n = &job.n
     cdef Py_ssize_t index = start, sample, group, part, at, i, count
     cdef bint single = job.count == 1 and job.even and job.length <= job.lines.block
@@ -180,11 +182,8 @@ cdef void work_rows(void* context, int thread, Py_ssize_t start, Py_ssize_t stop
     cdef char* scale = <char*> &coefficients[TOGETHER]
     cdef char* shift = <char*> &coefficients[2 * TOGETHER]
     cdef int size = job.lines.size
-    if job.positions * job.member * size <= HALF_L2:
-        job.traffic.x_ahead = 0  # the moments have just read it
     if job.together:
         most = job.together
-        job.traffic.y_ahead = -n.y.middle * size if job.far else 0  # what comes next
     if single and stop - start > 1:
         near = STREAMED_BYTES if job.traffic.streamed else FAR_NEAR_BYTES if job.far else NEAR_BYTES
         most = max(<Py_ssize_t> 1, min(<Py_ssize_t> TOGETHER, near // (job.length * size)))
@@ -292,6 +291,10 @@ cdef void forward_rows(Job* job, int threads) noexcept nogil:
     if job.failed:
         return
     if not shared:
+        if job.positions * job.member * job.lines.size <= HALF_L2:
+            job.traffic.x_ahead = 0  # the moments have just read it
+        if job.together:
+            job.traffic.y_ahead = -n.y.middle * job.lines.size if job.far else 0  # what comes next
         share(work_rows, job, domains, threads)
         return
     share(work_parts, job, domains * job.parts, threads)

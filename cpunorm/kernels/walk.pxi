@@ -28,7 +28,6 @@ cdef struct Job:
     bint repeated  # weight and bias run along the innermost positions of a domain, of which there are several runs
     char* expanded  # room for them, of each thread if `shared_out`, to be freed
     bint shared_out  # each thread makes its own: what one has just written takes another long to read
-    bint turned  # rows lie across each other, but are short
     bint scattered  # domains lie scattered in short samples
     bint whole  # a few channels lie inside positions, which are one run all the same, however they lie
     bint columns  # channels lie inside positions: vectors run across them
@@ -261,7 +260,7 @@ cdef void see(Job* job, int threads) noexcept nogil:
                 see_channels_as_positions(job, True)
             elif n.along and is_lane_row(job) and (n.x.channel != 1 or n.channels <= (
                     FEW_ROWS if job.positions <= FEW_POSITIONS else FEW_LONGER_ROWS)):
-                job.turned, job.columns = True, False
+                job.columns = False
         elif (job.member > 1 and n.outer == 1 and inside(n.middle, n.x.middle, n) and (
                 job.positions < SHORT
                 or job.positions < NARROW_RUN and job.positions * job.member <= SHORT_SAMPLE)):
@@ -303,7 +302,7 @@ cdef void see_channels_as_positions(Job* job, bint innermost) noexcept nogil:
         job.longer = Longer(n.channels, job.positions, job.member if innermost else 1)
     if weighted:
         n.along = True
-        job.along_step = job.member * job.positions
+        job.along_step = job.member if job.repeated else job.member * job.positions
     if innermost:
         n.outer, n.x.outer, n.y.outer = n.middle, n.x.middle, n.y.middle
         n.middle, n.x.middle, n.y.middle = n.inner, n.x.inner, n.y.inner
