@@ -131,32 +131,26 @@ cdef bint find_elements(object running, Elements* e) noexcept:
         e.type == cnp.NPY_FLOAT32 or e.type == cnp.NPY_FLOAT64 or e.type == cnp.NPY_FLOAT16 or e.type == bfloat16)
 
 
-cdef inline double element(const Elements* e, Py_ssize_t c) noexcept:
-    cdef const char* at = e.first + c * e.stride
-    if e.type == cnp.NPY_FLOAT32:
-        return (<const float*> at)[0]
-    if e.type == cnp.NPY_FLOAT64:
-        return (<const double*> at)[0]
-    return (value_of_float16 if e.type == cnp.NPY_FLOAT16 else value_of_bfloat16)((<const uint16_t*> at)[0])
-
-
-cdef inline void set_element(const Elements* e, Py_ssize_t c, double value) noexcept:
-    cdef char* at = e.first + c * e.stride
-    if e.type == cnp.NPY_FLOAT32:
-        (<float*> at)[0] = <float> value
-    elif e.type == cnp.NPY_FLOAT64:
-        (<double*> at)[0] = value
-    else:
-        (<uint16_t*> at)[0] = (rounded_to_float16 if e.type == cnp.NPY_FLOAT16 else rounded_to_bfloat16)(value)
-
-
 cdef int read_one(object running, double* values) except -1:
     """values = running, a vector of any real dtype and byte order."""
     cdef Elements e
     cdef Py_ssize_t c
     cdef bint found = find_elements(running, &e)
-    for c in range(e.count):
-        values[c] = element(&e, c) if found else cnp.PyArray_GETITEM(running, e.first + c * e.stride)
+    if not found:
+        for c in range(e.count):
+            values[c] = cnp.PyArray_GETITEM(running, e.first + c * e.stride)
+    elif e.type == cnp.NPY_FLOAT32:
+        for c in range(e.count):
+            values[c] = (<const float*> (e.first + c * e.stride))[0]
+    elif e.type == cnp.NPY_FLOAT64:
+        for c in range(e.count):
+            values[c] = (<const double*> (e.first + c * e.stride))[0]
+    elif e.type == cnp.NPY_FLOAT16:
+        for c in range(e.count):
+            values[c] = value_of_float16((<const uint16_t*> (e.first + c * e.stride))[0])
+    else:
+        for c in range(e.count):
+            values[c] = value_of_bfloat16((<const uint16_t*> (e.first + c * e.stride))[0])
     return 0
 
 
@@ -170,19 +164,40 @@ cdef int read(object running_mean, object running_var, double* mean, double* var
         unlock(&whole)
 
 
+cdef inline double blended(double running, double batch, double momentum, double scale) noexcept:
+    return (1 - momentum) * running + momentum * (batch * scale)
+
+
 cdef int blend(object running, const double* batch, double momentum, double scale) except -1:
     """running = (1 - momentum) * running + momentum * (batch * scale), in double, whatever the dtype of `running`."""
     cdef Elements e
     cdef Py_ssize_t c
     cdef double value
+    cdef float* single
+    cdef double* full
+    cdef uint16_t* half
     cdef bint found = find_elements(running, &e)
-    for c in range(e.count):
-        value = element(&e, c) if found else cnp.PyArray_GETITEM(running, e.first + c * e.stride)
-        value = (1 - momentum) * value + momentum * (batch[c] * scale)
-        if found:
-            set_element(&e, c, value)
-        else:
+    if not found:
+        for c in range(e.count):
+            value = cnp.PyArray_GETITEM(running, e.first + c * e.stride)
+            value = blended(value, batch[c], momentum, scale)
             cnp.PyArray_SETITEM(running, e.first + c * e.stride, value)
+    elif e.type == cnp.NPY_FLOAT32:
+        for c in range(e.count):
+            single = <float*> (e.first + c * e.stride)
+            single[0] = <float> blended(single[0], batch[c], momentum, scale)
+    elif e.type == cnp.NPY_FLOAT64:
+        for c in range(e.count):
+            full = <double*> (e.first + c * e.stride)
+            full[0] = blended(full[0], batch[c], momentum, scale)
+    elif e.type == cnp.NPY_FLOAT16:
+        for c in range(e.count):
+            half = <uint16_t*> (e.first + c * e.stride)
+            half[0] = rounded_to_float16(blended(value_of_float16(half[0]), batch[c], momentum, scale))
+    else:
+        for c in range(e.count):
+            half = <uint16_t*> (e.first + c * e.stride)
+            half[0] = rounded_to_bfloat16(blended(value_of_bfloat16(half[0]), batch[c], momentum, scale))
     return 0
 
 

@@ -164,25 +164,22 @@ static void NAME(activate)(int activation, const R *x, R *y, ptrdiff_t n, int st
 }
 #endif
 
-/* n values as they are computed with: themselves, or in z. */
-ALWAYS const R *NAME(computed)(const X *x, R *z, ptrdiff_t n) {
-#ifdef HALF
-    NAME(widen)(x, z, n);
-    return z;
-#else
-    return x;
-#endif
-}
-
-/* y = activation(z + what is added to y), n <= RUN values; x is where they come from. */
-static void NAME(activate_run)(R *z, const X *x, X *y, ptrdiff_t n, int streams, const Traffic *t) {
-    if (t->added) {
-        const X *p = (const X *) ((const char *) y + t->residual);
+/* y = activation(z + what is added to y): `lines` lines, n * lines <= RUN values that follow each other in z; x is where
+   they come from. */
+static void NAME(activate_lines)(R *z, const X *x, X *y, ptrdiff_t n, ptrdiff_t lines, ptrdiff_t y_pitch, int streams,
+                                 const Traffic *t) {
+    if (lines > 1 && y_pitch == n) {
+        n *= lines;
+        lines = 1;
+    }
+    for (ptrdiff_t line = 0; t->added && line < lines; line++) {
+        const X *p = (const X *) ((const char *) (y + line * y_pitch) + t->residual);
+        R *v = z + line * n;
         ptrdiff_t i = 0;
         for (; i + WIDTH <= n; i += WIDTH)
-            NAME(store)(z + i, NAME(load)(z + i) + NAME(take)(p + i));
+            NAME(store)(v + i, NAME(load)(v + i) + NAME(take)(p + i));
         if (i < n)
-            NAME(store_part)(z + i, NAME(load_part)(z + i, (int) (n - i)) + NAME(take_part)(p + i, (int) (n - i)),
+            NAME(store_part)(v + i, NAME(load_part)(v + i, (int) (n - i)) + NAME(take_part)(p + i, (int) (n - i)),
                              (int) (n - i));
     }
     const Next next = {
@@ -191,13 +188,29 @@ static void NAME(activate_run)(R *z, const X *x, X *y, ptrdiff_t n, int streams,
         t->x_ahead && t->added ? (const char *) y + t->residual + t->x_ahead : NULL,
         sizeof(X),
     };
-#ifdef HALF
-    COMPUTED(activate)(t->activation, z, z, n, 0, next);
-    NAME(narrow)(z, y, n, streams);
-#else
-    NAME(activate)(t->activation, z, y, n, streams, next);
+#ifndef HALF
+    if (lines == 1) {
+        NAME(activate)(t->activation, z, y, n, streams, next);
+        return;
+    }
 #endif
+    COMPUTED(activate)(t->activation, z, z, n * lines, 0, next);
+    for (ptrdiff_t line = 0; line < lines; line++)
+        NAME(narrow)(z + line * n, y + line * y_pitch, n, streams);
 }
+
+/* `many` lines of `some` values as they are computed with: themselves, or in z. */
+#ifdef HALF
+#define AS_COMPUTED(v, pitch, xs)                                                                                     \
+    const R *v = z;                                                                                                   \
+    const ptrdiff_t pitch = some;                                                                                     \
+    for (ptrdiff_t line = 0; line < many; line++)                                                                     \
+        NAME(widen)(xs + line * x_pitch, z + line * some, some);
+#else
+#define AS_COMPUTED(v, pitch, xs)                                                                                     \
+    const R *v = xs;                                                                                                  \
+    const ptrdiff_t pitch = x_pitch;
+#endif
 
 /* With an activation of tens of operations, y by runs that stay in L1: `norm`, z from v, then the activation, for one loop
    of both takes longer.  A run is `many` whole lines, or `some` values of one. */
@@ -206,18 +219,16 @@ static void NAME(activate_run)(R *z, const X *x, X *y, ptrdiff_t n, int streams,
         R z[RUN] __attribute__((aligned(VECTOR_BYTES)));                                                              \
         const Traffic within = {0};                                                                                   \
         const int streams = t->streamed && n >= 2 * LANES;                                                            \
-        const int whole = !streams && n <= RUN && (rows == 1 || (x_pitch == n && y_pitch == n));                      \
-        const ptrdiff_t most = whole ? RUN / n : 1;                                                                   \
+        const ptrdiff_t most = streams || n > RUN ? 1 : RUN / n;                                                      \
         for (ptrdiff_t row = 0, many; row < rows; row += many) {                                                      \
             many = rows - row < most ? rows - row : most;                                                             \
             const int head = streams ? NAME(head_of)(y + row * y_pitch) : 0;                                          \
             for (ptrdiff_t i = 0, some; i < n; i += some) {                                                           \
                 const X *xs = x + row * x_pitch + i;                                                                  \
-                X *ys = y + row * y_pitch + i;                                                                        \
                 some = i < head ? head : n - i < RUN ? n - i : RUN;                                                   \
-                const R *v = NAME(computed)(xs, z, some * many);                                                      \
+                AS_COMPUTED(v, pitch, xs)                                                                             \
                 norm;                                                                                                 \
-                NAME(activate_run)(z, xs, ys, some * many, streams, t);                                               \
+                NAME(activate_lines)(z, xs, y + row * y_pitch + i, some, many, y_pitch, streams, t);                  \
             }                                                                                                         \
         }                                                                                                             \
     } while (0)
@@ -260,7 +271,7 @@ static void NAME(apply_constant)(const void *source, void *target, ptrdiff_t n, 
     X *y = target;
     const R *h = high, *s = scale, *c = shift;
     if (t->activation > RELU) {
-        IN_RUNS(COMPUTED(apply_constant)(v, z, some, many, some, some, h + row * step, s + row * step, c + row * step,
+        IN_RUNS(COMPUTED(apply_constant)(v, z, some, many, pitch, some, h + row * step, s + row * step, c + row * step,
                                          step, &within));
         return;
     }
@@ -337,7 +348,7 @@ static void NAME(apply_along)(const void *source, void *target, ptrdiff_t n, ptr
     X *y = target;
     const R *h = high, *s = scale, *c = shift, *w = weight, *b = bias;
     if (t->activation > RELU) {
-        IN_RUNS(COMPUTED(apply_along)(v, z, some, many, some, some, h + row * step, s + row * step, c + row * step,
+        IN_RUNS(COMPUTED(apply_along)(v, z, some, many, pitch, some, h + row * step, s + row * step, c + row * step,
                                       step, w + i, b + i, &within));
         return;
     }
@@ -403,7 +414,7 @@ static void NAME(apply_columns)(const void *source, void *target, ptrdiff_t n, p
     X *y = target;
     const R *h = high, *s = scale, *c = shift;
     if (t->activation > RELU) {
-        IN_RUNS(COMPUTED(apply_columns)(v, z, some, many, some, some, h + i, s + i, c + i, &within));
+        IN_RUNS(COMPUTED(apply_columns)(v, z, some, many, pitch, some, h + i, s + i, c + i, &within));
         return;
     }
     WITH_TRAFFIC(NAME(rows_columns), y, rows > 1 ? y_pitch : 0, t, x, y, n, rows, x_pitch, y_pitch, h, s, c);
@@ -438,9 +449,9 @@ static void NAME(apply_columns_along)(const void *source, void *target, ptrdiff_
     const R *h = high, *s = scale, *c = shift, *w = weight, *b = bias;
     X *y = target;
     if (t->activation > RELU) {
-        const ptrdiff_t pitch = matrix ? matrix : 1, along = matrix != 0;
-        IN_RUNS(COMPUTED(apply_columns_along)(v, z, some, many, some, some, h + i, s + i, c + i,
-                                              w + row * pitch + i * along, b + row * pitch + i * along, matrix,
+        const ptrdiff_t next = matrix ? matrix : 1, along = matrix != 0;
+        IN_RUNS(COMPUTED(apply_columns_along)(v, z, some, many, pitch, some, h + i, s + i, c + i,
+                                              w + row * next + i * along, b + row * next + i * along, matrix,
                                               &within));
         return;
     }

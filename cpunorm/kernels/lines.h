@@ -348,5 +348,7 @@ static const Lines NAME(lines) = {
 #undef ALONG
 #undef WITH_FINISH
 #undef WITH_TRAFFIC
+#undef IN_RUNS
+#undef AS_COMPUTED
 
 #endif
