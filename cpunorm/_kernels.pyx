@@ -141,7 +141,8 @@ cdef enum:
     LANE_VALUES = 64  # the same of domains that lie scattered in short samples
     SHORT_SAMPLE = 256  # positions of a sample up to which ...
     FEW_CHANNELS = 3  # ... so many channels inside positions are rows, packed: columns are made ready in a microsecond
-    FEW_LINES = 32  # positions of a sample up to which groups whose channels fill a step are rows, in channels_last too
+    FEW_LINES = 32  # positions of a sample up to which groups whose channels fill a step are rows in channels_last, too
+    # (half as many of half types, whose tails take longer)
     FEW_ROWS = 15  # short rows of a sample that are turned into lanes though they lie across each other, as columns do:
     FEW_POSITIONS = 8  # if they are of so many values
     FEW_LONGER_ROWS = 8  # so many if they are of more

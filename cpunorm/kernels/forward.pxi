@@ -61,10 +61,11 @@ cdef void finish(Job* job) noexcept nogil:
 
 
 cdef inline bint is_better_alone(const Job* job) noexcept nogil:
-    """Whether a row is in one piece, between no others, and as fast alone as in a lane."""
+    """Whether a row is in one piece, between no others, and as fast alone as in a lane; not of a half type, whose tails
+    take longer."""
     cdef const Norm* n = &job.n
-    return job.count == 1 and inside(n.inner, n.x.inner, n) and job.positions * job.lines.computed > (
-        ALONE_BYTES if job.lines.computed == 4 else ALONE_BYTES // 4 * 3)
+    return not is_half(n.element) and job.count == 1 and inside(n.inner, n.x.inner, n) and (
+        job.positions * job.lines.size > (ALONE_BYTES if job.lines.size == 4 else ALONE_BYTES - 16))
 
 
 cdef Way way_of(Job* job) noexcept nogil:

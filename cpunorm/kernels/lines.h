@@ -49,7 +49,7 @@ enum {
     TILE_ROWS = 16,  /* lines that a tile of columns is applied to before the next tile, where lines are longer */
     TOGETHER = 8,  /* domains whose moments are taken at once, so that the latencies at their ends overlap */
     AHEAD = 4096,  /* bytes ahead to fetch: hardware's own prefetch stops at the end of a page of this size */
-    ALONE_BYTES = VECTOR_BYTES == 64 ? 192 : VECTOR_BYTES == 32 ? 128 : 96,  /* of a row that alone takes longer; of doubles 3/4 */
+    ALONE_BYTES = VECTOR_BYTES == 64 ? 192 : VECTOR_BYTES == 32 ? 160 : 96,  /* of a row to take a lane; doubles: less */
     MOST_LANES = UNROLLED * VECTOR_BYTES / 4,
     MOST_BLOCK = STEPS * MOST_LANES,
     MOST_TILE = ROWS * MOST_LANES,

@@ -253,7 +253,8 @@ cdef void see(Job* job, int threads) noexcept nogil:
                 job.whole, job.columns = True, False
             elif not n.along and job.member > 1 and n.outer == 1 and job.positions * n.channels <= SHEET and (
                     n.groups == 1 or job.positions * job.member <= LANE_VALUES
-                    or job.positions <= FEW_LINES and job.member >= job.lines.lanes):
+                    or job.positions <= (FEW_LINES // 2 if is_half(n.element) else FEW_LINES)
+                    and job.member >= job.lines.lanes):
                 job.scattered = n.groups > 1 and job.positions * job.member <= LANE_VALUES
                 see_channels_as_positions(job, True)
             elif not n.along and job.positions == 1:
