@@ -112,7 +112,8 @@ cdef extern from "kernels/lines.h":
     void end_stream() noexcept nogil
     Py_ssize_t cache_bytes(unsigned level) noexcept nogil
     Py_ssize_t stream_bytes() noexcept nogil
-    bint follows_stores() noexcept nogil
+    bint foresees
+    bint hardware_foresees() noexcept nogil
 
 cdef extern from "kernels/copy.h":
     void copy_block(
@@ -154,6 +155,7 @@ cdef enum:
     STEP_BYTES = 64  # what stores around the caches are aligned to, at every level
     STRIP_BYTES = 262144  # of a strip: what stays in L2
     NARROW = 256  # columns of the narrowest strip
+    RUN_BYTES = 256  # of a line up to which lines that follow each other are read as a run, tile by tile
     TALL_STRIP = 512  # lines of a strip above which all columns are read together
     FAR_BYTES = 1048576  # of x and y above which lines are fetched ahead; with several threads, half of L2 of each
     NEAR_BYTES = 12288  # of rows whose moments are taken together: what stays in L1, with y
@@ -162,7 +164,7 @@ cdef enum:
 
 cdef Py_ssize_t HALF_L2 = cache_bytes(2) // 2
 cdef Py_ssize_t STREAM_BYTES = stream_bytes()
-cdef bint FOLLOWS_STORES = follows_stores()
+foresees = hardware_foresees()
 cdef double HIDING = 1e-36  # eps that hides what underflow did to a variance
 cdef double LEAST_VAR = 1e-280, MOST_VAR = 1.7e308  # where squares of float64 keep their digits
 cdef double[4] TINY = [1e-36, 0.0, 1e-36, 1e-36]  # mean squares below this have lost digits to underflow

@@ -61,7 +61,7 @@ ALWAYS void NAME(finish)(X *y, VEC v, int part, const int streamed, const int fi
 /* The values before the first vector of y that is aligned: others are stored to two lines of a cache. */
 ALWAYS int NAME(head_of)(const X *y) { return (int) (-(size_t) y / sizeof(X) % WIDTH); }
 
-/* x into L1, as y, which is to be written, or, where it is x alone, into L2. */
+/* x into L1, as y, which is to be written; into L2 beside what is added to it, or alone where hardware fetches nothing. */
 ALWAYS void NAME(fetch)(const X *x, const X *y, const int vectors, ptrdiff_t x_ahead, ptrdiff_t y_ahead,
                         const int finish, ptrdiff_t residual) {
     if (vectors * WIDTH * sizeof(X) < 64 && (size_t) y % 64 >= WIDTH * sizeof(X))
@@ -69,7 +69,7 @@ ALWAYS void NAME(fetch)(const X *x, const X *y, const int vectors, ptrdiff_t x_a
 #define EACH_LINE(p, write, level)                                                                                    \
     for (ptrdiff_t byte = 0; byte < vectors * WIDTH * (int) sizeof(X); byte += 64)                                     \
         __builtin_prefetch((const char *) (p) + byte, write, level)
-    if (x_ahead && y_ahead)
+    if (x_ahead && (y_ahead || (foresees && !(finish & ADDED))))
         EACH_LINE((const char *) x + x_ahead, 0, 3);
     else if (x_ahead)
         EACH_LINE((const char *) x + x_ahead, 0, 2);

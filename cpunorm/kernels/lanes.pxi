@@ -93,6 +93,8 @@ cdef void work_lanes(void* context, int thread, Py_ssize_t start, Py_ssize_t sto
     cdef const Norm* n = &job.n
     cdef int size = job.lines.size, computed = job.lines.computed, values = <int> job.positions
     cdef bint uneven = t.going_on and not t.even
+    # values of a row each in a line of the cache of its own are read across each other: no run to hardware
+    cdef bint fetched = job.fetched or job.far and values * size > STEP_BYTES
     cdef Py_ssize_t x_places[MOST_LANES]
     cdef Py_ssize_t y_places[MOST_LANES]
     cdef double tile_values[BESIDE + LANE_VALUES * MOST_LANES]
@@ -140,7 +142,7 @@ cdef void work_lanes(void* context, int thread, Py_ssize_t start, Py_ssize_t sto
         while lane < count:
             some = seen_at_once(t, first + lane, count - lane, &sample, &group)
             x = x_at(job, sample * n.x.sample + group * n.x.channel)
-            if job.far and not uneven and n.x.channel == values:
+            if fetched and not uneven and n.x.channel == values:
                 fetch_beyond(x, some * values * size, False)
             turn(tile + lane * size, x, x_places, some, t.x, t.x_run, values, size, False)
             if job.packed.added:

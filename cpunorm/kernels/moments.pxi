@@ -84,7 +84,7 @@ cdef void part_moments(
     cdef int size = job.lines.size
     cdef const char* source
     cdef const char* begins
-    cdef bint far = job.far and job.together == 0, fresh
+    cdef bint far = job.fetched and job.together == 0, fresh
     while segment < stop:
         rows = min(job.block_rows, stop - segment)
         for domain in range(domains):
@@ -210,11 +210,12 @@ cdef void columns_moments(
     """mean and m2 of `columns` columns from `column` on over the (folded) lines line..stop of the sample at x."""
     cdef double packed[MOST_TILE]
     cdef Py_ssize_t first = line, lines, i, some, pitch = job.line_pitch * job.fold
+    cdef bint far = job.fetched or job.far and columns * job.lines.size > RUN_BYTES  # a tile down wide lines is no run
     while line < stop:
         lines = min(<Py_ssize_t> ROWS, stop - line)
         if job.line_pitch:
             job.lines.column_moments(
-                x + (line * pitch + column) * job.lines.size, pitch, <int> lines, columns, job.far, job.rule,
+                x + (line * pitch + column) * job.lines.size, pitch, <int> lines, columns, far, job.rule,
                 <double> (line - first), mean, m2)
         else:
             i = 0

@@ -195,7 +195,7 @@ cdef void work_rows(void* context, int thread, Py_ssize_t start, Py_ssize_t stop
         count = min(most, stop - index, n.groups - group)
         if single:
             job.lines.row_moments(domain_of(job, index), job.length, <int> count, n.x.channel * job.member,
-                                  job.far, job.rule, moments)
+                                  job.fetched, job.rule, moments)
         elif job.parts == 1:
             part_moments(job, domain_of(job, index), 0, count, moments)
         else:

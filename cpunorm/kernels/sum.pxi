@@ -51,8 +51,10 @@ cdef void work_sum(void* context, int thread, Py_ssize_t start, Py_ssize_t stop)
     cdef char* scale = <char*> &coefficients[TOGETHER]
     cdef char* shift = <char*> &coefficients[2 * TOGETHER]
     cdef Traffic traffic = job.traffic
+    if foresees or job.tiles != NULL:
+        traffic.x_ahead = 0  # what is normalised has just been written
     if is_half(n.element):
-        traffic.x_ahead = traffic.y_ahead = 0  # y is the tile
+        traffic.y_ahead = 0  # y is the tile
     while start < stop:
         count, at = min(job.tile, stop - start), start * width
         sums = tile if job.tiles != NULL else <char*> n.total + at * job.lines.size
@@ -111,6 +113,7 @@ cdef inline void see_total(Job* job) noexcept nogil:
     """x is what the addend is added to; from then on, it is the sum."""
     job.summand, job.n.x = job.n.x, job.n.y
     job.n.x.data = job.n.total
+    job.traffic.x_ahead = AHEAD if job.far else 0  # no hardware follows three or four runs at once
 
 
 cdef void add_rows(

@@ -19,6 +19,7 @@ cdef struct Job:
     Traffic traffic
     Traffic packed  # of lines that are packed, BESIDE which lies what is added to them
     bint far  # past the caches
+    bint fetched  # what is read next along a run is fetched: past the caches, and where hardware doesn't by itself
     Rule rule
     Py_ssize_t positions, member  # of a channel; channels of a domain
     Py_ssize_t along_step  # from the weights of one channel to the next, if they run along positions
@@ -241,6 +242,7 @@ cdef void see(Job* job, int threads) noexcept nogil:
     """Decide how the norm is run.  What decides on bits are lengths, and which axes lie inside which, alone."""
     cdef Norm* n = &job.n
     cdef Py_ssize_t bytes
+    cdef int arrays = 2 + (n.residual != NULL) + 2 * (n.addend != NULL)
     job.member = 1 if n.groups == n.channels else n.channels // n.groups
     job.positions = n.outer * n.middle * n.inner
     job.columns = n.channels > 1 and (job.positions == 1 or not inside(n.inner, n.x.inner, n))
@@ -276,13 +278,15 @@ cdef void see(Job* job, int threads) noexcept nogil:
             job.along_step = 0
             job.columns = job.positions > 1 and not inside(n.inner, n.x.inner, n)
             job.apart = True
-    bytes = 2 * n.samples * n.channels * job.positions * job.lines.size
-    job.far = bytes > max(<Py_ssize_t> FAR_BYTES, threads * HALF_L2)
-    job.traffic.x_ahead = AHEAD if job.far else 0
-    job.traffic.streamed = STREAM_BYTES > 0 and bytes >= STREAM_BYTES and n.x.data != n.y.data
-    # where hardware follows stores, it loses them in a domain's short and scattered segments, each of a page at most
-    job.traffic.y_ahead = AHEAD if job.far and (
-        not FOLLOWS_STORES or n.outer * n.middle > 1 and n.inner * job.lines.size <= AHEAD) else 0
+    bytes = n.samples * n.channels * job.positions * job.lines.size
+    job.far = 2 * bytes > max(<Py_ssize_t> FAR_BYTES, threads * HALF_L2)
+    job.fetched = job.far and not foresees
+    job.traffic.streamed = STREAM_BYTES > 0 and arrays * bytes >= STREAM_BYTES and n.x.data != n.y.data
+    # beside streamed stores hardware fetches too little, whatever it foresees
+    job.traffic.x_ahead = AHEAD if job.fetched or job.far and job.traffic.streamed else 0
+    # in a domain's short and scattered segments, each of a page at most, it loses stores
+    job.traffic.y_ahead = AHEAD if job.fetched or job.far and (
+        n.outer * n.middle > 1 and n.inner * job.lines.size <= AHEAD) else 0
     job.traffic.added, job.traffic.activation = n.residual != NULL, n.activation
     if n.residual != NULL:
         job.traffic.residual = <const char*> n.residual - <const char*> n.y.data
