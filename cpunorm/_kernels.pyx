@@ -62,7 +62,7 @@ from cpunorm._norm cimport (
 from cpunorm._reduction cimport F32, F64, RECORD, U8, U64, Reduction, Sliding, Span, Standardization, Step
 
 cdef extern from "kernels/lines.h":
-    enum: ALONE_BYTES, MOST_LANES, MOST_BLOCK, MOST_TILE, ROWS, STEPS, TOGETHER, AHEAD
+    enum: ALONE_BYTES, MOST_LANES, MOST_BLOCK, MOST_TILE, ROWS, STEPS, TOGETHER, RUN_BYTES, AHEAD
     ctypedef struct Moments:
         double count, mean, m2
     ctypedef struct Rule:
@@ -155,7 +155,7 @@ cdef enum:
     STEP_BYTES = 64  # what stores around the caches are aligned to, at every level
     STRIP_BYTES = 262144  # of a strip: what stays in L2
     NARROW = 256  # columns of the narrowest strip
-    RUN_BYTES = 256  # of a line up to which lines that follow each other are read as a run, tile by tile
+    NEXT_BYTES = 16384  # of rows at most that are fetched whole into L1 meanwhile
     TALL_STRIP = 512  # lines of a strip above which all columns are read together
     FAR_BYTES = 1048576  # of x and y above which lines are fetched ahead; with several threads, half of L2 of each
     NEAR_BYTES = 12288  # of rows whose moments are taken together: what stays in L1, with y

@@ -50,42 +50,43 @@ ALWAYS VEC NAME(finished)(VEC v, const X *y, int part, const int finish, ptrdiff
 }
 
 /* Writes the vector v, or the first `part` values of it if not 0, to y. */
-ALWAYS void NAME(finish)(X *y, VEC v, int part, const int streamed, const int finish, ptrdiff_t residual) {
+ALWAYS void NAME(finish)(X *y, VEC v, int part, const int finish, ptrdiff_t residual) {
     v = NAME(finished)(v, y, part, finish, residual);
     if (part)
         NAME(put_part)(y, v, part);
     else
-        NAME(put)(y, v, streamed);
+        NAME(put)(y, v, finish & STREAMED);
 }
 
 /* The values before the first vector of y that is aligned: others are stored to two lines of a cache. */
 ALWAYS int NAME(head_of)(const X *y) { return (int) (-(size_t) y / sizeof(X) % WIDTH); }
 
-/* x into L1, as y, which is to be written; into L2 beside what is added to it, or alone where hardware fetches nothing. */
-ALWAYS void NAME(fetch)(const X *x, const X *y, const int vectors, ptrdiff_t x_ahead, ptrdiff_t y_ahead,
-                        const int finish, ptrdiff_t residual) {
+/* What comes next: y, which is to be written, into L1; x, too, but into L2 beside streamed stores.  Where hardware fetches
+   runs by itself it is the other way round. */
+ALWAYS void NAME(fetch)(const X *x, const X *y, const int vectors, const Traffic t, const int finish, const int run) {
     if (vectors * WIDTH * sizeof(X) < 64 && (size_t) y % 64 >= WIDTH * sizeof(X))
         return;  /* the vectors before have fetched this line */
+    const int near = finish & STREAMED ? run && foresees : !foresees;
 #define EACH_LINE(p, write, level)                                                                                    \
     for (ptrdiff_t byte = 0; byte < vectors * WIDTH * (int) sizeof(X); byte += 64)                                     \
         __builtin_prefetch((const char *) (p) + byte, write, level)
-    if (x_ahead && (y_ahead || (foresees && !(finish & ADDED))))
-        EACH_LINE((const char *) x + x_ahead, 0, 3);
-    else if (x_ahead)
-        EACH_LINE((const char *) x + x_ahead, 0, 2);
-    if (y_ahead)
-        EACH_LINE((const char *) y + y_ahead, 1, 3);
-    if (finish & ADDED)
-        EACH_LINE((const char *) y + residual + (x_ahead ? x_ahead : y_ahead), 0, 2);
+    if (t.x_ahead && near)
+        EACH_LINE((const char *) x + t.x_ahead, 0, 3);
+    else if (t.x_ahead)
+        EACH_LINE((const char *) x + t.x_ahead, 0, 2);
+    if (t.y_ahead && !(finish & STREAMED))
+        EACH_LINE((const char *) y + t.y_ahead, 1, 3);
+    if (finish & ADDED && t.x_ahead)
+        EACH_LINE((const char *) y + t.residual + t.x_ahead, 0, 2);
 #undef EACH_LINE
 }
 
-/* Calls `f` with constants in the place of a line's traffic. */
+/* Calls `f` with constants in the place of what a line's traffic is made of. */
 #define WITH_FINISH(f, streams, t, finish, ...)                                                                       \
     if (streams)                                                                                                      \
-        f(__VA_ARGS__, (t)->x_ahead, 0, 1, finish, (t)->residual);                                                     \
+        f(__VA_ARGS__, *(t), STREAMED | (finish));                                                                    \
     else                                                                                                              \
-        f(__VA_ARGS__, (t)->x_ahead, (t)->y_ahead, 0, finish, (t)->residual)
+        f(__VA_ARGS__, *(t), finish)
 
 #define WITH_TRAFFIC(f, y, pitch, t, ...)                                                                             \
     const int streams =                                                                                               \
@@ -96,10 +97,10 @@ ALWAYS void NAME(fetch)(const X *x, const X *y, const int vectors, ptrdiff_t x_a
         WITH_FINISH(f, streams, t, ADDED, __VA_ARGS__);                                                               \
     } else if ((t)->activation) {                                                                                      \
         WITH_FINISH(f, streams, t, CUT, __VA_ARGS__);                                                                 \
-    } else if (streams || (t)->x_ahead || (t)->y_ahead) {                                                               \
+    } else if (streams || FETCHES(*(t))) {                                                                              \
         WITH_FINISH(f, streams, t, PLAIN, __VA_ARGS__);                                                               \
     } else                                                                                                            \
-        f(__VA_ARGS__, 0, 0, 0, PLAIN, 0)
+        f(__VA_ARGS__, (Traffic) {0}, PLAIN)
 
 /* Values as they are in memory to what is computed in, and back. */
 static void NAME(widen)(const void *source, void *target, ptrdiff_t n) {
@@ -235,32 +236,38 @@ static void NAME(activate_lines)(R *z, const X *x, X *y, ptrdiff_t n, ptrdiff_t 
 
 ALWAYS void NAME(constant_lines)(const X *x, X *y, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t x_pitch, ptrdiff_t y_pitch,
                                  const R *high, const R *scale, const R *shift, int step,
-                                 const ptrdiff_t x_ahead, const ptrdiff_t y_ahead, const int streamed, const int finish,
-                                 const ptrdiff_t residual) {
+                                 const Traffic t, const int finish) {
     for (ptrdiff_t row = 0; row < rows; row++, x += x_pitch, y += y_pitch, high += step, scale += step, shift += step) {
         const R h = *high, s = *scale, b = *shift;
         const int head = n >= 2 * LANES ? NAME(head_of)(y) : 0;
         ptrdiff_t i = head;
         if (head)
-            NAME(finish)(y, CENTRED_AND_SCALED(NAME(take_part)(x, head), h, s, b), head, 0, finish, residual);
+            NAME(finish)(y, CENTRED_AND_SCALED(NAME(take_part)(x, head), h, s, b), head, finish, t.residual);
         for (; i + LANES <= n; i += LANES) {
-            if (x_ahead || y_ahead)
-                NAME(fetch)(x + i, y + i, UNROLLED, x_ahead, y_ahead, finish, residual);
+            if (FETCHES(t))
+                NAME(fetch)(x + i, y + i, UNROLLED, t, finish, 1);
             VEC z[UNROLLED];
 #pragma GCC unroll 4
             for (int v = 0; v < UNROLLED; v++)
                 z[v] = CENTRED_AND_SCALED(NAME(take)(x + i + v * WIDTH), h, s, b);
 #pragma GCC unroll 4
             for (int v = 0; v < UNROLLED; v++)
-                NAME(finish)(y + i + v * WIDTH, z[v], 0, streamed, finish, residual);
+                NAME(finish)(y + i + v * WIDTH, z[v], 0, finish, t.residual);
         }
-        if ((x_ahead || y_ahead) && i < n)
-            NAME(fetch)(x + i, y + i, UNROLLED, x_ahead, y_ahead, finish, residual);
+        if (FETCHES(t) && i < n)
+            NAME(fetch)(x + i, y + i, UNROLLED, t, finish, 1);
         for (; i + WIDTH <= n; i += WIDTH)
-            NAME(finish)(y + i, CENTRED_AND_SCALED(NAME(take)(x + i), h, s, b), 0, streamed, finish, residual);
+            NAME(finish)(y + i, CENTRED_AND_SCALED(NAME(take)(x + i), h, s, b), 0, finish, t.residual);
+#ifndef HALF
+        if (i == n - 1 && !(finish & ADDED)) {
+            /* By itself, as in images of 7 x 7: a mask spares no wait for the line of the cache that a vector ends in. */
+            y[i] = NAME(finished)(CENTRED_AND_SCALED((VEC) {x[i]}, h, s, b), y, 0, finish, 0)[0];
+            continue;
+        }
+#endif
         if (i < n)
             NAME(finish)(y + i, CENTRED_AND_SCALED(NAME(take_part)(x + i, (int) (n - i)), h, s, b), (int) (n - i),
-                         streamed, finish, residual);
+                         finish, t.residual);
     }
 }
 
@@ -281,26 +288,25 @@ static void NAME(apply_constant)(const void *source, void *target, ptrdiff_t n, 
 /* `lines` lines, a constant: they share what is loaded of weight and bias. */
 ALWAYS void NAME(lines_along)(const X *x, X *y, ptrdiff_t n, const int lines, ptrdiff_t x_pitch, ptrdiff_t y_pitch,
                               const R *high, const R *scale, const R *shift, int step, const R *weight, const R *bias,
-                              const ptrdiff_t x_ahead, const ptrdiff_t y_ahead, const int streamed, const int finish,
-                              const ptrdiff_t residual) {
-    R h[SHARING], s[SHARING], c[SHARING];  /* in registers: a store of y might be one to where they lie */
+                              const Traffic t, const int finish) {
+    R h[SHARING], s[SHARING], c[SHARING];  /* in registers, but for parts: a store of y might be one to where they lie */
     for (int r = 0; r < lines; r++)
         h[r] = high[r * step], s[r] = scale[r * step], c[r] = shift[r * step];
     const int head = n >= 2 * LANES && (lines == 1 || y_pitch % WIDTH == 0) ? NAME(head_of)(y) : 0;
     ptrdiff_t i = 0;
 #define PART(part)                                                                                                    \
-    for (int r = 0; r < lines; r++)                                                                                   \
+    _Pragma("GCC unroll 4") for (int r = 0; r < lines; r++)                                                           \
         NAME(finish)(y + r * y_pitch + i,                                                                             \
-                     ALONG(NAME(take_part)(x + r * x_pitch + i, part), h[r], s[r], c[r],                              \
-                           NAME(load_part)(weight + i, part), NAME(load_part)(bias + i, part)),                       \
-                     part, 0, finish, residual)
+                     ALONG(NAME(take_part)(x + r * x_pitch + i, part), high[r * step], scale[r * step],               \
+                           shift[r * step], NAME(load_part)(weight + i, part), NAME(load_part)(bias + i, part)),      \
+                     part, finish, t.residual)
     if (head) {
         PART(head);
         i = head;
     }
     for (; lines == 1 && i + LANES <= n; i += LANES) {
-        if (x_ahead || y_ahead)
-            NAME(fetch)(x + i, y + i, UNROLLED, x_ahead, y_ahead, finish, residual);
+        if (FETCHES(t))
+            NAME(fetch)(x + i, y + i, UNROLLED, t, finish, 1);
         VEC z[UNROLLED];
 #pragma GCC unroll 4
         for (int v = 0; v < UNROLLED; v++)
@@ -308,7 +314,7 @@ ALWAYS void NAME(lines_along)(const X *x, X *y, ptrdiff_t n, const int lines, pt
                          NAME(load)(bias + i + v * WIDTH));
 #pragma GCC unroll 4
         for (int v = 0; v < UNROLLED; v++)
-            NAME(finish)(y + i + v * WIDTH, z[v], 0, streamed, finish, residual);
+            NAME(finish)(y + i + v * WIDTH, z[v], 0, finish, t.residual);
     }
     for (; i + WIDTH <= n; i += WIDTH) {
         const VEC w = NAME(load)(weight + i), b = NAME(load)(bias + i);
@@ -316,9 +322,9 @@ ALWAYS void NAME(lines_along)(const X *x, X *y, ptrdiff_t n, const int lines, pt
         for (int r = 0; r < lines; r++) {
             const X *p = x + r * x_pitch + i;
             X *o = y + r * y_pitch + i;
-            if (x_ahead || y_ahead)
-                NAME(fetch)(p, o, 1, x_ahead, y_ahead, finish, residual);
-            NAME(finish)(o, ALONG(NAME(take)(p), h[r], s[r], c[r], w, b), 0, streamed, finish, residual);
+            if (FETCHES(t))
+                NAME(fetch)(p, o, 1, t, finish, 1);
+            NAME(finish)(o, ALONG(NAME(take)(p), h[r], s[r], c[r], w, b), 0, finish, t.residual);
         }
     }
     if (i < n)
@@ -328,17 +334,14 @@ ALWAYS void NAME(lines_along)(const X *x, X *y, ptrdiff_t n, const int lines, pt
 
 ALWAYS void NAME(rows_along)(const X *x, X *y, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t x_pitch, ptrdiff_t y_pitch,
                              const R *high, const R *scale, const R *shift, int step, const R *weight, const R *bias,
-                             const ptrdiff_t x_ahead, const ptrdiff_t y_ahead, const int streamed, const int finish,
-                             const ptrdiff_t residual) {
+                             const Traffic t, const int finish) {
     ptrdiff_t row = 0;
-    for (; !streamed && !x_ahead && !y_ahead && row + SHARING <= rows; row += SHARING)
+    for (; !(finish & STREAMED) && !FETCHES(t) && row + SHARING <= rows; row += SHARING)
         NAME(lines_along)(x + row * x_pitch, y + row * y_pitch, n, SHARING, x_pitch, y_pitch, high + row * step,
-                          scale + row * step, shift + row * step, step, weight, bias, x_ahead, y_ahead,
-                          streamed, finish, residual);
+                          scale + row * step, shift + row * step, step, weight, bias, t, finish);
     for (; row < rows; row++)
         NAME(lines_along)(x + row * x_pitch, y + row * y_pitch, n, 1, x_pitch, y_pitch, high + row * step,
-                          scale + row * step, shift + row * step, step, weight, bias, x_ahead, y_ahead,
-                          streamed, finish, residual);
+                          scale + row * step, shift + row * step, step, weight, bias, t, finish);
 }
 
 static void NAME(apply_along)(const void *source, void *target, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t x_pitch,
@@ -359,8 +362,7 @@ static void NAME(apply_along)(const void *source, void *target, ptrdiff_t n, ptr
    in registers. */
 ALWAYS void NAME(tile_columns)(const X *x, X *y, ptrdiff_t rows, ptrdiff_t x_pitch, ptrdiff_t y_pitch,
                                const int vectors, int part, const R *high, const R *scale, const R *shift,
-                               const ptrdiff_t x_ahead, const ptrdiff_t y_ahead, const int streamed, const int finish,
-                               const ptrdiff_t residual) {
+                               const Traffic t, const int finish) {
     VEC h[UNROLLED], s[UNROLLED], b[UNROLLED];
     for (int v = 0; v < vectors; v++) {
         h[v] = part ? NAME(load_part)(high, part) : NAME(load)(high + v * WIDTH);
@@ -368,41 +370,39 @@ ALWAYS void NAME(tile_columns)(const X *x, X *y, ptrdiff_t rows, ptrdiff_t x_pit
         b[v] = part ? NAME(load_part)(shift, part) : NAME(load)(shift + v * WIDTH);
     }
     for (ptrdiff_t row = 0; row < rows; row++, x += x_pitch, y += y_pitch) {
-        if (x_ahead || y_ahead)
-            NAME(fetch)(x, y, vectors, x_ahead, y_ahead, finish, residual);
+        if (FETCHES(t))
+            NAME(fetch)(x, y, vectors, t, finish, x_pitch * (int) sizeof(X) <= RUN_BYTES);
         for (int first = 0; first < vectors; first += TALL) {  /* as many as there are registers beside those */
             VEC z[TALL];
             const int some = vectors - first < TALL ? vectors - first : TALL;
             for (int i = 0, v = first; i < some; i++, v++)
                 z[i] = CENTRED_AND_SCALED(part ? NAME(take_part)(x, part) : NAME(take)(x + v * WIDTH), h[v], s[v], b[v]);
             for (int i = 0, v = first; i < some; i++, v++)
-                NAME(finish)(y + v * WIDTH, z[i], part, streamed, finish, residual);
+                NAME(finish)(y + v * WIDTH, z[i], part, finish, t.residual);
         }
     }
 }
 
 ALWAYS void NAME(rows_columns)(const X *x, X *y, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t x_pitch, ptrdiff_t y_pitch,
-                               const R *high, const R *scale, const R *shift, const ptrdiff_t x_ahead,
-                               const ptrdiff_t y_ahead, const int streamed, const int finish, const ptrdiff_t residual) {
-    const ptrdiff_t chunk = n <= LANES ? rows : x_ahead ? 1 : TILE_ROWS;
-#define TILE(vectors, part, streamed)                                                                                 \
-    NAME(tile_columns)(x + i, y + i, tall, x_pitch, y_pitch, vectors, part, high + i, scale + i, shift + i, x_ahead,  \
-                       y_ahead, streamed, finish, residual)
+                               const R *high, const R *scale, const R *shift, const Traffic t, const int finish) {
+    const ptrdiff_t chunk = n <= LANES ? rows : t.x_ahead ? 1 : TILE_ROWS;
+#define TILE(vectors, part)                                                                                           \
+    NAME(tile_columns)(x + i, y + i, tall, x_pitch, y_pitch, vectors, part, high + i, scale + i, shift + i, t, finish)
     for (ptrdiff_t row = 0; row < rows; row += chunk, x += chunk * x_pitch, y += chunk * y_pitch) {
         const ptrdiff_t tall = rows - row < chunk ? rows - row : chunk;
         /* NumPy's arrays are aligned to vectors of 16 bytes. */
         const int aligns = VECTOR_BYTES > 16 && n >= 2 * LANES && (rows == 1 || y_pitch % WIDTH == 0);
-        const int head = streamed || aligns ? NAME(head_of)(y) : 0;
+        const int head = finish & STREAMED || aligns ? NAME(head_of)(y) : 0;
         ptrdiff_t i = 0;
         if (head)
-            TILE(1, head, 0);
+            TILE(1, head);
         i = head;
         for (; i + LANES <= n; i += LANES)
-            TILE(UNROLLED, 0, streamed);
+            TILE(UNROLLED, 0);
         for (; i + WIDTH <= n; i += WIDTH)
-            TILE(1, 0, streamed);
+            TILE(1, 0);
         if (i < n)
-            TILE(1, (int) (n - i), 0);
+            TILE(1, (int) (n - i));
     }
 #undef TILE
 }
@@ -437,7 +437,7 @@ ALWAYS void NAME(vector_along)(const X *x, X *y, ptrdiff_t rows, ptrdiff_t x_pit
                       NAME(load_part)(bias + row * matrix, part));
         else
             z = ALONG(v, h, s, c, NAME(load)(weight + row * matrix), NAME(load)(bias + row * matrix));
-        NAME(finish)(y, z, part, 0, finish, residual);
+        NAME(finish)(y, z, part, finish, residual);
     }
 }
 
@@ -476,21 +476,22 @@ static void NAME(add)(const void *source, const void *addends, void *totals, voi
     const X *x = source, *addend = addends;
     X *total = totals;
     R *sum = sums;
-    const ptrdiff_t residual = (const char *) addend - (const char *) total;
+    Traffic beside = *t;
     const int head = t->streamed && n >= WIDTH ? NAME(head_of)(total) : 0;
     ptrdiff_t i = 0;
+    beside.residual = (const char *) addend - (const char *) total;
 #define PART(part)                                                                                                    \
     do {                                                                                                              \
         const VEC v = NAME(take_part)(x + i, part) + NAME(take_part)(addend + i, part);                               \
         NAME(put_part)(total + i, v, part);                                                                           \
         NAME(store_part)(sum + i, v, part);                                                                           \
     } while (0)
-#define ADD(streamed)                                                                                                 \
+#define ADD(streams)                                                                                                  \
     for (; i + WIDTH <= n; i += WIDTH) {                                                                              \
         if (t->x_ahead)                                                                                               \
-            NAME(fetch)(x + i, total + i, 1, t->x_ahead, streamed ? 0 : t->y_ahead, ADDED, residual);                 \
+            NAME(fetch)(x + i, total + i, 1, beside, streams | ADDED, 0);                                             \
         const VEC v = NAME(take)(x + i) + NAME(take)(addend + i);                                                     \
-        NAME(put)(total + i, v, streamed);                                                                            \
+        NAME(put)(total + i, v, streams);                                                                             \
         if (sums != totals)                                                                                           \
             NAME(store)(sum + i, v);                                                                                  \
     }
@@ -498,7 +499,7 @@ static void NAME(add)(const void *source, const void *addends, void *totals, voi
         PART(head);
     i = head;
     if (t->streamed)
-        ADD(1)
+        ADD(STREAMED)
     else
         ADD(0)
     if (i < n)

@@ -9,7 +9,11 @@ typedef uint16_t Halves __attribute__((vector_size(VECTOR_BYTES / 2)));
 typedef uint16_t HalfWords __attribute__((vector_size(VECTOR_BYTES)));
 #endif
 
+#if VECTOR_BYTES == 32
+#define CHOOSE(mask, a, b) ((HalfBits) _mm256_blendv_ps((__m256) (b), (__m256) (a), (__m256) (mask)))
+#else
 #define CHOOSE(mask, a, b) (((HalfBits) (mask) & (a)) | (~(HalfBits) (mask) & (b)))
+#endif
 
 #if VECTOR_BYTES == 64
 ALWAYS HalfBits zero_extended(Halves h) { return (HalfBits) _mm512_cvtepu16_epi32((__m256i) h); }
@@ -21,10 +25,14 @@ ALWAYS Halves truncated(HalfBits u) {  /* no value is above 65535 */
     return (Halves) _mm_packus_epi32(_mm256_castsi256_si128((__m256i) u), _mm256_extracti128_si256((__m256i) u, 1));
 }
 #define STREAM_HALVES(p, h) _mm_stream_si128((__m128i *) (p), (__m128i) (h))
+#define AS_HALVES(eights) ((Halves) (eights))
+#define FROM_HALVES(h) ((Eights) (h))
 #else
 ALWAYS HalfBits zero_extended(Halves h) { return __builtin_convertvector(h, HalfBits); }
 ALWAYS Halves truncated(HalfBits u) { return __builtin_convertvector(u, Halves); }
 #define STREAM_HALVES(p, h) (*(Halves *) (p) = (h))
+#define AS_HALVES(eights) ((Halves) (eights)[0])
+#define FROM_HALVES(h) ((Eights) {(uint64_t) (h)})
 #endif
 
 /* At the last level in 1 and 5 instructions for 2 and 10, which took most of LayerNorm's time in cache. */

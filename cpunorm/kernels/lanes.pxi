@@ -94,7 +94,7 @@ cdef void work_lanes(void* context, int thread, Py_ssize_t start, Py_ssize_t sto
     cdef int size = job.lines.size, computed = job.lines.computed, values = <int> job.positions
     cdef bint uneven = t.going_on and not t.even
     # values of a row each in a line of the cache of its own are read across each other: no run to hardware
-    cdef bint fetched = job.fetched or job.far and values * size > STEP_BYTES
+    cdef bint fetched = job.far and (not foresees or values * size > STEP_BYTES)
     cdef Py_ssize_t x_places[MOST_LANES]
     cdef Py_ssize_t y_places[MOST_LANES]
     cdef double tile_values[BESIDE + LANE_VALUES * MOST_LANES]

@@ -48,6 +48,7 @@ enum {
     COLUMN_LIMIT = 3,
     TILE_ROWS = 16,  /* lines that a tile of columns is applied to before the next tile, where lines are longer */
     TOGETHER = 8,  /* domains whose moments are taken at once, so that the latencies at their ends overlap */
+    RUN_BYTES = 256,  /* of lines up to which tiles down them are read as the run that they are */
     AHEAD = 4096,  /* bytes ahead to fetch: hardware's own prefetch stops at the end of a page of this size */
     ALONE_BYTES = VECTOR_BYTES == 64 ? 192 : VECTOR_BYTES == 32 ? 160 : 96,  /* of a row to take a lane; doubles: less */
     MOST_LANES = UNROLLED * VECTOR_BYTES / 4,
@@ -69,8 +70,8 @@ typedef struct {
 /* Activations: those up to RELU stand in the loops themselves.  The same order as `_norm.pxd`'s. */
 enum { NO_ACTIVATION, RELU, RELU6, LEAKY_RELU, SILU, GELU, GELU_TANH, HARDSWISH, HARDSIGMOID, SIGMOID, TANH };
 
-/* What y goes through before it is written, as a constant of a loop: bits. */
-enum { PLAIN = 0, ADDED = 1, CUT = 2 };
+/* What y goes through before it is written, and whether that is around the caches, as a constant of a loop: bits. */
+enum { PLAIN = 0, ADDED = 1, CUT = 2, STREAMED = 4 };
 
 /* How lines are read and written: how many bytes ahead x is fetched and, for writing, y, which pays past the caches (0: not
    at all); whether y is stored around the caches, and what it goes through before: if `added`, what lies `residual` bytes
@@ -80,6 +81,7 @@ typedef struct {
     int streamed, added, activation;
     ptrdiff_t residual;
 } Traffic;
+#define FETCHES(t) ((t).x_ahead || (t).y_ahead)
 
 /* Where what comes next lies, or NULL: x, y and what is added to it, in values of so many bytes. */
 typedef struct {
@@ -158,13 +160,13 @@ static void fetch_beyond(const char *p, ptrdiff_t bytes, int write) {
             __builtin_prefetch(p + byte, 0, 2);
 }
 
-/* From how many bytes of x and y on stores around the caches pay at the latest (a larger last-level cache is shared
-   with others); 0 where there are none.  Earlier, a norm alone would be faster, too, but what reads y next slower by
-   more than that. */
+/* From how many bytes of all arrays on stores around the caches pay: half of the last-level cache, for the next step makes an
+   array, too (a larger cache is shared with others); 0 where there are none.  Earlier, a norm alone would be faster, but
+   what reads y next slower by more than that. */
 static ptrdiff_t stream_bytes(void) {
 #if defined(__SSE2__)
-    const ptrdiff_t share = 96 << 20, cache = cache_bytes(3);
-    return cache > 0 && cache < share ? cache : share;
+    const ptrdiff_t share = 96 << 20, half = cache_bytes(3) / 2;
+    return half > 0 && half < share ? half : share;
 #else
     return 0;
 #endif
@@ -172,7 +174,7 @@ static ptrdiff_t stream_bytes(void) {
 
 /* Whether hardware fetches by itself what is coming along a run, read or stored: AMD's does, beyond the end of a page, too, and
    fetching the same is a loss (Zen 4: up to 1.7 times); Intel's doesn't.  Set once, from what `hardware_foresees` says. */
-static int foresees = 1;
+static int foresees;
 
 static int hardware_foresees(void) {
 #if defined(__SSE2__)
@@ -238,6 +240,52 @@ ALWAYS double any_inverse_root(double v) {
     return strange >> 63 ? 1 / sqrt(v) : root;
 }
 #endif
+
+/* The first `bytes` bytes of 16, an even number, by pieces: memcpy of a number that is not a constant is a call, and a masked
+   store of AVX takes AMD 40 operations. */
+typedef uint64_t Eights __attribute__((vector_size(16)));
+typedef uint32_t Fours __attribute__((vector_size(16)));
+typedef uint16_t Twos __attribute__((vector_size(16)));
+
+ALWAYS Eights load_first(const void *source, int bytes) {
+    const char *p = source;
+    uint64_t eight;
+    uint32_t four;
+    uint16_t two;
+    Eights v = {0};
+    if (bytes & 2) {
+        memcpy(&two, p + bytes - 2, 2);
+        v = (Eights) (Twos){two};
+    }
+    if (bytes & 4) {
+        memcpy(&four, p + (bytes & 8), 4);
+        v = (Eights) (Fours){four, ((Fours) v)[0]};
+    }
+    if (bytes & 8) {
+        memcpy(&eight, p, 8);
+        v = (Eights){eight, v[0]};
+    }
+    return v;
+}
+
+ALWAYS void store_first(void *target, Eights v, int bytes) {
+    char *p = target;
+    const uint64_t eight = v[0];
+    if (bytes & 8) {
+        memcpy(p, &eight, 8);
+        p += 8;
+        v = (Eights){v[1]};
+    }
+    const uint32_t four = ((Fours) v)[0];
+    if (bytes & 4) {
+        memcpy(p, &four, 4);
+        p += 4;
+        v = (Eights) (Fours){((Fours) v)[1]};
+    }
+    const uint16_t two = ((Twos) v)[0];
+    if (bytes & 2)
+        memcpy(p, &two, 2);
+}
 
 #include "halves.h"
 

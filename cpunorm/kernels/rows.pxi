@@ -160,6 +160,11 @@ cdef void work_apply_gathered(void* context, int thread, Py_ssize_t start, Py_ss
                        job.shift + at)
 
 
+cdef inline bint is_single(const Job* job) noexcept nogil:
+    """Whether a domain is one run, summed as one block."""
+    return job.count == 1 and job.even and job.length <= job.lines.block
+
+
 cdef void work_rows(void* context, int thread, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """Moments and apply of the domains start..stop, of all (sample, group)."""
     cdef Job mine
@@ -170,8 +175,6 @@ cdef void work_rows(void* context, int thread, Py_ssize_t start, Py_ssize_t stop
         job = &mine
     cdef const Norm* n = &job.n
     cdef Py_ssize_t index = start, sample, group, part, at, i, count
-    cdef bint single = job.count == 1 and job.even and job.length <= job.lines.block
-    cdef Py_ssize_t most = 1, near
     cdef Moments moments[TOGETHER]
     cdef double means[TOGETHER]
     cdef double vars_[TOGETHER]
@@ -181,19 +184,11 @@ cdef void work_rows(void* context, int thread, Py_ssize_t start, Py_ssize_t stop
     cdef char* high = <char*> coefficients
     cdef char* scale = <char*> &coefficients[TOGETHER]
     cdef char* shift = <char*> &coefficients[2 * TOGETHER]
-    cdef int size = job.lines.size
-    if job.together:
-        most = job.together
-    if single and stop - start > 1:
-        near = STREAMED_BYTES if job.traffic.streamed else FAR_NEAR_BYTES if job.far else NEAR_BYTES
-        most = max(<Py_ssize_t> 1, min(<Py_ssize_t> TOGETHER, near // (job.length * size)))
-        if most >= 4:
-            most = most // 4 * 4
     while index < stop:
         sample = index // n.groups if n.samples > 1 else 0
         group = index - sample * n.groups
-        count = min(most, stop - index, n.groups - group)
-        if single:
+        count = min(job.tile, stop - index, n.groups - group)
+        if is_single(job):
             job.lines.row_moments(domain_of(job, index), job.length, <int> count, n.x.channel * job.member,
                                   job.fetched, job.rule, moments)
         elif job.parts == 1:
@@ -280,7 +275,7 @@ cdef void extreme_coefficients(
 
 cdef void forward_rows(Job* job, int threads) noexcept nogil:
     cdef Norm* n = &job.n
-    cdef Py_ssize_t domains = n.samples * n.groups, i, c
+    cdef Py_ssize_t domains = n.samples * n.groups, bytes = job.positions * job.member * job.lines.size, near, i, c
     cdef bint shared = job.parts > 1 and threads > 1 and domains < 4 * threads
     if job.parts > 1:
         job.moments = <Moments*> malloc(domains * job.parts * sizeof(Moments))
@@ -291,8 +286,16 @@ cdef void forward_rows(Job* job, int threads) noexcept nogil:
     if job.failed:
         return
     if not shared:
-        if job.positions * job.member * job.lines.size <= HALF_L2:
+        job.tile = max(<Py_ssize_t> 1, job.together)
+        if domains > 1 and is_single(job):
+            near = STREAMED_BYTES if job.traffic.streamed else FAR_NEAR_BYTES if job.far else NEAR_BYTES
+            job.tile = max(<Py_ssize_t> 1, min(<Py_ssize_t> TOGETHER, near // bytes))
+            if job.tile >= 4:
+                job.tile = job.tile // 4 * 4
+        if bytes <= HALF_L2:
             job.traffic.x_ahead = 0  # the moments have just read it
+        if foresees and job.traffic.streamed and job.together == 0 and job.tile * bytes <= NEXT_BYTES:
+            job.traffic.x_ahead = job.tile * n.x.channel * job.member * job.lines.size  # what comes next
         if job.together:
             job.traffic.y_ahead = -n.y.middle * job.lines.size if job.far else 0  # what comes next
         share(work_rows, job, domains, threads)

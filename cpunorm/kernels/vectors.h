@@ -30,7 +30,15 @@ ALWAYS void NAME(store_part)(R *p, VEC v, int n) { MM(mask_storeu)(p, (1u << n) 
 ALWAYS void NAME(stream)(R *p, VEC v) { MM(stream)(p, v); }
 #elif VECTOR_BYTES == 32
 ALWAYS VEC NAME(load_part)(const R *p, int n) { return (VEC) MM(maskload)(p, (__m256i) NAME(first)(n)); }
-ALWAYS void NAME(store_part)(R *p, VEC v, int n) { MM(maskstore)(p, (__m256i) NAME(first)(n), v); }
+ALWAYS void NAME(store_part)(R *p, VEC v, int n) {
+    __m128i low = _mm256_castsi256_si128((__m256i) v);
+    if (n >= WIDTH / 2) {
+        _mm_storeu_si128((__m128i *) p, low);
+        low = _mm256_extracti128_si256((__m256i) v, 1);
+        p += WIDTH / 2;
+    }
+    store_first(p, (Eights) low, n % (WIDTH / 2) * R_BYTES);
+}
 ALWAYS void NAME(stream)(R *p, VEC v) { MM(stream)(p, v); }
 #else
 ALWAYS VEC NAME(load_part)(const R *p, int n) {
@@ -82,13 +90,11 @@ ALWAYS void NAME(put_part)(X *p, VEC v, int n) {
 }
 #else
 ALWAYS VEC NAME(take_part)(const X *p, int n) {
-    NAME(Halves) h = {0};
-    memcpy(&h, p, n * sizeof(X));
-    return HALF(widened)(h);
+    const Eights h = load_first(p, n * (int) sizeof(X));
+    return HALF(widened)(AS_HALVES(h));
 }
 ALWAYS void NAME(put_part)(X *p, VEC v, int n) {
-    const NAME(Halves) h = HALF(narrowed)(v);
-    memcpy(p, &h, n * sizeof(X));
+    store_first(p, FROM_HALVES(HALF(narrowed)(v)), n * (int) sizeof(X));
 }
 #endif
 #else

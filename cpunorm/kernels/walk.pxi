@@ -19,7 +19,7 @@ cdef struct Job:
     Traffic traffic
     Traffic packed  # of lines that are packed, BESIDE which lies what is added to them
     bint far  # past the caches
-    bint fetched  # what is read next along a run is fetched: past the caches, and where hardware doesn't by itself
+    bint fetched  # moments of runs fetch what they read next
     Rule rule
     Py_ssize_t positions, member  # of a channel; channels of a domain
     Py_ssize_t along_step  # from the weights of one channel to the next, if they run along positions
@@ -53,8 +53,8 @@ cdef struct Job:
     char* shift
     Py_ssize_t pieces  # of a long line
     Operand summand  # of a sum: what the addend is added to; x is the sum
-    Py_ssize_t tile  # rows whose sums are taken together ...
-    char* tiles  # ... and room for them, of each thread, or NULL
+    Py_ssize_t tile  # rows whose moments are taken together ...
+    char* tiles  # ... and room for their sums, of each thread, or NULL
     bint failed  # no memory
 
 
@@ -280,13 +280,15 @@ cdef void see(Job* job, int threads) noexcept nogil:
             job.apart = True
     bytes = n.samples * n.channels * job.positions * job.lines.size
     job.far = 2 * bytes > max(<Py_ssize_t> FAR_BYTES, threads * HALF_L2)
-    job.fetched = job.far and not foresees
     job.traffic.streamed = STREAM_BYTES > 0 and arrays * bytes >= STREAM_BYTES and n.x.data != n.y.data
-    # beside streamed stores hardware fetches too little, whatever it foresees
-    job.traffic.x_ahead = AHEAD if job.fetched or job.far and job.traffic.streamed else 0
-    # in a domain's short and scattered segments, each of a page at most, it loses stores
-    job.traffic.y_ahead = AHEAD if job.fetched or job.far and (
-        n.outer * n.middle > 1 and n.inner * job.lines.size <= AHEAD) else 0
+    # Where hardware foresees runs, it fetches too little beside streamed stores; while x is fetched there, moments
+    # need not.
+    job.fetched = job.far and not (foresees and job.traffic.streamed)
+    job.traffic.x_ahead = AHEAD if job.far and (
+        not foresees or job.traffic.streamed or not job.columns and n.inner * job.lines.size > RUN_BYTES) else 0
+    # As stores it loses a domain's short and scattered segments, each of a page at most.
+    job.traffic.y_ahead = AHEAD if job.far and (
+        not foresees or n.outer * n.middle > 1 and n.inner * job.lines.size <= AHEAD) else 0
     job.traffic.added, job.traffic.activation = n.residual != NULL, n.activation
     if n.residual != NULL:
         job.traffic.residual = <const char*> n.residual - <const char*> n.y.data
