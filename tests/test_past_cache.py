@@ -24,6 +24,11 @@ def batch_norm_training(x, **options):
     return batch_norm(x, None, None, training=True, **options)
 
 
+def batch_norm_inference_of_a_sum(x, **options):
+    residual = np.resize(np.arange(251, dtype=x.dtype), x.shape)
+    return batch_norm_inference(x, residual=residual, activation="relu", **options)
+
+
 def layer_norm_of_rows(x, **options):
     _, _, weight, bias = channel_vectors(x.shape[-1], x.dtype)
     return layer_norm(x, x.shape[-1:], weight, bias, **options)
@@ -48,6 +53,9 @@ CASES = {
     "batch_norm inference": (batch_norm_inference, (8, 16, 112, 64), {}),
     "batch_norm inference, odd lines": (batch_norm_inference, (8, 16, 113, 61), {}),
     "batch_norm inference, short lines": (batch_norm_inference, (16, 512, 7, 7), {}),
+    "batch_norm inference, short lines, residual, relu": (batch_norm_inference_of_a_sum, (16, 64, 1, 130), {}),
+    "batch_norm inference, short lines, silu": (batch_norm_inference, (16, 64, 1, 131), {"activation": "silu"}),
+    "batch_norm inference, short lines, float16": (batch_norm_inference, (16, 64, 1, 130), {}),
     "batch_norm inference, channels_last": (batch_norm_inference, (8, 28, 28, 64), LAST),
     "batch_norm inference, channels_last, odd lines": (batch_norm_inference, (8, 28, 28, 67), LAST),
     "batch_norm training": (batch_norm_training, (8, 16, 112, 64), {}),
@@ -59,6 +67,8 @@ CASES = {
     "group_norm, channels_last": (group_norm_of_channels, (2, 28, 28, 64), LAST),
     "layer_norm": (layer_norm_of_rows, (64, 1024), {}),
     "layer_norm, odd rows": (layer_norm_of_rows, (64, 1001), {}),
+    "layer_norm, short rows": (layer_norm_of_rows, (64, 203), {}),
+    "layer_norm, short rows, float16": (layer_norm_of_rows, (64, 203), {}),
     "layer_norm of few rows": (layer_norm_of_rows, (2, 70001), {}),
     "layer_norm and gelu, odd rows": (layer_norm_of_rows, (64, 1001), {"activation": "gelu"}),
     "add and rms_norm": (add_rms_norm_of_rows, (64, 1024), {}),
@@ -77,11 +87,11 @@ def large():
     return np.random.default_rng(0).standard_normal(VALUES, np.float32)
 
 
-def enlarged(shape, axis, large):
+def enlarged(shape, axis, large, dtype):
     """An array of `shape`, but for as much more along `axis` as it takes."""
     shape = list(shape)
-    shape[axis] *= -(-VALUES // int(np.prod(shape)))
-    return np.resize(large, shape)
+    shape[axis] *= -(-VALUES * 4 // int(np.prod(shape)) // dtype.itemsize)
+    return np.resize(large, shape).astype(dtype, copy=False)
 
 
 @pytest.mark.slow
@@ -90,7 +100,8 @@ def enlarged(shape, axis, large):
 @pytest.mark.parametrize("name", CASES)
 def test_has_the_bits_of_the_result_in_place(name, large):
     run, shape, options = CASES[name]
-    x = enlarged(shape, axis=-1 if "few" in name else 0, large=large)
+    dtype = np.dtype(np.float16 if "float16" in name else np.float32)
+    x = enlarged(shape, axis=-1 if "few" in name else 0, large=large, dtype=dtype)
     with cpunorm.num_threads(3):
         run(x, **options).fill(np.nan)  # the next output takes this one's memory: what isn't stored shows
         y = run(x, **options)

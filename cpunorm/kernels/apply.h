@@ -213,6 +213,50 @@ static void NAME(activate_lines)(R *z, const X *x, X *y, ptrdiff_t n, ptrdiff_t 
     const ptrdiff_t pitch = x_pitch;
 #endif
 
+/* Whether lines of y that follow each other are to be streamed as one: each by itself would begin or end where y isn't aligned,
+   with a store as usual to a line of the cache that the next one completes, and all behind it wait (Zen 4: 60 ns each). */
+ALWAYS int NAME(joins)(const X *y, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t pitch, const Traffic *t) {
+    return t->streamed && rows > 1 && pitch == n && n >= WIDTH && n + WIDTH <= JOINT && (n % WIDTH || NAME(head_of)(y));
+}
+
+ALWAYS void NAME(pass_on)(X *y, const X *z) {
+#ifdef HALF
+    STREAM_HALVES(y, NAME(halves)(z));
+#else
+    NAME(stream)(y, NAME(load)(z));
+#endif
+}
+
+/* Those, by `apply`, `many` at once, from `row` on, to z + lead; whole vectors go on from there. */
+#define JOINED(apply)                                                                                                 \
+    do {                                                                                                              \
+        X z[JOINT] __attribute__((aligned(VECTOR_BYTES)));                                                            \
+        Traffic within = *t;                                                                                          \
+        ptrdiff_t head = NAME(head_of)(y), lead = (WIDTH - head) % WIDTH;                                             \
+        X *next = y - lead;                                                                                           \
+        within.streamed = 0;                                                                                          \
+        within.y_ahead = 0;                                                                                           \
+        for (ptrdiff_t row = 0, many; row < rows; row += many) {                                                      \
+            const ptrdiff_t most = (JOINT - lead) / n;                                                                \
+            many = rows - row < most ? rows - row : most;                                                             \
+            within.residual = t->residual + ((const char *) (y + row * n) - (const char *) (z + lead));               \
+            apply;                                                                                                    \
+            const ptrdiff_t all = lead + many * n;                                                                    \
+            ptrdiff_t i = 0;                                                                                          \
+            if (head) {                                                                                               \
+                memcpy(y, z + lead, head * sizeof(X));                                                                \
+                head = 0;                                                                                             \
+                i = WIDTH;                                                                                            \
+            }                                                                                                         \
+            for (; i + WIDTH <= all; i += WIDTH)                                                                      \
+                NAME(pass_on)(next + i, z + i);                                                                       \
+            lead = all - i;                                                                                           \
+            memmove(z, z + i, lead * sizeof(X));                                                                      \
+            next += i;                                                                                                \
+        }                                                                                                             \
+        memcpy(next, z, lead * sizeof(X));                                                                            \
+    } while (0)
+
 /* With an activation of tens of operations, y by runs that stay in L1: `norm`, z from v, then the activation, for one loop
    of both takes longer.  A run is `many` whole lines, or `some` values of one. */
 #define IN_RUNS(norm)                                                                                                 \
@@ -277,6 +321,11 @@ static void NAME(apply_constant)(const void *source, void *target, ptrdiff_t n, 
     const X *x = source;
     X *y = target;
     const R *h = high, *s = scale, *c = shift;
+    if (NAME(joins)(y, n, rows, y_pitch, t)) {
+        JOINED(NAME(apply_constant)(x + row * x_pitch, z + lead, n, many, x_pitch, n, h + row * step, s + row * step,
+                                    c + row * step, step, &within));
+        return;
+    }
     if (t->activation > RELU) {
         IN_RUNS(COMPUTED(apply_constant)(v, z, some, many, pitch, some, h + row * step, s + row * step, c + row * step,
                                          step, &within));
@@ -350,6 +399,11 @@ static void NAME(apply_along)(const void *source, void *target, ptrdiff_t n, ptr
     const X *x = source;
     X *y = target;
     const R *h = high, *s = scale, *c = shift, *w = weight, *b = bias;
+    if (NAME(joins)(y, n, rows, y_pitch, t)) {
+        JOINED(NAME(apply_along)(x + row * x_pitch, z + lead, n, many, x_pitch, n, h + row * step, s + row * step,
+                                 c + row * step, step, w, b, &within));
+        return;
+    }
     if (t->activation > RELU) {
         IN_RUNS(COMPUTED(apply_along)(v, z, some, many, pitch, some, h + row * step, s + row * step, c + row * step,
                                       step, w + i, b + i, &within));
@@ -413,6 +467,10 @@ static void NAME(apply_columns)(const void *source, void *target, ptrdiff_t n, p
     const X *x = source;
     X *y = target;
     const R *h = high, *s = scale, *c = shift;
+    if (NAME(joins)(y, n, rows, y_pitch, t)) {
+        JOINED(NAME(apply_columns)(x + row * x_pitch, z + lead, n, many, x_pitch, n, h, s, c, &within));
+        return;
+    }
     if (t->activation > RELU) {
         IN_RUNS(COMPUTED(apply_columns)(v, z, some, many, pitch, some, h + i, s + i, c + i, &within));
         return;

@@ -48,6 +48,7 @@ enum {
     COLUMN_LIMIT = 3,
     TILE_ROWS = 16,  /* lines that a tile of columns is applied to before the next tile, where lines are longer */
     TOGETHER = 8,  /* domains whose moments are taken at once, so that the latencies at their ends overlap */
+    JOINT_BYTES = 4096,  /* of rows that are streamed as one by way of L1 */
     RUN_BYTES = 256,  /* of lines up to which tiles down them are read as the run that they are */
     AHEAD = 4096,  /* bytes ahead to fetch: hardware's own prefetch stops at the end of a page of this size */
     ALONE_BYTES = VECTOR_BYTES == 64 ? 192 : VECTOR_BYTES == 32 ? 160 : 96,  /* of a row to take a lane; doubles: less */
@@ -160,13 +161,13 @@ static void fetch_beyond(const char *p, ptrdiff_t bytes, int write) {
             __builtin_prefetch(p + byte, 0, 2);
 }
 
-/* From how many bytes of all arrays on stores around the caches pay: half of the last-level cache, for the next step makes an
-   array, too (a larger cache is shared with others); 0 where there are none.  Earlier, a norm alone would be faster, but
-   what reads y next slower by more than that. */
+/* From how many bytes of all arrays on stores around the caches pay: three quarters of the last-level cache, for there is more
+   to keep (a larger cache is shared with others); 0 where there are none.  Earlier, a norm alone would be faster, but what
+   reads y next slower by more than that. */
 static ptrdiff_t stream_bytes(void) {
 #if defined(__SSE2__)
-    const ptrdiff_t share = 96 << 20, half = cache_bytes(3) / 2;
-    return half > 0 && half < share ? half : share;
+    const ptrdiff_t share = 96 << 20, most = cache_bytes(3) / 4 * 3;
+    return most > 0 && most < share ? most : share;
 #else
     return 0;
 #endif
@@ -352,6 +353,7 @@ static const Lines *const lines_of[] = {&lines_float, &lines_double, &lines_floa
 #define LANES (UNROLLED * WIDTH)
 #define BLOCK (STEPS * LANES)
 #define RUN (8 * LANES)
+#define JOINT (JOINT_BYTES / (int) sizeof(X))
 #define COLUMNS (TALL * WIDTH)
 #ifdef HALF
 #define VALUE(p) NAME(take_part)(p, 1)[0]
@@ -390,6 +392,7 @@ static const Lines NAME(lines) = {
 #undef LANES
 #undef BLOCK
 #undef RUN
+#undef JOINT
 #undef COLUMNS
 #undef VALUE
 #undef COEFFICIENTS
@@ -400,6 +403,7 @@ static const Lines NAME(lines) = {
 #undef WITH_FINISH
 #undef WITH_TRAFFIC
 #undef IN_RUNS
+#undef JOINED
 #undef AS_COMPUTED
 
 #endif
