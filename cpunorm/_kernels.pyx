@@ -155,7 +155,6 @@ cdef enum:
     STEP_BYTES = 64  # what stores around the caches are aligned to, at every level
     STRIP_BYTES = 262144  # of a strip: what stays in L2
     NARROW = 256  # columns of the narrowest strip
-    NEXT_BYTES = 16384  # of a domain up to which the next one is fetched while this one is streamed
     TALL_STRIP = 512  # lines of a strip above which all columns are read together
     FAR_BYTES = 1048576  # of x and y above which lines are fetched ahead; with several threads, half of L2 of each
     NEAR_BYTES = 12288  # of rows whose moments are taken together: what stays in L1, with y

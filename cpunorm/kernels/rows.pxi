@@ -292,8 +292,9 @@ cdef void forward_rows(Job* job, int threads) noexcept nogil:
             job.tile = max(<Py_ssize_t> 1, min(<Py_ssize_t> TOGETHER, near // bytes))
             if job.tile >= 4:
                 job.tile = job.tile // 4 * 4
-        if bytes <= HALF_L2 and (job.fetched or job.together or bytes > NEXT_BYTES):
-            job.traffic.x_ahead = 0  # the moments have just read it, and have fetched what comes next
+        # The moments have just read x.  What is added is fetched with it, as are short rows if the moments fetched none.
+        if bytes <= HALF_L2 and (job.together or n.residual == NULL and (job.fetched or job.tile == 1)):
+            job.traffic.x_ahead = 0
         if job.together:
             job.traffic.y_ahead = -n.y.middle * job.lines.size if job.far else 0  # what comes next
         share(work_rows, job, domains, threads)
