@@ -61,8 +61,8 @@ FAULTS = [
     Fault(
         "a tail is written one value too far",
         VECTORS,
-        "MM(maskstore)(p, (__m256i) NAME(first)(n), v)",
-        "MM(maskstore)(p, (__m256i) NAME(first)(n + 1), v)",
+        "store_first(p, (Eights) low, n % (WIDTH / 2) * R_BYTES)",
+        "store_first(p, (Eights) low, (n % (WIDTH / 2) + 1) * R_BYTES)",
         GUARDS,
     ),
     Fault(
@@ -82,8 +82,22 @@ FAULTS = [
     Fault(
         "columns before the first aligned one are left out",
         APPLY,
-        "            TILE(1, head, 0);",
+        "            TILE(1, head);",
         "            ;",
+        f"tests/test_past_cache.py -k {LEVEL}",
+    ),
+    Fault(
+        "what is left of lines that are streamed as one doesn't go on with the next",
+        APPLY,
+        "memmove(z, z + i, lead * sizeof(X));",
+        "memmove(z, z, lead * sizeof(X));",
+        f"tests/test_past_cache.py -k {LEVEL}",
+    ),
+    Fault(
+        "what is added to lines that are streamed as one is that of the first",
+        APPLY,
+        "t->residual + ((const char *) (y + row * n)",
+        "t->residual + ((const char *) y",
         f"tests/test_past_cache.py -k {LEVEL}",
     ),
     Fault(
@@ -169,15 +183,15 @@ FAULTS = [
     Fault(
         "a tail of halves is written one value too far",
         VECTORS,
-        "const NAME(Halves) h = HALF(narrowed)(v);\n    memcpy(p, &h, n * sizeof(X));",
-        "const NAME(Halves) h = HALF(narrowed)(v);\n    memcpy(p, &h, (n + 1) * sizeof(X));",
+        "store_first(p, FROM_HALVES(HALF(narrowed)(v)), n * (int) sizeof(X))",
+        "store_first(p, FROM_HALVES(HALF(narrowed)(v)), (n + 1) * (int) sizeof(X))",
         GUARDS,
     ),
     Fault(
         "a tail of halves isn't written to its end",
         VECTORS,
-        "const NAME(Halves) h = HALF(narrowed)(v);\n    memcpy(p, &h, n * sizeof(X));",
-        "const NAME(Halves) h = HALF(narrowed)(v);\n    memcpy(p, &h, (n - 1) * sizeof(X));",
+        "store_first(p, FROM_HALVES(HALF(narrowed)(v)), n * (int) sizeof(X))",
+        "store_first(p, FROM_HALVES(HALF(narrowed)(v)), (n - 1) * (int) sizeof(X))",
         f"tests/test_halves.py -k {LEVEL}",
     ),
     Fault(
