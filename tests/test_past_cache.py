@@ -24,7 +24,7 @@ def batch_norm_training(x, **options):
     return batch_norm(x, None, None, training=True, **options)
 
 
-def batch_norm_inference_of_a_sum(x, **options):
+def batch_norm_inference_and_residual(x, **options):
     residual = np.resize(np.arange(251, dtype=x.dtype), x.shape)
     return batch_norm_inference(x, residual=residual, activation="relu", **options)
 
@@ -53,7 +53,7 @@ CASES = {
     "batch_norm inference": (batch_norm_inference, (8, 16, 112, 64), {}),
     "batch_norm inference, odd lines": (batch_norm_inference, (8, 16, 113, 61), {}),
     "batch_norm inference, short lines": (batch_norm_inference, (16, 512, 7, 7), {}),
-    "batch_norm inference, short lines, residual, relu": (batch_norm_inference_of_a_sum, (16, 64, 1, 130), {}),
+    "batch_norm inference, short lines, residual, relu": (batch_norm_inference_and_residual, (16, 64, 1, 130), {}),
     "batch_norm inference, short lines, silu": (batch_norm_inference, (16, 64, 1, 131), {"activation": "silu"}),
     "batch_norm inference, short lines, float16": (batch_norm_inference, (16, 64, 1, 130), {}),
     "batch_norm inference, channels_last": (batch_norm_inference, (8, 28, 28, 64), LAST),

@@ -50,7 +50,7 @@ enum {
     TOGETHER = 8,  /* domains whose moments are taken at once, so that the latencies at their ends overlap */
     JOINT_BYTES = 4096,  /* of rows that are streamed as one by way of L1 */
     RUN_BYTES = 256,  /* of lines up to which tiles down them are read as the run that they are */
-    AHEAD = 4096,  /* bytes ahead to fetch: hardware's own prefetch stops at the end of a page of this size */
+    AHEAD = 4096,  /* bytes ahead to fetch: Intel's own prefetch stops at the end of a page of this size */
     ALONE_BYTES = VECTOR_BYTES == 64 ? 192 : VECTOR_BYTES == 32 ? 160 : 96,  /* of a row to take a lane; doubles: less */
     MOST_LANES = UNROLLED * VECTOR_BYTES / 4,
     MOST_BLOCK = STEPS * MOST_LANES,
@@ -174,7 +174,7 @@ static ptrdiff_t stream_bytes(void) {
 }
 
 /* Whether hardware fetches by itself what is coming along a run, read or stored: AMD's does, beyond the end of a page, too, and
-   fetching the same is a loss (Zen 4: up to 1.7 times); Intel's doesn't.  Set once, from what `hardware_foresees` says. */
+   fetching the same is a loss; Intel's doesn't.  Set once, from what `hardware_foresees` says. */
 static int foresees;
 
 static int hardware_foresees(void) {
