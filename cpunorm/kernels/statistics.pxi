@@ -31,6 +31,8 @@ cdef extern from "kernels/statistics.h":
 cdef enum:
     TALLY_STRIP = 128  # columns of the narrowest strip
     TALLY_COLUMNS = 256  # of the widest: their sums stay in L1
+    TALLY_WHOLE = 1024  # of lines that are one strip where threads have enough to do: memory likes runs
+    TALLY_PITCH = TALLY_WHOLE + 8  # of their sums: no power of 2, or all fields share one place in L1
     TALLY_PART = 65536  # values of a part of rows
     TALLY_COLUMNS_PART = 393216  # the same of columns, each of which is merged by itself
     TALLY_BUFFER = 16384  # bytes into which is packed
@@ -141,7 +143,6 @@ cdef void see_reduction(Tally* t) noexcept nogil:
         t.wide = 1
         t.packed = t.masked or not (reduced.x == size and (r.reduced == 1 or t.run >= TALLY_RUN) or t.size == 1)
     t.outer = r.slices // t.wide
-    t.strips = max(<Py_ssize_t> 1, t.wide // TALLY_STRIP)
     t.part = TALLY_PART
     if t.columns:
         t.part = ceil_div(TALLY_COLUMNS_PART, min(t.wide, <Py_ssize_t> TALLY_COLUMNS))
@@ -365,7 +366,7 @@ cdef inline Py_ssize_t strip_start(const Tally* t, Py_ssize_t strip) noexcept no
 cdef void work_tally_columns(void* context, int thread, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """The units start..stop, of all (part, outer, strip)."""
     cdef Tally* t = <Tally*> context
-    cdef double sums[SUM_FIELDS * TALLY_COLUMNS]
+    cdef double sums[SUM_FIELDS * TALLY_PITCH]
     cdef double folded[RECORD * TALLY_COLUMNS]
     cdef Py_ssize_t slices = t.r.slices, unit, strip, outer, part, column, columns, first, last, attempt, i
     cdef double* record
@@ -383,14 +384,14 @@ cdef void work_tally_columns(void* context, int thread, Py_ssize_t start, Py_ssi
         found, pitch = record, slices
         if t.fold > 1:
             found, pitch = folded, TALLY_COLUMNS
-        clear_sums(sums, TALLY_COLUMNS, wide)
+        clear_sums(sums, TALLY_PITCH, wide)
         for attempt in range(2):
-            sum_columns(t, outer, column, columns, first, last, sums, TALLY_COLUMNS)
+            sum_columns(t, outer, column, columns, first, last, sums, TALLY_PITCH)
             for i in range(wide):
                 sums[i] = (last - first) // t.fold
-            if not finish_sums(sums, TALLY_COLUMNS, wide, TALLY_LIMIT[t.careful], found, pitch):
+            if not finish_sums(sums, TALLY_PITCH, wide, TALLY_LIMIT[t.careful], found, pitch):
                 break
-            sum_anew(t, sums, TALLY_COLUMNS, wide, found, pitch)
+            sum_anew(t, sums, TALLY_PITCH, wide, found, pitch)
         if t.fold > 1:
             fold_records(folded, columns, t.fold)
             for i in range(RECORD):
@@ -456,6 +457,9 @@ cdef bint has_cancelled(const Tally* t) noexcept nogil:
 
 cdef void tally(Tally* t, int threads) noexcept nogil:
     if t.columns:
+        t.strips = max(<Py_ssize_t> 1, t.wide // TALLY_STRIP)
+        if t.wide <= TALLY_WHOLE and t.parts * t.outer >= 4 * threads:
+            t.strips = 1
         share(work_tally_columns, t, t.parts * t.outer * t.strips, threads)
     else:
         share(work_tally_rows, t, t.parts * t.r.slices, threads)
