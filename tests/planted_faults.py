@@ -35,8 +35,8 @@ LINES, VECTORS = "cpunorm/kernels/lines.h", "cpunorm/kernels/vectors.h"
 MOMENTS, WALK, ROWS, COLUMNS, LANES, STATISTICS, IMAGE = (
     f"cpunorm/kernels/{name}.pxi" for name in ("moments", "walk", "rows", "columns", "lanes", "statistics", "image")
 )
-APPLY, RECORDS, COPY, SUMMED, PIXELS = (
-    f"cpunorm/kernels/{name}.h" for name in ("apply", "records", "copy", "statistics", "image")
+APPLY, STORE, RECORDS, COPY, SUMMED, PIXELS = (
+    f"cpunorm/kernels/{name}.h" for name in ("apply", "store", "records", "copy", "statistics", "image")
 )
 RUNNING, MEMORY, CALL = (f"cpunorm/{name}.pyx" for name in ("_running", "_memory", "_call"))
 GUARDS = f"tests/test_guard_pages.py -k {LEVEL}"
@@ -88,14 +88,14 @@ FAULTS = [
     ),
     Fault(
         "what is left of lines that are streamed as one doesn't go on with the next",
-        APPLY,
+        STORE,
         "memmove(z, z + i, lead * sizeof(X));",
         "memmove(z, z, lead * sizeof(X));",
         f"tests/test_past_cache.py -k {LEVEL}",
     ),
     Fault(
         "what is added to lines that are streamed as one is that of the first",
-        APPLY,
+        STORE,
         "t->residual + ((const char *) (y + row * n)",
         "t->residual + ((const char *) y",
         f"tests/test_past_cache.py -k {LEVEL}",
@@ -203,14 +203,14 @@ FAULTS = [
     ),
     Fault(
         "a tail has no activation",
-        APPLY,
+        STORE,
         "return finish & CUT ? ",
         "return finish & CUT && !part ? ",
         f"tests/test_epilogues.py -k {LEVEL}",
     ),
     Fault(
         "a tail takes its residual at a wrong distance",
-        APPLY,
+        STORE,
         "(const X *) ((const char *) y + residual);",
         "(const X *) ((const char *) y + residual - (part ? sizeof(X) : 0));",
         f"tests/test_epilogues.py -k {LEVEL}",

@@ -1,4 +1,4 @@
-/* What is done along lines of values: sums (sums.h), and y from x (apply.h).
+/* What is done along lines of values: sums (sums.h), and y from x (apply.h, store.h).
 
    Compiled once per ISA level; below, the file includes itself once per type of value X in memory, which is computed in
    R.  Walking, cutting and merging are done in Cython: see _kernels.pyx, whose header says why the numerics hold. */
@@ -365,6 +365,7 @@ static const Lines *const lines_of[] = {&lines_float, &lines_double, &lines_floa
 #endif
 
 #include "sums.h"
+#include "store.h"
 #include "apply.h"
 
 static const Lines NAME(lines) = {
