@@ -4,13 +4,13 @@ Exceptions have torch's type; the message names what was given.
 """
 
 import math
-import operator
 from typing import get_args
 
 import numpy as np
 
 from cpunorm import _running
 from cpunorm._memory import made
+from cpunorm._scalars import boolean, dimension
 from cpunorm._types import ActivationName
 
 __all__ = [
@@ -20,7 +20,6 @@ __all__ = [
     "as_normalized_shape",
     "as_out",
     "as_parameters",
-    "boolean",
     "channel_axis",
     "channel_vectors",
     "check_activation",
@@ -34,11 +33,9 @@ __all__ = [
     "check_target",
     "computed_dtype",
     "default_eps",
-    "dimension",
     "empty",
     "empty_samples_first",
     "hits_itself",
-    "integer",
     "is_bfloat16",
     "is_read",
     "is_walkable",
@@ -46,8 +43,6 @@ __all__ = [
     "offset_weight",
     "overlap",
     "plain",
-    "positive_eps",
-    "real",
     "same_elements",
     "trailing_axes",
 ]
@@ -486,86 +481,6 @@ def channel_axis(function, array, data_format):
     if array.ndim < 2:
         raise RuntimeError(f"{function}: expected at least 2 dimensions (samples, channels, ...), got {array.shape}")
     return 1 if data_format == "channels_first" else array.ndim - 1
-
-
-def integer(what, value):
-    """`value` as an int.
-
-    Raises
-    ------
-    TypeError
-        Not an integer (bools are none).
-    """
-    if isinstance(value, bool | np.bool):
-        raise TypeError(f"{what} must be an int, got {value!r}")
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"{what} must be an int, got {value!r}") from None
-
-
-def boolean(what, value):
-    """`value` as a bool.
-
-    Raises
-    ------
-    TypeError
-        Neither a bool nor NumPy's.
-    """
-    if not isinstance(value, bool | np.bool):
-        raise TypeError(f"{what} must be a bool, got {value!r}")
-    return bool(value)
-
-
-def dimension(what, value):
-    """`value` as an int that can be the length of an axis.
-
-    Raises
-    ------
-    TypeError
-        Not an integer.
-    RuntimeError
-        Negative.
-    """
-    number = integer(what, value)
-    if number < 0:
-        raise RuntimeError(f"{what} must not be negative, got {number}")
-    return number
-
-
-def real(what, value):
-    """`value` as a float that is not NaN.
-
-    Raises
-    ------
-    TypeError
-        Not a real number.
-    ValueError
-        NaN.
-    """
-    if isinstance(value, str | bytes):
-        raise TypeError(f"{what} must be a float, got {value!r}")
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{what} must be a float, got {value!r}") from None
-    if math.isnan(number):
-        raise ValueError(f"{what} must not be NaN")
-    return number
-
-
-def positive_eps(function, eps, zero_allowed):
-    """`eps` as a float.
-
-    Raises
-    ------
-    ValueError
-        NaN or negative; zero unless `zero_allowed`.
-    """
-    number = real(f"{function}: eps", eps)
-    if number < 0 or (number == 0 and not zero_allowed):
-        raise ValueError(f"{function}: eps must be {'>= 0' if zero_allowed else 'positive'}, got {eps!r}")
-    return number
 
 
 def empty(array, dtype, out):

@@ -31,7 +31,7 @@ from cpunorm._norm cimport (
 from cpunorm cimport _running
 from cpunorm._running cimport count_up, enter, is_counter, leave, read, update
 
-from cpunorm import _arguments, _memory
+from cpunorm import _arguments, _memory, _scalars
 from cpunorm._cpu import explained_threads
 from cpunorm._foreign import as_ndarrays, with_ndarrays
 
@@ -172,10 +172,10 @@ cdef object counted_batch_norm(
         x, dtype = as_input("batch_norm", input, out)
     cdef int axis = channel_axis("batch_norm", x, data_format)
     cdef Py_ssize_t channels = length_of(x, axis), size = size_of(x)
-    cdef bint train = training if training is True or training is False else _arguments.boolean(
+    cdef bint train = training if training is True or training is False else _scalars.boolean(
         "batch_norm: training", training)
     if not (PyFloat_CheckExact(momentum) and momentum == momentum) and (momentum is not None or counter is None):
-        momentum = _arguments.real("batch_norm: momentum", momentum)
+        momentum = _scalars.real("batch_norm: momentum", momentum)
     if counter is not None and not is_counter(counter):
         _arguments.check_counter(counter)
     n.eps = eps_of("batch_norm", eps, not train)
@@ -244,7 +244,7 @@ cpdef object group_norm(
     cdef int axis = channel_axis("group_norm", x, data_format)
     cdef Py_ssize_t channels = length_of(x, axis), size = size_of(x)
     if not PyLong_CheckExact(num_groups):
-        num_groups = _arguments.integer("group_norm: num_groups", num_groups)
+        num_groups = _scalars.integer("group_norm: num_groups", num_groups)
     if not 0 < num_groups <= channels or channels % <Py_ssize_t> num_groups or (
             # A sample of several may have one value per group.
             size == <Py_ssize_t> num_groups and not PyTuple_CheckExact(moments)):
@@ -392,7 +392,7 @@ cpdef object instance_norm(
     cdef bint usual = True
     if not is_simple(input, out):
         x, dtype = as_input("instance_norm", input, out)
-    cdef bint train = use_input_stats if use_input_stats is True or use_input_stats is False else _arguments.boolean(
+    cdef bint train = use_input_stats if use_input_stats is True or use_input_stats is False else _scalars.boolean(
         "instance_norm: use_input_stats", use_input_stats)
     cdef Py_ssize_t size = size_of(x), samples, channels, positions, sample
     if ndim_of(x) < 3:
@@ -403,7 +403,7 @@ cpdef object instance_norm(
     if positions == 1:
         _arguments.check_positions(x, positions, train)
     if not (PyFloat_CheckExact(momentum) and momentum == momentum):
-        momentum = _arguments.real("instance_norm: momentum", momentum)
+        momentum = _scalars.real("instance_norm: momentum", momentum)
     n.eps = eps_of("instance_norm", eps, True)
     cdef bint returned = are_returned("instance_norm", moments)
     if dtype is not None or not are_channel_vectors(x, channels, train, running_mean, running_var, weight, bias):

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cpunorm import _running
-from cpunorm._arguments import HALVES, boolean, check_array, positive_eps
+from cpunorm._arguments import HALVES, check_array
+from cpunorm._scalars import boolean, positive_eps
 from cpunorm._types import Array, Scalar, Shape
 
 __all__ = ["fuse_conv_bn_weights", "fuse_linear_bn_weights"]

@@ -4,17 +4,8 @@ import math
 
 import numpy as np
 
-from cpunorm._arguments import (
-    HALVES,
-    boolean,
-    check_array,
-    hits_itself,
-    native,
-    overlap,
-    plain,
-    real,
-    same_elements,
-)
+from cpunorm._arguments import HALVES, check_array, hits_itself, native, overlap, plain, same_elements
+from cpunorm._scalars import boolean, real
 
 __all__ = [
     "as_image_out",

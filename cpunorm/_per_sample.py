@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cpunorm import _arguments, _call
+from cpunorm import _arguments, _call, _scalars
 from cpunorm._foreign import is_foreign, is_subclass, with_ndarrays
 from cpunorm._memory import empty_like
 
@@ -99,7 +99,7 @@ def group_norm(input, num_groups, weight, bias, eps, data_format, extras):
     """`functional.group_norm` with lengths."""
     _arguments.check_array("group_norm: input", input)
     channels = input.shape[_arguments.channel_axis("group_norm", input, data_format)]
-    num_groups = _arguments.integer("group_norm: num_groups", num_groups)
+    num_groups = _scalars.integer("group_norm: num_groups", num_groups)
     _arguments.check_groups(input, channels, num_groups)
 
     def call(x, *others):
@@ -116,7 +116,7 @@ def instance_norm(input, running_mean, running_var, weight, bias, use_input_stat
     _arguments.check_array(f"{name}: input", input)
     axis = _arguments.channel_axis(name, input, data_format)
     channels = input.shape[axis]
-    use_input_stats = _arguments.boolean(f"{name}: use_input_stats", use_input_stats)
+    use_input_stats = _scalars.boolean(f"{name}: use_input_stats", use_input_stats)
     lengths = _as_lengths(name, extras.lengths, input, 3 - axis)
     if use_input_stats and 1 in lengths:
         raise ValueError(f"{name}: expected more than 1 position per channel in training, got lengths {lengths}")
@@ -207,8 +207,8 @@ def _of_pieces(name, call, input, axis, domains, weight, bias, pieces, extras):
 
 def _check(name, input, extras):
     _arguments.check_array(f"{name}: input", input)
-    _arguments.boolean(f"{name}: return_stats", extras.return_stats)
-    _arguments.real(f"{name}: pad_value", extras.pad_value)
+    _scalars.boolean(f"{name}: return_stats", extras.return_stats)
+    _scalars.real(f"{name}: pad_value", extras.pad_value)
 
 
 def _as_lengths(name, lengths, input, axis):
@@ -224,7 +224,7 @@ def _as_lengths(name, lengths, input, axis):
     if axis not in (1, 2) or (name not in ("layer_norm", "rms_norm") and input.ndim != 3):
         raise RuntimeError(f"{name}: lengths need an input with one axis of positions, got shape {input.shape}")
     try:
-        numbers = [_arguments.integer(f"{name}: lengths", n) for n in lengths]
+        numbers = [_scalars.integer(f"{name}: lengths", n) for n in lengths]
     except TypeError:
         raise TypeError(f"{name}: lengths must be a sequence of ints, got {lengths!r}") from None
     if len(numbers) != input.shape[0] or any(not 0 <= n <= input.shape[axis] for n in numbers):

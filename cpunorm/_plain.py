@@ -9,9 +9,10 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from cpunorm._arguments import as_input, as_out, channel_axis, integer, real
+from cpunorm._arguments import as_input, as_out, channel_axis
 from cpunorm._call import deliver
 from cpunorm._foreign import is_foreign, with_ndarrays
+from cpunorm._scalars import integer, real
 from cpunorm._types import AnyArray, Array, DataFormat, Out, Scalar, Shape
 
 __all__ = ["local_response_norm", "normalize"]

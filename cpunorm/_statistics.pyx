@@ -23,7 +23,7 @@ from cpunorm._memory cimport new_like
 from cpunorm._reduction cimport BF16, as_axes, as_tallied, element_of, is_walkable
 
 from cpunorm import _statistics_arguments
-from cpunorm._arguments import boolean, integer, positive_eps, real
+from cpunorm._scalars import boolean, integer, positive_eps, real
 from cpunorm._memory import empty_like
 from cpunorm._moments import DTYPES, VARIES, Moments
 from cpunorm._progress import track

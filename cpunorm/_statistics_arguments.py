@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cpunorm._arguments import HALVES, as_out, check_array, integer, real
+from cpunorm._arguments import HALVES, as_out, check_array
 from cpunorm._memory import empty_like
+from cpunorm._scalars import integer, real
 
 __all__ = [
     "bounds",

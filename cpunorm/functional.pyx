@@ -29,7 +29,7 @@ from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 
 from cpunorm cimport _call
 
-from cpunorm import _arguments, _per_sample
+from cpunorm import _per_sample, _scalars
 from cpunorm._plain import local_response_norm, normalize
 
 __all__ = [
@@ -48,7 +48,7 @@ __all__ = [
 cdef inline int check_padding(str function, object pad_value) except -1:
     """Where there are no lengths nobody else looks at it."""
     if not (PyFloat_CheckExact(pad_value) and PyFloat_AS_DOUBLE(pad_value) == PyFloat_AS_DOUBLE(pad_value)):
-        _arguments.real(f"{function}: pad_value", pad_value)
+        _scalars.real(f"{function}: pad_value", pad_value)
     return 0
 
 

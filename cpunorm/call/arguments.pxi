@@ -89,7 +89,7 @@ cdef inline bint is_vector(object vector, object x, Py_ssize_t size) noexcept:
 cdef inline double eps_of(str function, object eps, bint zero_allowed) except? -1:
     if PyFloat_CheckExact(eps) and (<double> eps > 0 or (zero_allowed and <double> eps == 0)):
         return <double> eps
-    return _arguments.positive_eps(function, eps, zero_allowed)
+    return _scalars.positive_eps(function, eps, zero_allowed)
 
 
 cdef inline double machine_epsilon(object x) noexcept:

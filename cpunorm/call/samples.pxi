@@ -186,7 +186,7 @@ cdef inline bint are_returned(str function, object moments) except -1:
     """Whether mean and 1 / deviation come back, as `moments` may say instead of being arrays for mean and variance."""
     if moments is False or PyTuple_CheckExact(moments):
         return False
-    return moments is True or _arguments.boolean(f"{function}: return_stats", moments)
+    return moments is True or _scalars.boolean(f"{function}: return_stats", moments)
 
 
 cdef tuple new_moments(object x, int ndim, cnp.npy_intp* lengths):

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from cpunorm import _call, _per_sample, _running
-from cpunorm._arguments import dimension
 from cpunorm._moments import Moments
+from cpunorm._scalars import dimension
 from cpunorm._types import Activation, Array, DataFormat, Scalar, Shape
 from cpunorm.modules._module import Module, parameter_dtype
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cpunorm import functional
-from cpunorm._arguments import dimension
+from cpunorm._scalars import dimension
 from cpunorm._types import Activation, Array, DataFormat, Scalar, Shape
 from cpunorm.modules._module import IncompatibleKeys, Module
 

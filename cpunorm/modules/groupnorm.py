@@ -5,7 +5,7 @@ from typing import Any, Literal
 from numpy.typing import DTypeLike
 
 from cpunorm import _call, functional
-from cpunorm._arguments import dimension, integer
+from cpunorm._scalars import dimension, integer
 from cpunorm._types import Activation, Array, DataFormat, Scalar, Shape
 from cpunorm.modules._module import Module, parameter_dtype
 
