@@ -163,24 +163,25 @@ window = jit(window)
 
 
 @jit
-def slide_row(x, length, least, centred, scaled, y):
-    """The windows along one row; a window's moments are taken anew for each frame."""
-    low, chosen = np.zeros(len(x)), np.ones(len(x), np.bool_)
+def slide_rows(rows, length, least, centred, scaled, z):
+    """The windows along each row; a window's moments are taken anew for each frame."""
+    frames = rows.shape[1]
+    low, chosen = np.zeros(frames), np.ones(frames, np.bool_)
     record = np.empty(7)
-    for frame in range(len(x)):
-        first, last = window(frame, len(x), length, least, centred)
-        record[:5], record[5], record[6] = 0, np.inf, -np.inf
-        row_moments(x[first:last], low[first:last], chosen[first:last], record)
-        y[frame] = (x[frame] - record[1]) - record[2]
-        if scaled:
-            y[frame] = 0 if record[3] == 0 else y[frame] / np.sqrt(record[3] / record[0])
+    for x, y in zip(rows, z):  # noqa: B905 - Numba's has no strict
+        for frame in range(frames):
+            first, last = window(frame, frames, length, least, centred)
+            record[:5], record[5], record[6] = 0, np.inf, -np.inf
+            row_moments(x[first:last], low[first:last], chosen[first:last], record)
+            y[frame] = (x[frame] - record[1]) - record[2]
+            if scaled:
+                y[frame] = 0 if record[3] == 0 else y[frame] / np.sqrt(record[3] / record[0])
 
 
 def slide(x, axis, length, least, centred, scaled, y):
     """y = x about, and by the deviation of, windows along `axis`; see `_kernels_reference.slide`."""
     rows = np.array(np.moveaxis(x, axis, -1), np.float64, order="C")
     z = np.empty_like(rows)
-    for row, result in zip(rows.reshape(-1, x.shape[axis]), z.reshape(-1, x.shape[axis]), strict=True):
-        slide_row(row, length, least, centred, scaled, result)
+    slide_rows(rows.reshape(-1, x.shape[axis]), length, least, centred, scaled, z.reshape(-1, x.shape[axis]))
     with np.errstate(all="ignore"):
         np.moveaxis(y, axis, -1)[...] = z
