@@ -489,6 +489,16 @@ def empty(array, dtype, out):
 
 
 def empty_samples_first(x):
-    """An array for a copy of x whose first axis is the outermost in memory, the others in the order that they have."""
+    """An array for a copy of x whose first axis is the outermost in memory, the others in the order that they have.
+
+    Samples a power of 2 apart would share few places in L1, where the copy writes to as many as it can: such lie a line
+    further apart.
+    """
     order = [0, *sorted(range(1, x.ndim), key=lambda axis: -abs(x.strides[axis]))]
-    return made(np.empty, [x.shape[axis] for axis in order], x.dtype).transpose(np.argsort(order))
+    lengths = [x.shape[axis] for axis in order]
+    values = math.prod(lengths[1:])
+    if values * x.itemsize % 1024:
+        y = made(np.empty, lengths, x.dtype)
+    else:
+        y = made(np.empty, (lengths[0], values + 64 // x.itemsize), x.dtype)[:, :values].reshape(lengths)
+    return y.transpose(np.argsort(order))

@@ -8,7 +8,7 @@ import numpy as np
 import oracle
 import pytest
 from hypothesis import strategies as st
-from norms import EPS, NORMS, affine, assert_close, first, last, values
+from norms import EPS, KAPPA, NORMS, affine, assert_close, first, last, values
 from strided import LAYOUTS, channels_last, embed, packed, surroundings, unaligned
 
 from cpunorm.functional import batch_norm, group_norm, layer_norm
@@ -209,6 +209,21 @@ def test_any_strides_at_all(data):
     assert surroundings(out) == around
     if out is not x:
         np.testing.assert_array_equal(x, plain)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("residual", [False, True])
+def test_samples_inside_a_power_of_2_apart(dtype, residual):
+    """A copy puts them first, a line of the cache apart; what is added lies as it likes."""
+    plain = values((17, 4, 64), dtype)
+    for layout in ("fortran", "samples inside"):
+        x = LAYOUTS[layout](plain)
+        added = LAYOUTS["channels_last strides"](values(plain.shape, dtype)[::-1]) if residual else None
+        expected = oracle.group_norm(plain, 2, eps=EPS) + (0 if added is None else added.astype(np.float64))
+        for out in (None, x.copy("K"), np.zeros_like(plain)):
+            y = group_norm(x, 2, eps=EPS, residual=added, out=out)
+            np.testing.assert_array_less(np.abs(y - expected), oracle.bound(expected, dtype, kappa=KAPPA))
+            np.testing.assert_array_equal(x, plain)
 
 
 def test_many_axes():

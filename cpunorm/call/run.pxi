@@ -151,7 +151,7 @@ cdef object run(
         if place(n, view, x, y, axis, start, order != "K") and not is_better_dense(n, x, chosen):
             break
         x, turned = dense(x, order), order != "K"
-        y = new_like(x)
+        y = x if residual is None else new_like(x)  # what is added lies as y does
     else:
         place(n, view, x, y, axis, start, True)
     if out is None and dtype is None:
