@@ -120,8 +120,8 @@ cdef extern from "kernels/copy.h":
         char* y, const char* x, int size, Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t y_row, Py_ssize_t y_column,
         Py_ssize_t x_row, Py_ssize_t x_column) noexcept nogil
     void turn_run(
-        char* y, const char* x, int size, const Py_ssize_t* places, Py_ssize_t lanes, Py_ssize_t run, Py_ssize_t pitch,
-        bint back) noexcept nogil
+        char* y, const char* x, int size, const Py_ssize_t* places, Py_ssize_t lanes, Py_ssize_t run, bint back
+    ) noexcept nogil
     void repeat(char* y, const char* x, Py_ssize_t count, Py_ssize_t width, int size) noexcept nogil
 
 cdef extern from "kernels/team.h":

@@ -5,8 +5,7 @@
 #ifndef CPUNORM_COPY_H
 #define CPUNORM_COPY_H
 
-#include <stddef.h>
-#include <stdint.h>
+#include "lines.h"
 
 enum { SIDE = 4 };  /* of a tile: a register of 32 bits each way, half of one of 16 */
 
@@ -41,13 +40,13 @@ static void copy_block(char *y, const char *x, int size, ptrdiff_t rows, ptrdiff
 }
 
 static void turn_run(char *y, const char *x, int size, const ptrdiff_t *places, ptrdiff_t lanes, ptrdiff_t run,
-                     ptrdiff_t pitch, int back) {
+                     int back) {
     if (size == 4)
-        turn_run_4((uint32_t *) y, (const uint32_t *) x, places, lanes, run, pitch, back);
+        turn_run_4((uint32_t *) y, (const uint32_t *) x, places, lanes, run, back);
     else if (size == 2)
-        turn_run_2((uint16_t *) y, (const uint16_t *) x, places, lanes, run, pitch, back);
+        turn_run_2((uint16_t *) y, (const uint16_t *) x, places, lanes, run, back);
     else
-        turn_run_8((uint64_t *) y, (const uint64_t *) x, places, lanes, run, pitch, back);
+        turn_run_8((uint64_t *) y, (const uint64_t *) x, places, lanes, run, back);
 }
 
 /* y (count, width) = x (count, 1), of 4 or 8 bytes; from the end on, for they may begin at the same place. */
@@ -110,28 +109,59 @@ static void OF_SIZE(copy_block)(T *y, const T *x, ptrdiff_t rows, ptrdiff_t colu
                          x_column);
 }
 
-/* y (values, pitch) = the first `run` values from each of `places` on, or those = x (values, pitch) if `back`. */
-static void OF_SIZE(turn_run)(T *y, const T *x, const ptrdiff_t *places, ptrdiff_t lanes, ptrdiff_t run, ptrdiff_t pitch,
-                              int back) {
-    const ptrdiff_t wide = lanes / SIDE * SIDE, tall = run / SIDE * SIDE;
-    for (ptrdiff_t j = 0; j < wide; j += SIDE)
-        for (ptrdiff_t i = 0; i < tall; i += SIDE) {
-            const ptrdiff_t *p = places + j;
+ALWAYS void OF_SIZE(turn_square)(T *y, const T *x, const ptrdiff_t *p, ptrdiff_t i, ptrdiff_t j, const int back) {
+    if (back)
+        OF_SIZE(copy_tile)((T *const[]){y + p[0] + i, y + p[1] + i, y + p[2] + i, y + p[3] + i},
+                           (const T *const[]){x + i * MOST_LANES + j, x + (i + 1) * MOST_LANES + j,
+                                              x + (i + 2) * MOST_LANES + j, x + (i + 3) * MOST_LANES + j});
+    else
+        OF_SIZE(copy_tile)((T *const[]){y + i * MOST_LANES + j, y + (i + 1) * MOST_LANES + j,
+                                        y + (i + 2) * MOST_LANES + j, y + (i + 3) * MOST_LANES + j},
+                           (const T *const[]){x + p[0] + i, x + p[1] + i, x + p[2] + i, x + p[3] + i});
+}
+
+/* Of runs of a constant length that follow each other. */
+ALWAYS void OF_SIZE(turn_following)(T *restrict y, const T *restrict x, ptrdiff_t lanes, const int run, const int back) {
+    for (ptrdiff_t j = 0; j < lanes; j++)
+        for (ptrdiff_t i = 0; i < run; i++)
             if (back)
-                OF_SIZE(copy_tile)((T *const[]){y + p[0] + i, y + p[1] + i, y + p[2] + i, y + p[3] + i},
-                                   (const T *const[]){x + i * pitch + j, x + (i + 1) * pitch + j,
-                                                      x + (i + 2) * pitch + j, x + (i + 3) * pitch + j});
+                y[j * run + i] = x[i * MOST_LANES + j];
             else
-                OF_SIZE(copy_tile)((T *const[]){y + i * pitch + j, y + (i + 1) * pitch + j, y + (i + 2) * pitch + j,
-                                                y + (i + 3) * pitch + j},
-                                   (const T *const[]){x + p[0] + i, x + p[1] + i, x + p[2] + i, x + p[3] + i});
-        }
+                y[i * MOST_LANES + j] = x[j * run + i];
+}
+
+ALWAYS void OF_SIZE(turn)(T *y, const T *x, const ptrdiff_t *places, ptrdiff_t lanes, ptrdiff_t run, const int back) {
+    const ptrdiff_t wide = run < SIDE ? 0 : lanes / SIDE * SIDE, tall = run / SIDE * SIDE;
+    const int follow = lanes > 1 && places[1] == run && places[lanes - 1] == (lanes - 1) * run;
+    if (follow && run == 2) {
+        OF_SIZE(turn_following)(y, x, lanes, 2, back);
+        return;
+    }
+    if (follow && run == 3) {
+        OF_SIZE(turn_following)(y, x, lanes, 3, back);
+        return;
+    }
+    for (ptrdiff_t j = 0; j < wide; j += SIDE) {
+        const ptrdiff_t *p = places + j;
+        for (ptrdiff_t i = 0; i < tall; i += SIDE)
+            OF_SIZE(turn_square)(y, x, p, i, j, back);
+        if (tall < run)  /* the last ones, with some before */
+            OF_SIZE(turn_square)(y, x, p, run - SIDE, j, back);
+    }
     for (ptrdiff_t i = 0; i < run; i++)
-        for (ptrdiff_t j = i < tall ? wide : 0; j < lanes; j++)
+        for (ptrdiff_t j = wide; j < lanes; j++)
             if (back)
-                y[places[j] + i] = x[i * pitch + j];
+                y[places[j] + i] = x[i * MOST_LANES + j];
             else
-                y[i * pitch + j] = x[places[j] + i];
+                y[i * MOST_LANES + j] = x[places[j] + i];
+}
+
+/* y (values, MOST_LANES) = the first `run` values from each of `places` on, or those = such an x if `back`. */
+static void OF_SIZE(turn_run)(T *y, const T *x, const ptrdiff_t *places, ptrdiff_t lanes, ptrdiff_t run, int back) {
+    if (back)
+        OF_SIZE(turn)(y, x, places, lanes, run, 1);
+    else
+        OF_SIZE(turn)(y, x, places, lanes, run, 0);
 }
 
 static inline void OF_SIZE(repeat)(T *y, const T *x, ptrdiff_t count, ptrdiff_t width) {

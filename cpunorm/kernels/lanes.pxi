@@ -37,11 +37,9 @@ cdef inline void turn(
     if run == values or run >= TURNED_RUN:
         while v < values:
             if back:
-                turn_run(target + offsets[v] * size, source + v * MOST_LANES * size, size, places, lanes, run,
-                         MOST_LANES, True)
+                turn_run(target + offsets[v] * size, source + v * MOST_LANES * size, size, places, lanes, run, True)
             else:
-                turn_run(target + v * MOST_LANES * size, source + offsets[v] * size, size, places, lanes, run,
-                         MOST_LANES, False)
+                turn_run(target + v * MOST_LANES * size, source + offsets[v] * size, size, places, lanes, run, False)
             v += run
     elif size == 4:
         turn_of(<uint32_t*> target, <const uint32_t*> source, places, lanes, offsets, values, back)
