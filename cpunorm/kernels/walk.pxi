@@ -286,9 +286,9 @@ cdef void see(Job* job, int threads) noexcept nogil:
     job.fetched = job.far and not (foresees and job.traffic.streamed)
     job.traffic.x_ahead = AHEAD if job.far and (
         not foresees or job.traffic.streamed or not job.columns and n.inner * job.lines.size > RUN_BYTES) else 0
-    # As stores it loses a domain's short and scattered segments, each of a page at most.
+    # As stores it loses a domain's short and scattered segments, each of a page at most, if one domain is done at a time.
     job.traffic.y_ahead = AHEAD if job.far and (
-        not foresees or n.outer * n.middle > 1 and n.inner * job.lines.size <= AHEAD) else 0
+        not foresees or n.statistic != GIVEN and n.outer * n.middle > 1 and n.inner * job.lines.size <= AHEAD) else 0
     job.traffic.added, job.traffic.activation = n.residual != NULL, n.activation
     if n.residual != NULL:
         job.traffic.residual = <const char*> n.residual - <const char*> n.y.data
