@@ -111,8 +111,9 @@ cdef extern from "kernels/lines.h":
     void fetch_beyond(const char* p, Py_ssize_t bytes, bint write) noexcept nogil
     void end_stream() noexcept nogil
     Py_ssize_t cache_bytes(unsigned level) noexcept nogil
-    Py_ssize_t stream_bytes() noexcept nogil
+    bint streaming_pays(Py_ssize_t bytes, int threads, bint again) noexcept nogil
     bint foresees
+    Py_ssize_t last_level
     bint hardware_foresees() noexcept nogil
 
 cdef extern from "kernels/copy.h":
@@ -162,7 +163,7 @@ cdef enum:
     STREAMED_BYTES = 4096  # ... and where y is stored around the caches
 
 cdef Py_ssize_t HALF_L2 = cache_bytes(2) // 2
-cdef Py_ssize_t STREAM_BYTES = stream_bytes()
+last_level = cache_bytes(3)
 foresees = hardware_foresees()
 cdef double HIDING = 1e-36  # eps that hides what underflow did to a variance
 cdef double LEAST_VAR = 1e-280, MOST_VAR = 1.7e308  # where squares of float64 keep their digits

@@ -137,6 +137,6 @@ cdef void normalize_image(const Image* image, int threads) noexcept nogil:
     walk.period = image_steps(image.channels, walk.packed, walk.way, coefficients, walk.steps)
     walk.lines = image_lines(image.x_value, walk.way, image.y_value)
     image_shuffle(image.channels, &walk.shuffle)
-    walk.streamed = STREAM_BYTES > 0 and values * (walk.x_size + walk.y_size) >= STREAM_BYTES
+    walk.streamed = streaming_pays(values * (walk.x_size + walk.y_size), threads, False)
     walk.pieces = (walk.image.columns + GRANULE - 1) // GRANULE
     share(work_image, &walk, image.samples * walk.image.rows * walk.pieces, threads)

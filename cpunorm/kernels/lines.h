@@ -161,14 +161,20 @@ static void fetch_beyond(const char *p, ptrdiff_t bytes, int write) {
             __builtin_prefetch(p + byte, 0, 2);
 }
 
-/* From how many bytes of all arrays on stores around the caches pay: three quarters of the last-level cache, for there is more
-   to keep (a larger cache is shared with others); 0 where there are none.  Earlier, a norm alone would be faster, but what
-   reads y next slower by more than that. */
-static ptrdiff_t stream_bytes(void) {
+/* Bytes of the last-level cache, or 0.  Set once, from what `cache_bytes` says. */
+static ptrdiff_t last_level;
+
+/* Whether stores around the caches pay, all arrays having so many bytes: of several threads from half more than the
+   last-level cache on, of one from its size on (at 96 MiB where it is larger: it is shared with others); where x is read
+   twice, row by row (`again`), earlier.  Measured where each norm reads what the one before wrote: a norm alone would be
+   faster from less on. */
+static int streaming_pays(ptrdiff_t bytes, int threads, int again) {
 #if defined(__SSE2__)
-    const ptrdiff_t share = 96 << 20, most = cache_bytes(3) / 4 * 3;
-    return most > 0 && most < share ? most : share;
+    const ptrdiff_t most = 96 << 20, quarter = last_level / 4;
+    const ptrdiff_t from = quarter * (threads > 1 ? (again ? 4 : 6) : (again ? 3 : 4));
+    return bytes >= (from > 0 && from < most ? from : most);
 #else
+    (void) bytes, (void) threads, (void) again;
     return 0;
 #endif
 }

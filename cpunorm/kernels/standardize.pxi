@@ -219,8 +219,8 @@ cdef bint standardize(const Standardization* given, int threads) noexcept nogil:
     inner = &job.steps[job.axes - 1]
     for i in range(job.axes):
         size *= job.steps[i].length
-    job.streamed = job.x != job.y and STREAM_BYTES > 0 and (
-        size * (summation_of[job.element].size + RESULT_SIZE[job.result]) >= STREAM_BYTES)
+    job.streamed = job.x != job.y and streaming_pays(
+        size * (summation_of[job.element].size + RESULT_SIZE[job.result]), threads, False)
     job.odd, job.rows, job.lines = False, 1, ceil_div(inner.length, LINE)
     if job.axes > 1 and inner.length <= (LINE // 2 if inner.slice else LINE // 8 - 1):
         job.rows = LINE // inner.length

@@ -280,7 +280,8 @@ cdef void see(Job* job, int threads) noexcept nogil:
             job.apart = True
     bytes = n.samples * n.channels * job.positions * job.lines.size
     job.far = 2 * bytes > max(<Py_ssize_t> FAR_BYTES, threads * HALF_L2)
-    job.traffic.streamed = STREAM_BYTES > 0 and arrays * bytes >= STREAM_BYTES and n.x.data != n.y.data
+    job.traffic.streamed = n.x.data != n.y.data and streaming_pays(
+        arrays * bytes, threads, n.statistic != GIVEN and not job.columns)
     # Where hardware foresees runs, it fetches too little beside streamed stores; while x is fetched there, moments
     # need not.
     job.fetched = job.far and not (foresees and job.traffic.streamed)
