@@ -282,14 +282,16 @@ cdef void see(Job* job, int threads) noexcept nogil:
     job.far = 2 * bytes > max(<Py_ssize_t> FAR_BYTES, threads * HALF_L2)
     job.traffic.streamed = n.x.data != n.y.data and streaming_pays(
         arrays * bytes, threads, n.statistic != GIVEN and not job.columns)
-    # Where hardware foresees runs, it fetches too little beside streamed stores; while x is fetched there, moments
-    # need not.
-    job.fetched = job.far and not (foresees and job.traffic.streamed)
+    # Where hardware foresees runs, it fetches too little while they are applied: then is fetched, not with the moments.
+    # Short rows in cache, which share what is loaded of a weight if nothing is fetched, are better left alone.
+    job.fetched = job.far and not (foresees and (
+        job.traffic.streamed or 2 * arrays * bytes > last_level
+        or n.outer * n.middle == 1 and job.positions * job.member * job.lines.size >= LONG_BYTES))
     job.traffic.x_ahead = AHEAD if job.far and (
         not foresees or job.traffic.streamed or not job.columns and n.inner * job.lines.size > RUN_BYTES) else 0
-    # As stores it loses a domain's short and scattered segments, each of a page at most, if one domain is done at a time.
-    job.traffic.y_ahead = AHEAD if job.far and (
-        not foresees or n.statistic != GIVEN and n.outer * n.middle > 1 and n.inner * job.lines.size <= AHEAD) else 0
+    # As stores it loses short and scattered segments, of a page at most, where one domain is done after the other.
+    job.traffic.y_ahead = AHEAD if job.far and (not foresees or (
+        n.statistic != GIVEN and n.outer * n.middle > 1 and n.inner * job.lines.size <= AHEAD)) else 0
     job.traffic.added, job.traffic.activation = n.residual != NULL, n.activation
     if n.residual != NULL:
         job.traffic.residual = <const char*> n.residual - <const char*> n.y.data
