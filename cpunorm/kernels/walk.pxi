@@ -242,6 +242,7 @@ cdef void see(Job* job, int threads) noexcept nogil:
     """Decide how the norm is run.  What decides on bits are lengths, and which axes lie inside which, alone."""
     cdef Norm* n = &job.n
     cdef Py_ssize_t bytes
+    cdef bint again, single, long_run
     cdef int arrays = 2 + (n.residual != NULL) + 2 * (n.addend != NULL)
     job.member = 1 if n.groups == n.channels else n.channels // n.groups
     job.positions = n.outer * n.middle * n.inner
@@ -280,13 +281,15 @@ cdef void see(Job* job, int threads) noexcept nogil:
             job.apart = True
     bytes = n.samples * n.channels * job.positions * job.lines.size
     job.far = 2 * bytes > max(<Py_ssize_t> FAR_BYTES, threads * HALF_L2)
+    single = n.outer * n.middle == 1
+    long_run = (n.inner * job.member if single else n.inner) * job.lines.size >= LONG_BYTES
+    again = n.statistic != GIVEN and not job.columns
     job.traffic.streamed = n.x.data != n.y.data and streaming_pays(
-        arrays * bytes, threads, n.statistic != GIVEN and not job.columns)
+        arrays * bytes, threads if long_run or not again else 1, again)
     # Where hardware foresees runs, it fetches too little while they are applied: then is fetched, not with the moments.
     # Short rows in cache, which share what is loaded of a weight if nothing is fetched, are better left alone.
     job.fetched = job.far and not (foresees and (
-        job.traffic.streamed or 2 * arrays * bytes > last_level
-        or n.outer * n.middle == 1 and job.positions * job.member * job.lines.size >= LONG_BYTES))
+        job.traffic.streamed or 2 * arrays * bytes > last_level or single and long_run))
     job.traffic.x_ahead = AHEAD if job.far and (
         not foresees or job.traffic.streamed or not job.columns and n.inner * job.lines.size > RUN_BYTES) else 0
     # As stores it loses short and scattered segments, of a page at most, where one domain is done after the other.
