@@ -165,8 +165,8 @@ static void fetch_beyond(const char *p, ptrdiff_t bytes, int write) {
 static ptrdiff_t last_level;
 
 /* Whether stores around the caches pay, all arrays having so many bytes: of several threads from half more than the
-   last-level cache on, of one from its size on (at 96 MiB where it is larger: it is shared with others); where x is read
-   twice, row by row (`again`), earlier, of short rows as one thread does.  Measured where each norm reads what the one before wrote: a norm alone would be
+   last-level cache on, of one from its size on (of 96 MiB where it is larger: it is shared with others); where x is read
+   twice, row by row (`again`), earlier.  Measured where each norm reads what the one before wrote: a norm alone would be
    faster from less on. */
 static int streaming_pays(ptrdiff_t bytes, int threads, int again) {
 #if defined(__SSE2__)

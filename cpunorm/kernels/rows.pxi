@@ -82,6 +82,11 @@ cdef void work_apply_rows(void* context, int thread, Py_ssize_t start, Py_ssize_
 
 # Rows: a thread takes whole domains, moments and apply; where they are few and large, parts of them.
 
+cdef inline bint is_packed(const Norm* n, Py_ssize_t channels) noexcept nogil:
+    """Whether short runs are applied where they are packed: strided ones, or those of few channels, each a call else."""
+    return n.x.inner != 1 or n.y.inner != 1 or channels < TOGETHER
+
+
 cdef void apply_domain(
     const Job* job, Py_ssize_t sample, Py_ssize_t channel, Py_ssize_t channels, const char* high, const char* scale,
     const char* shift,
@@ -100,7 +105,7 @@ cdef void apply_domain(
                     n.inner, n.middle, n.x.middle, n.y.middle, high + c * computed, scale + c * computed,
                     shift + c * computed, 0, <const char*> n.weight + at, <const char*> n.bias + at, &job.traffic)
         return
-    if n.outer * n.middle > 1 and n.inner < SHORT_RUN and (n.along or n.x.inner != 1 or n.y.inner != 1):
+    if n.outer * n.middle > 1 and n.inner < SHORT_RUN and (n.along or is_packed(n, channels)):
         apply_gathered(job, sample, channel, channels, high, scale, shift)
         return
     if (channels == 1 and n.middle == 1 and not n.along and n.x.inner == 1 and n.y.inner == 1
@@ -334,7 +339,7 @@ cdef void apply_all(Job* job, int threads) noexcept nogil:
         at = sample * n.channels
         coefficients_of(job, sample, 0, n.channels, job.means + at, job.m2s + at,
                         job.high + at * computed, job.scale + at * computed, job.shift + at * computed)
-    if (n.inner < SHORT_RUN and (n.x.inner != 1 or n.y.inner != 1) and n.outer * n.middle > 1
+    if (n.inner < SHORT_RUN and is_packed(n, n.channels) and n.outer * n.middle > 1
             and n.samples * n.channels >= threads):
         share(work_apply_gathered, job, n.samples * n.channels, threads)
         return

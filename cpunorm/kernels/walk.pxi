@@ -284,12 +284,12 @@ cdef void see(Job* job, int threads) noexcept nogil:
     single = n.outer * n.middle == 1
     long_run = (n.inner * job.member if single else n.inner) * job.lines.size >= LONG_BYTES
     again = n.statistic != GIVEN and not job.columns
-    job.traffic.streamed = n.x.data != n.y.data and streaming_pays(
+    job.traffic.streamed = n.x.data != n.y.data and streaming_pays(  # of short rows as one thread does
         arrays * bytes, threads if long_run or not again else 1, again)
     # Where hardware foresees runs, it fetches too little while they are applied: then is fetched, not with the moments.
     # Short rows in cache, which share what is loaded of a weight if nothing is fetched, are better left alone.
     job.fetched = job.far and not (foresees and (
-        job.traffic.streamed or 2 * arrays * bytes > last_level or single and long_run))
+        job.traffic.streamed or 0 < last_level < 2 * arrays * bytes or single and long_run))
     job.traffic.x_ahead = AHEAD if job.far and (
         not foresees or job.traffic.streamed or not job.columns and n.inner * job.lines.size > RUN_BYTES) else 0
     # As stores it loses short and scattered segments, of a page at most, where one domain is done after the other.
