@@ -83,7 +83,7 @@ cdef void work_apply_rows(void* context, int thread, Py_ssize_t start, Py_ssize_
 # Rows: a thread takes whole domains, moments and apply; where they are few and large, parts of them.
 
 cdef inline bint is_packed(const Norm* n, Py_ssize_t channels) noexcept nogil:
-    """Whether short runs are applied where they are packed: strided ones, or those of few channels, each a call else."""
+    """Whether short runs are packed to be applied: strided ones, or those of few channels, which are a call each."""
     return n.x.inner != 1 or n.y.inner != 1 or channels < TOGETHER
 
 
