@@ -158,7 +158,7 @@ cdef enum:
     NARROW = 256  # columns of the narrowest strip
     TALL_STRIP = 512  # lines of a strip above which all columns are read together
     FAR_BYTES = 1048576  # of x and y above which lines are fetched ahead; with several threads, half of L2 of each
-    LONG_BYTES = 2048  # of a run past L2 whose apply fetches what comes next, where hardware foresees runs
+    LONG_BYTES = 2048  # of a long run: `see` fetches and streams it otherwise than short ones
     NEAR_BYTES = 12288  # of rows whose moments are taken together: what stays in L1, with y
     FAR_NEAR_BYTES = 8192  # the same past L2 ...
     STREAMED_BYTES = 4096  # ... and where y is stored around the caches

@@ -315,6 +315,20 @@ FAULTS = [
         f"tests/test_copy.py -k {LEVEL}",
     ),
     Fault(
+        "the last values of a short row are taken one too early",
+        COPY,
+        "(turn_square)(y, x, p, run - SIDE, j, back)",
+        "(turn_square)(y, x, p, run - SIDE - 1, j, back)",
+        f"tests/test_norms.py tests/test_layouts.py -k {LEVEL}",
+    ),
+    Fault(
+        "the last of the rows of three values is left out",
+        COPY,
+        "(turn_following)(y, x, lanes, 3, back)",
+        "(turn_following)(y, x, lanes - 1, 3, back)",
+        f"tests/test_norms.py tests/test_layouts.py -k {LEVEL}",
+    ),
+    Fault(
         "a value is not repeated to its end",
         COPY,
         "        *(Some *) (to + width - SOME) = value - (Some){0};\n",

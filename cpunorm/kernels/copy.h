@@ -120,7 +120,7 @@ ALWAYS void OF_SIZE(turn_square)(T *y, const T *x, const ptrdiff_t *p, ptrdiff_t
                            (const T *const[]){x + p[0] + i, x + p[1] + i, x + p[2] + i, x + p[3] + i});
 }
 
-/* Of runs of a constant length that follow each other. */
+/* Of runs of a constant length that follow each other: loops that the compiler turns into vectors. */
 ALWAYS void OF_SIZE(turn_following)(T *restrict y, const T *restrict x, ptrdiff_t lanes, const int run, const int back) {
     for (ptrdiff_t j = 0; j < lanes; j++)
         for (ptrdiff_t i = 0; i < run; i++)
