@@ -154,6 +154,7 @@ cdef enum:
     NARROW_RUN = 64  # ... and for an apply alone
     FOLDED = 512  # columns, if lines of few channels can be walked as one
     STEP_BYTES = 64  # what stores around the caches are aligned to, at every level
+    PAGE = 4096  # bytes, as small as it may be
     STRIP_BYTES = 262144  # of a strip: what stays in L2
     NARROW = 256  # columns of the narrowest strip
     TALL_STRIP = 512  # lines of a strip above which all columns are read together

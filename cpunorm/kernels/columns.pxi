@@ -10,10 +10,8 @@ cdef struct Strip:
     char* shift
 
 
-cdef inline size_t strip_bytes(const Job* job) noexcept nogil:
-    cdef Py_ssize_t columns = job.strip * job.fold
-    return <size_t> ceil_div(
-        columns * (2 * job.parts * sizeof(double) + 3 * job.lines.computed), 64) * 64
+cdef inline Py_ssize_t strip_bytes(const Job* job) noexcept nogil:
+    return apart(job.strip * job.fold * (2 * job.parts * <Py_ssize_t> sizeof(double) + 3 * job.lines.computed))
 
 
 cdef void allocate_strips(Job* job, Py_ssize_t threads) noexcept nogil:

@@ -1,6 +1,11 @@
 # What is shared by threads, and how.
 # Included by _kernels.pyx.
 
+cdef inline Py_ssize_t apart(Py_ssize_t bytes) noexcept nogil:
+    """From the room of one thread to that of the next: hardware fetches to the end of a page, whose room ever that is."""
+    return ceil_div(bytes, STEP_BYTES) * STEP_BYTES + PAGE
+
+
 ctypedef void (*work_function)(void* context, int thread, Py_ssize_t start, Py_ssize_t stop) noexcept nogil
 
 
