@@ -87,7 +87,7 @@ PLAN = np.dtype(
         ("residual", INT),  # values from y to the residual
         ("bytes", INT),  # of the scratch
         ("scratch", INT),  # the address of float64 mean and M2 of each part (and column)
-        ("slot", INT),  # bytes of the scratch of a thread, if `whole`
+        ("slot", INT),  # bytes of the scratch of a thread, if `whole`, else of a domain (sample)
         ("dense_x", INT),  # whether values (columns) follow each other, and lines lie evenly
         ("dense_y", INT),
         ("tiny", DOUBLE),  # a mean square below this has lost its digits
@@ -102,7 +102,9 @@ PART = 32768  # values of a part
 TOGETHER = 4096  # values of the rows that are done at once, so that the latencies of their ends overlap
 NARROW = 32  # positions below which channels and the positions inside them are columns
 FEW = 20  # values of a short domain
+FEW_CHANNELS = 3  # of samples of so few positions: each channel of each sample is a short domain, however it lies
 FOLDED = 512  # columns of a line, if lines of few columns can be seen as one
+PAGE = 4096  # bytes
 TILE = 16384  # values of a step of the apply
 TINY, LARGEST = 1e-36, float(np.finfo(np.float32).max)  # of a mean square and a sum that kept their digits
 norm_at, plan_at = record_at(from_dtype(NORM)), record_at(from_dtype(PLAN))
@@ -169,7 +171,8 @@ def make_plan(plan, threads):
     inside = (norm.outer if outer else 1) * (norm.middle if middle else 1) * (norm.inner if inner else 1)
     plan.member, plan.step, plan.repeated = norm.channels // norm.groups, 0, 1
     short = inside == positions < NARROW and (plan.member == 1 or norm.outer == 1)
-    if short and norm.statistic != GIVEN and not norm.along:
+    scattered = positions <= FEW and plan.member == 1 and 1 < norm.channels <= FEW_CHANNELS and norm.samples > 1
+    if (short or scattered) and norm.statistic != GIVEN and not norm.along:
         # Short lines of the channels of a group make one: these are an axis of positions, weight and bias run along.
         plan.repeated, norm.along, norm.channels = positions, 1, norm.groups
         if plan.member > 1:
@@ -233,13 +236,19 @@ def make_plan(plan, threads):
     if plan.kind == SHORT:
         plan.chunk = (plan.chunk + vector - 1) // vector * vector
     plan.whole = threads == 1 or plan.parts == 1 or plan.domains >= 4 * threads
-    plan.slot = 16 * plan.parts
     dense = plan.dense_x and plan.dense_y
     plain = norm.along or not (norm.weight or norm.bias)
     given = norm.statistic == GIVEN and plan.parts == 1 and not plan.finish
     one_block = norm.statistic != GIVEN and plain and plan.size <= BLOCK * vector
     plan.simple = dense and norm.y.data and (given or one_block)
-    plan.bytes = plan.slot * (threads if plan.whole else plan.domains)
+    make_room(plan, 16 * plan.parts, threads, plan.domains)
+
+
+@inlined
+def make_room(plan, size, threads, units):
+    """Scratch of `size` bytes for each unit; or for each thread, where no two share a page, for hardware fetches all of it."""
+    plan.slot = size + PAGE if plan.whole else size
+    plan.bytes = plan.slot * (threads if plan.whole else units)
 
 
 @inlined
@@ -271,8 +280,7 @@ def plan_columns(plan, threads, size):
     plan.whole = threads == 1 or norm.samples * plan.chunks >= 4 * threads
     if not plan.whole:
         plan.chunk, plan.chunks = columns, 1
-    plan.slot = plan.chunk * (16 * plan.parts + 3 * size) + 7 & -8
-    plan.bytes = plan.slot * (threads if plan.whole else norm.samples)
+    make_room(plan, plan.chunk * (16 * plan.parts + 3 * size) + 7 & -8, threads, norm.samples)
 
 
 @inlined

@@ -152,10 +152,10 @@ def rows_of(zero, version):
                 add_up(plan, d * plan.size, stop * plan.size, zero)
             given_rows(plan, d, stop, x, y) if plan.norm.statistic == GIVEN else simple_rows(plan, d, stop, x, y)
             return 0
-        norm, buffer, moments = plan.norm, stack(2048, x[0]), pointer(plan.scratch, 0.0)
+        norm, buffer = plan.norm, stack(2048, x[0])
         first, stop, part, parts = i // plan.parts, i // plan.parts + 1, i % plan.parts, 1
         if phase == FINISH:
-            finish_domain(plan, x, i, shifted(moments, 2 * i * plan.parts))
+            finish_domain(plan, x, i, pointer(plan.scratch + i * plan.slot, 0.0))
             return 0
         if phase == WHOLE:
             first, stop, part, parts = i * plan.chunk, min((i + 1) * plan.chunk, plan.domains), 0, plan.parts
@@ -163,7 +163,7 @@ def rows_of(zero, version):
             last = (stop - 1) * plan.size + min((part + parts) * plan.part, plan.size)
             add_up(plan, first * plan.size + part * plan.part, last, zero)
         for d in range(first, stop):
-            here = shifted(moments, 2 * plan.parts * (slot if phase == WHOLE else d))
+            here = pointer(plan.scratch + (slot if phase == WHOLE else d) * plan.slot, 0.0)
             source = shifted(x, domain_at(plan, norm.x, d))
             if phase != APPLY and norm.statistic != GIVEN:
                 for p in range(part, part + parts):

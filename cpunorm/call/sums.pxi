@@ -70,6 +70,19 @@ cdef bint lie_across(object x, object addend) noexcept:
     return across
 
 
+cdef bint is_one_block(object x) noexcept:
+    """Whether the values of x follow each other in memory, whatever the order of its axes."""
+    cdef Py_ssize_t step = itemsize_of(x)
+    cdef int axis = 0
+    while axis < ndim_of(x):
+        if length_of(x, axis) > 1 and stride_of(x, axis) == step:
+            step *= length_of(x, axis)
+            axis = 0
+        else:
+            axis += 1
+    return step == bytes_of(x)
+
+
 cdef inline bint is_inside(object x, int axis, int other) noexcept:
     """Whether an axis lies inside another in memory."""
     return labs(stride_of(x, axis)) < labs(stride_of(x, other))
@@ -91,6 +104,7 @@ cdef tuple sum_norm_of_rows(
     cdef object x = input, addend = residual, w = weight, b = bias, y = out, total = sum_out
     cdef KernelSet* chosen = kernels
     cdef int ndim, threads, reads
+    cdef bint together = False
     forward = python_forward
     if not is_plain(input):
         x = as_input(function, input, None)[0]
@@ -110,24 +124,30 @@ cdef tuple sum_norm_of_rows(
     # Rows follow each other in all four arrays, but for x, in which they may lie apart.
     if not is_contiguous(x) and not (forward is None and chosen != &given_set and are_lines(x, ndim_of(x) - ndim)
                                      and place(n, ROWS, x, x, ndim_of(x) - ndim, 0, True)):
-        if itemsize_of(x) >= 4 and itemsize_of(x) == itemsize_of(input) and lie_across(x, residual):
-            # The sum as both lie, then its norm: to copy both takes longer.
+        if itemsize_of(x) < 4 or itemsize_of(x) != itemsize_of(input) or not lie_across(x, residual):
+            x = dense(x, "C")
+        else:  # the sum as both lie: to copy both takes longer
             total = new_like(x) if sum_out is None or not is_laid_out_as(sum_out, x) else sum_out
-            if out is None or not is_plain(out):
-                y = None if sum_out is None else new_like(x)  # before the sum is written
-            if not asked:
-                with np.errstate(all="ignore"):
-                    np.add(x, residual, out=total)
-            y = norm_of_rows(function, n, total, normalized_shape, weight, bias, eps, unit_offset, y, activation, None,
-                             None, None, False)
-            return delivered(y, out, total, sum_out, input.dtype)
-        x = dense(x, "C")
-    if not is_plain_row_major(addend, x):
-        addend = fill(_memory.made(np.empty, x.shape, x.dtype), addend)
-    if out is None or not is_plain_row_major(out, x):
-        y = new_like(x)
-    if sum_out is None or not is_plain_row_major(sum_out, x):
-        total = new_like(x)
+            together = (forward is None and chosen != &given_set and is_one_block(x) and is_laid_out_as(residual, x)
+                        and is_laid_out_as(total, x) and place(n, ROWS, x, x, ndim_of(x) - ndim, 0, True))
+            if not together:  # and then its norm
+                if out is None or not is_plain(out):
+                    y = None if sum_out is None else new_like(x)  # before the sum is written
+                if not asked:
+                    with np.errstate(all="ignore"):
+                        np.add(x, residual, out=total)
+                y = norm_of_rows(function, n, total, normalized_shape, weight, bias, eps, unit_offset, y, activation,
+                                 None, None, None, False)
+                return delivered(y, out, total, sum_out, input.dtype)
+    if together:
+        y = new_like(x) if out is None or not is_laid_out_as(out, x) else out
+    else:
+        if not is_plain_row_major(addend, x):
+            addend = fill(_memory.made(np.empty, x.shape, x.dtype), addend)
+        if out is None or not is_plain_row_major(out, x):
+            y = new_like(x)
+        if sum_out is None or not is_plain_row_major(sum_out, x):
+            total = new_like(x)
     place(n, ROWS, x, y, ndim_of(x) - ndim, 0, True)
     n.along = True
     n.weight, n.bias, n.parameter_element = data(w), data(b), parameter_element(w, b)

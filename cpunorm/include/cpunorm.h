@@ -74,7 +74,8 @@ struct cpunorm_Norm {
     int activation; /* of what is then y */
     void (*function)(void *values, Py_ssize_t n); /* of CPUNORM_FUNCTION, in place */
     /* The norm of x + addend, if not NULL, unrounded; rounded, it is also written to total (which may be either).  addend,
-       total and y are contiguous then, outer and middle 1; the rows of x may lie apart. */
+       total and y are contiguous then, outer and middle 1; the rows of x may lie apart.  Or, of float32 and float64, all
+       four lie alike, in one block. */
     const void *addend;
     void *total;
     double *mean; /* of each (sample, group), or of each channel if GIVEN; written, unless GIVEN, or NULL */

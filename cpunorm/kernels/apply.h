@@ -176,10 +176,10 @@ static void NAME(apply_along)(const void *source, void *target, ptrdiff_t n, ptr
 }
 
 /* A tile of `vectors` vectors (a constant; the one is of `part` values if not 0) down the lines: its coefficients stay
-   in registers. */
+   in registers.  If `along` (a constant), each line has a weight and a bias. */
 ALWAYS void NAME(tile_columns)(const X *x, X *y, ptrdiff_t rows, ptrdiff_t x_pitch, ptrdiff_t y_pitch,
                                const int vectors, int part, const R *high, const R *scale, const R *shift,
-                               const Traffic t, const int finish) {
+                               const int along, const R *weight, const R *bias, const Traffic t, const int finish) {
     VEC h[UNROLLED], s[UNROLLED], b[UNROLLED];
     for (int v = 0; v < vectors; v++) {
         h[v] = part ? NAME(load_part)(high, part) : NAME(load)(high + v * WIDTH);
@@ -192,8 +192,11 @@ ALWAYS void NAME(tile_columns)(const X *x, X *y, ptrdiff_t rows, ptrdiff_t x_pit
         for (int first = 0; first < vectors; first += TALL) {  /* as many as there are registers beside those */
             VEC z[TALL];
             const int some = vectors - first < TALL ? vectors - first : TALL;
-            for (int i = 0, v = first; i < some; i++, v++)
+            for (int i = 0, v = first; i < some; i++, v++) {
                 z[i] = CENTRED_AND_SCALED(part ? NAME(take_part)(x, part) : NAME(take)(x + v * WIDTH), h[v], s[v], b[v]);
+                if (along)
+                    z[i] = z[i] * weight[row] + bias[row];
+            }
             for (int i = 0, v = first; i < some; i++, v++)
                 NAME(finish)(y + v * WIDTH, z[i], part, finish, t.residual);
         }
@@ -201,10 +204,13 @@ ALWAYS void NAME(tile_columns)(const X *x, X *y, ptrdiff_t rows, ptrdiff_t x_pit
 }
 
 ALWAYS void NAME(rows_columns)(const X *x, X *y, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t x_pitch, ptrdiff_t y_pitch,
-                               const R *high, const R *scale, const R *shift, const Traffic t, const int finish) {
+                               const R *high, const R *scale, const R *shift, const int along, const R *weight,
+                               const R *bias, const Traffic t, const int finish) {
     const ptrdiff_t chunk = n <= LANES ? rows : t.x_ahead ? 1 : TILE_ROWS;
+    const int wide = along ? TALL : UNROLLED;
 #define TILE(vectors, part)                                                                                           \
-    NAME(tile_columns)(x + i, y + i, tall, x_pitch, y_pitch, vectors, part, high + i, scale + i, shift + i, t, finish)
+    NAME(tile_columns)(x + i, y + i, tall, x_pitch, y_pitch, vectors, part, high + i, scale + i, shift + i, along,     \
+                       weight, bias, t, finish)
     for (ptrdiff_t row = 0; row < rows; row += chunk, x += chunk * x_pitch, y += chunk * y_pitch) {
         const ptrdiff_t tall = rows - row < chunk ? rows - row : chunk;
         /* NumPy's arrays are aligned to vectors of 16 bytes. */
@@ -214,12 +220,14 @@ ALWAYS void NAME(rows_columns)(const X *x, X *y, ptrdiff_t n, ptrdiff_t rows, pt
         if (head)
             TILE(1, head);
         i = head;
-        for (; i + LANES <= n; i += LANES)
-            TILE(UNROLLED, 0);
+        for (; i + wide * WIDTH <= n; i += wide * WIDTH)
+            TILE(wide, 0);
         for (; i + WIDTH <= n; i += WIDTH)
             TILE(1, 0);
         if (i < n)
             TILE(1, (int) (n - i));
+        if (along)
+            weight += chunk, bias += chunk;
     }
 #undef TILE
 }
@@ -238,27 +246,22 @@ static void NAME(apply_columns)(const void *source, void *target, ptrdiff_t n, p
         IN_RUNS(COMPUTED(apply_columns)(v, z, some, many, pitch, some, h + i, s + i, c + i, &within));
         return;
     }
-    WITH_TRAFFIC(NAME(rows_columns), y, rows > 1 ? y_pitch : 0, t, x, y, n, rows, x_pitch, y_pitch, h, s, c);
+    WITH_TRAFFIC(NAME(rows_columns), y, rows > 1 ? y_pitch : 0, t, x, y, n, rows, x_pitch, y_pitch, h, s, c, 0,
+                 (const R *) NULL, (const R *) NULL);
 }
 
-/* One vector down the lines; `matrix` as in Lines. */
+/* One vector down the lines, with weight and bias along each of them. */
 ALWAYS void NAME(vector_along)(const X *x, X *y, ptrdiff_t rows, ptrdiff_t x_pitch, ptrdiff_t y_pitch, int part,
                                const R *high, const R *scale, const R *shift, const R *weight, const R *bias,
                                ptrdiff_t matrix, const int finish, const ptrdiff_t residual) {
     const VEC h = part ? NAME(load_part)(high, part) : NAME(load)(high);
     const VEC s = part ? NAME(load_part)(scale, part) : NAME(load)(scale);
     const VEC c = part ? NAME(load_part)(shift, part) : NAME(load)(shift);
-    for (ptrdiff_t row = 0; row < rows; row++, x += x_pitch, y += y_pitch) {
+    for (ptrdiff_t row = 0; row < rows; row++, x += x_pitch, y += y_pitch, weight += matrix, bias += matrix) {
         const VEC v = part ? NAME(take_part)(x, part) : NAME(take)(x);
-        VEC z;
-        if (!matrix)
-            z = ALONG(v, h, s, c, weight[row], bias[row]);
-        else if (part)
-            z = ALONG(v, h, s, c, NAME(load_part)(weight + row * matrix, part),
-                      NAME(load_part)(bias + row * matrix, part));
-        else
-            z = ALONG(v, h, s, c, NAME(load)(weight + row * matrix), NAME(load)(bias + row * matrix));
-        NAME(finish)(y, z, part, finish, residual);
+        const VEC w = part ? NAME(load_part)(weight, part) : NAME(load)(weight);
+        const VEC b = part ? NAME(load_part)(bias, part) : NAME(load)(bias);
+        NAME(finish)(y, ALONG(v, h, s, c, w, b), part, finish, residual);
     }
 }
 
@@ -269,18 +272,26 @@ static void NAME(apply_columns_along)(const void *source, void *target, ptrdiff_
     const X *x = source;
     const R *h = high, *s = scale, *c = shift, *w = weight, *b = bias;
     X *y = target;
+    const ptrdiff_t of_line = matrix ? matrix : 1, along = matrix != 0;
+    if (NAME(joins)(y, n, rows, y_pitch, t)) {
+        JOINED(NAME(apply_columns_along)(x + row * x_pitch, z + lead, n, many, x_pitch, n, h, s, c, w + row * of_line,
+                                         b + row * of_line, matrix, &within));
+        return;
+    }
     if (t->activation > RELU) {
-        const ptrdiff_t next = matrix ? matrix : 1, along = matrix != 0;
         IN_RUNS(COMPUTED(apply_columns_along)(v, z, some, many, pitch, some, h + i, s + i, c + i,
-                                              w + row * next + i * along, b + row * next + i * along, matrix,
+                                              w + row * of_line + i * along, b + row * of_line + i * along, matrix,
                                               &within));
         return;
     }
+    if (!matrix) {
+        WITH_TRAFFIC(NAME(rows_columns), y, rows > 1 ? y_pitch : 0, t, x, y, n, rows, x_pitch, y_pitch, h, s, c, 1, w, b);
+        return;
+    }
     for (ptrdiff_t i = 0; i < n; i += WIDTH) {
-        const R *wi = matrix ? w + i : w, *bi = matrix ? b + i : b;
         const int part = n - i < WIDTH ? (int) (n - i) : 0;
 #define VECTOR(part, finish)                                                                                          \
-    NAME(vector_along)(x + i, y + i, rows, x_pitch, y_pitch, part, h + i, s + i, c + i, wi, bi, matrix, finish,       \
+    NAME(vector_along)(x + i, y + i, rows, x_pitch, y_pitch, part, h + i, s + i, c + i, w + i, b + i, matrix, finish, \
                        t->residual)
         if (t->added || t->activation)
             VECTOR(part, (t->added ? ADDED : PLAIN) | (t->activation ? CUT : PLAIN));

@@ -376,21 +376,25 @@ cdef void work_apply_columns(void* context, int thread, Py_ssize_t start, Py_ssi
 cdef void forward_columns(Job* job, int threads) noexcept nogil:
     """A thread takes whole strips; where those are few and tall, all share the lines of each sample."""
     cdef Py_ssize_t units = job.n.samples * job.strips, sample
+    cdef bint whole
     cdef Strip strip
     cdef Shared shared
     if threads > 1 and job.fold == 1 and units % threads and units < 4 * threads and (
             job.wide >= 2 * NARROW and job.tall <= TALL_STRIP):
         set_strips(job, 2 * threads if job.strips == 1 else ceil_div(job.strips, threads) * threads)
         units = job.n.samples * job.strips
-    if job.strips > 1:  # a page ahead is another strip
-        job.traffic.x_ahead = job.traffic.y_ahead = 0
-    if threads == 1 or units >= 4 * threads or units % threads == 0 or job.strips > 1:
-        allocate_strips(job, threads)
-        if not job.failed:
-            share(work_columns, job, units, threads)
-        return
-    allocate_strips(job, 1)
+    whole = threads == 1 or units >= 4 * threads or units % threads == 0 or job.strips > 1
+    allocate_strips(job, threads if whole else 1)
     if job.failed:
+        return
+    if job.n.addend != NULL:  # not before: `total` may be what is added
+        add_all(job, threads)
+    if job.strips > 1:  # a page ahead is another strip: of y come so many lines, and x has been read
+        job.traffic.x_ahead = 0
+        job.traffic.y_ahead = 0 if foresees or not job.far else (
+            ceil_div(AHEAD, job.strip * job.lines.size) * even_pitch(job.line_axes, 3, True) * job.lines.size)
+    if whole:
+        share(work_columns, job, units, threads)
         return
     strip = strip_of(job, 0)
     shared.job, shared.strip = job, &strip

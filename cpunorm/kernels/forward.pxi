@@ -104,7 +104,7 @@ cdef int forward(const Norm* norm, int threads) noexcept nogil:
         if way != ROWS_WAY:
             make_room_for_longer(&job, 1)
     if not job.failed:
-        if norm.addend != NULL and way != SUM_WAY:
+        if norm.addend != NULL and (way == ROWS_WAY or way == LANES_WAY):
             add_all(&job, threads)
         if way == SUM_WAY:
             forward_sum(&job, threads)

@@ -105,8 +105,15 @@ cdef void forward_sum(Job* job, int threads) noexcept nogil:
 
 
 cdef inline bint sums_first(const Job* job) noexcept nogil:
-    """Whether rows are so short that all are summed, then normalised as any others are."""
-    return is_lane_row(job) and not is_half(job.n.element)
+    """Whether rows are so short, or lie across each other, that all are summed, then normalised as any others are."""
+    return (is_lane_row(job) or job.columns) and not is_half(job.n.element)
+
+
+cdef inline bint lie_alike(const Norm* n) noexcept nogil:
+    """Whether y is laid out as x."""
+    return (n.x.inner == n.y.inner or n.inner == 1) and (n.x.middle == n.y.middle or n.middle == 1) and (
+        n.x.outer == n.y.outer or n.outer == 1) and (n.x.channel == n.y.channel or n.channels == 1) and (
+        n.x.sample == n.y.sample or n.samples == 1)
 
 
 cdef inline void see_total(Job* job) noexcept nogil:
@@ -138,13 +145,20 @@ cdef void add_rows(
 
 
 cdef void work_add(void* context, int thread, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
-    """The rows start..stop of x + addend."""
+    """The rows start..stop of x + addend; if all lie alike, the values."""
     cdef const Job* job = <const Job*> context
+    cdef const Norm* n = &job.n
     cdef Traffic traffic = Traffic(job.traffic.x_ahead, job.traffic.y_ahead, False, False, 0, 0)
-    add_rows(job, start, stop - start, <char*> job.n.total + start * job.positions * job.lines.size, &traffic)
+    cdef Py_ssize_t at = start * job.lines.size
+    if job.alike:
+        job.lines.add(<const char*> job.summand.data + at, <const char*> n.addend + at, <char*> n.total + at,
+                      <char*> n.total + at, stop - start, &traffic)
+    else:
+        add_rows(job, start, stop - start, <char*> n.total + at * job.positions, &traffic)
 
 
 cdef void add_all(Job* job, int threads) noexcept nogil:
     """total = x + addend, which is x from then on."""
+    job.alike = lie_alike(&job.n)
     see_total(job)
-    share(work_add, job, job.n.samples * job.n.channels, threads)
+    share(work_add, job, job.n.samples * job.n.channels * (job.positions if job.alike else 1), threads)

@@ -53,6 +53,7 @@ cdef struct Job:
     char* shift
     Py_ssize_t pieces  # of a long line
     Operand summand  # of a sum: what the addend is added to; x is the sum
+    bint alike  # whether that lies as the sum does, so that it is one run
     Py_ssize_t tile  # rows whose moments are taken together ...
     char* tiles  # ... and room for their sums, of each thread, or NULL
     bint failed  # no memory
