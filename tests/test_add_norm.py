@@ -164,6 +164,30 @@ def test_rows_that_lie_apart(engine, add, dtype):
         np.testing.assert_array_equal(y, add.run(plain, residual[..., :width].copy())[0])
 
 
+@pytest.mark.parametrize("dtype", DTYPES[:2], ids=str)
+def test_rows_that_lie_across_each_other(engine, add, dtype):
+    """In all four, as channels that are moved: all threads make the sum as they lie, which is normalised by columns."""
+    for shape, axes in (
+        ((3, 4, 33), (0, 2, 1)),
+        ((2, 20, 130), (0, 2, 1)),
+        ((1, 200, 700), (0, 2, 1)),  # in strips
+        ((2, 70, 5, 9), (0, 2, 3, 1)),
+        ((2, 5, 3, 90), (3, 0, 2, 1)),
+    ):
+        x, residual = (values.transpose(axes) for values in pair(shape, dtype))
+        expected = None
+        for threads, names in itertools.product((1, 3), TARGETS.values()):
+            rooms = {"input": x.copy("K"), "residual": residual.copy("K"), "new": x.copy("K"), "other": x.copy("K")}
+            with cpunorm.num_threads(threads):
+                results = add.run(rooms["input"], rooms["residual"], **{to: rooms[name] for to, name in names.items()})
+            if expected is None:
+                expected = [result.copy() for result in results]
+                assert_right(results, add, x, residual)
+                assert results[0].strides == results[1].strides == x.copy("K").strides
+            for got, wanted in zip(results, expected, strict=True):
+                np.testing.assert_array_equal(got, wanted)
+
+
 def test_twice_the_same_array(engine, add):
     for dtype in DTYPES:
         x, _ = pair((5, 70), dtype)

@@ -502,6 +502,10 @@ calls = {
     "lengths of a batch": (values(3, 7, 9), lambda x, **o: batch_norm(x, w[:7], w[:7] ** 2, lengths=[9, 2, 0], **o)),
     "scale": (values(3, 8, 5), lambda x, **o: group_norm(x, 2, scale=x[..., 0].copy(), return_stats=True, **o)[0]),
     "sum": (values(40, 300), lambda x, out=None: add_rms_norm(x, x, 300, sum_out=out)[1]),
+    "a sum across": (
+        values(9, 300, 40),
+        lambda x, out=None: add_rms_norm(*2 * (x.mT,), 300, sum_out=None if out is None else out.mT)[1],
+    ),
     "image": (values(40, 50, 3), lambda x, **o: normalize_image(x, 0.5, 0.5, layout="HWC->HWC", **o)),
     "images": (np.ones((4, 9, 9, 3), np.uint8), lambda x, **o: normalize_image(list(x), 0.5, 0.5)),
     "moments": (values(4, 70000), lambda x, **o: moments(x, 1).mean),

@@ -246,7 +246,7 @@ def make_plan(plan, threads):
 
 @inlined
 def make_room(plan, size, threads, units):
-    """Scratch of `size` bytes for each unit; or for each thread, where no two share a page, for hardware fetches all of it."""
+    """Scratch of `size` bytes for each unit, or for each thread: no two share a page, all of which hardware fetches."""
     plan.slot = size + PAGE if plan.whole else size
     plan.bytes = plan.slot * (threads if plan.whole else units)
 

@@ -2,7 +2,7 @@
 # Included by _kernels.pyx.
 
 cdef inline Py_ssize_t apart(Py_ssize_t bytes) noexcept nogil:
-    """From the room of one thread to that of the next: hardware fetches to the end of a page, whose room ever that is."""
+    """From the room of one thread to that of the next, in no page of it: hardware fetches a page to its end."""
     return ceil_div(bytes, STEP_BYTES) * STEP_BYTES + PAGE
 
 
