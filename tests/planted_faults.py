@@ -179,6 +179,20 @@ FAULTS = [
         "    if malloc(1) == NULL:\n        job.failed = 1\n        return\n",
         "tests/test_memory.py -k allocation_in_c",
     ),
+    Fault(
+        "a sum is written before there is scratch",
+        COLUMNS,
+        "    allocate_strips(job, threads if whole else 1)\n",
+        "    if job.n.addend != NULL:\n        add_all(job, threads)\n    allocate_strips(job, threads if whole else 1)\n",
+        "tests/test_memory.py -k allocation_in_c",
+    ),
+    Fault(
+        "lines that lie across have the weights of the first ones",
+        APPLY,
+        "            weight += chunk, bias += chunk;\n",
+        "            weight += 0, bias += 0;\n",
+        f"tests/test_layouts.py tests/test_add_norm.py -k {LEVEL}",
+    ),
     # Half precision, epilogues, sums, statistics, images
     Fault(
         "a tail of halves is written one value too far",
