@@ -183,7 +183,8 @@ FAULTS = [
         "a sum is written before there is scratch",
         COLUMNS,
         "    allocate_strips(job, threads if whole else 1)\n",
-        "    if job.n.addend != NULL:\n        add_all(job, threads)\n    allocate_strips(job, threads if whole else 1)\n",
+        "    if job.n.addend != NULL:\n        add_all(job, threads)\n"
+        "    allocate_strips(job, threads if whole else 1)\n",
         "tests/test_memory.py -k allocation_in_c",
     ),
     Fault(

@@ -304,6 +304,18 @@ def sub(llvm, a, b):
     return llvm.builder.fsub(a, b)
 
 
+@emitted(lambda a, b: a)
+def lesser(llvm, a, b):
+    """a where it is less, else b."""
+    return llvm.builder.select(llvm.builder.fcmp_ordered("<", a, b), a, b)
+
+
+@emitted(lambda a, b: a)
+def greater(llvm, a, b):
+    """a where it is greater, else b."""
+    return llvm.builder.select(llvm.builder.fcmp_ordered(">", a, b), a, b)
+
+
 @emitted(lambda a, b, c: a)
 def fma(llvm, a, b, c):
     """a * b + c, with one rounding where the machine can."""

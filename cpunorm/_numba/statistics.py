@@ -1,13 +1,29 @@
 """Statistics in Numba: each slice as a row of float64, summed in two parts, block by block.
 
 Two reads of a block, its sum and the squares about its mean, and Chan's merge of blocks: as in kernels/statistics.h,
-without its quick sums.  On one thread; what doesn't lie as a row is copied.
+without its quick sums; by vectors where all values count.  On one thread; what doesn't lie as a row is copied.
 """
 
 import numba
 import numpy as np
 
 from cpunorm._kernels_reference import window
+from cpunorm._numba.lanes import (
+    add,
+    first,
+    fma,
+    greater,
+    lanes,
+    lesser,
+    load,
+    load_first,
+    pointer,
+    stack,
+    store,
+    sub,
+    vector,
+    zeros,
+)
 
 __all__ = ["moments", "slide", "standardize"]
 
@@ -113,10 +129,84 @@ def row_moments(high, low, chosen, record):
 
 
 @jit
-def all_moments(high, low, chosen, records):
-    """`row_moments` of all rows."""
+def joined(totals, rests, number):
+    """The sum of so many lanes, each in two parts."""
+    room = stack(128, 0.0)
+    store(room, 0, totals)
+    store(room, 64, rests)
+    total, rest = room[0], room[64]
+    for i in range(1, number):
+        total, left = two_sum(total, room[i])
+        rest += room[64 + i] + left
+    return total, rest
+
+
+@jit
+def added(total, rest, values):
+    """`two_sum` of vectors, what is left added to `rest`."""
+    both = add(total, values)
+    moved = sub(both, total)
+    return both, add(rest, add(sub(total, sub(both, moved)), sub(values, moved)))
+
+
+@jit
+def plain_moments(row, record):
+    """`row_moments` of values that all count, by vectors; False if one is not finite, or squares left the range."""
+    values = pointer(np.intp(row.ctypes.data), 0.0)
+    wide, zero, big = lanes(values), zeros(values, 0.0), vector(values, 134217729.0)
+    for start in range(0, len(row), BLOCK):
+        n = min(BLOCK, len(row) - start)
+        number = min(n, wide)
+        total, rest, least, most = zero, zero, vector(values, np.inf), vector(values, -np.inf)
+        for i in range(0, n - wide + 1, wide):
+            v = load(values, start + i, zero)
+            total, rest = added(total, rest, v)
+            least, most = lesser(v, least), greater(v, most)
+        tail = n % wide
+        v = load_first(values, start + n - tail, tail, zero)
+        total, rest = added(total, rest, v)
+        room = stack(128, 0.0)
+        store(room, 0, least)
+        store(room, 64, most)
+        low, high = np.inf, -np.inf
+        for i in range(wide if n >= wide else 0):
+            low, high = min(low, room[i]), max(high, room[64 + i])
+        for i in range(start + n - tail, start + n):
+            low, high = min(low, values[i]), max(high, values[i])
+        one, left = joined(total, rest, number)
+        if one - one != 0:
+            return False
+        mean = (one + left) / n
+        product, product_low = two_product(mean, float(n))
+        mean_low = ((one - product) - product_low + left) / n
+        centre, centre_low = vector(values, mean), vector(values, mean_low)
+        total, rest = zero, zero
+        for i in range(0, n, wide):
+            if i + wide <= n:
+                d = sub(sub(load(values, start + i, zero), centre), centre_low)
+            else:
+                d = first(sub(sub(load_first(values, start + i, tail, zero), centre), centre_low), tail)
+            square, moved = fma(d, d, zero), fma(big, d, zero)
+            part = sub(moved, sub(moved, d))
+            lost = sub(d, part)
+            total, rest = added(total, rest, square)
+            lost = fma(lost, lost, fma(add(part, part), lost, fma(part, part, sub(zero, square))))
+            rest = add(rest, lost)
+        squares, left = joined(total, rest, number)
+        if squares - squares != 0:
+            return False
+        merge_block(record, float(n), mean, mean_low, squares, left, low, high)
+    return True
+
+
+@jit
+def all_moments(high, low, chosen, plain, records):
+    """The moments of all rows; if `plain`, low is 0 and all is chosen."""
     for row in range(len(high)):
-        row_moments(high[row], low[row], chosen[row], records[row])
+        records[row, :5], records[row, 5], records[row, 6] = 0, np.inf, -np.inf
+        if not (plain and plain_moments(high[row], records[row])):
+            records[row, :5], records[row, 5], records[row, 6] = 0, np.inf, -np.inf
+            row_moments(high[row], low[row], chosen[row], records[row])
 
 
 def moments(x, axes, where, omit):
@@ -130,13 +220,12 @@ def moments(x, axes, where, omit):
 
     high = rows(x, np.float64)
     wide = x.dtype.itemsize == 8 and x.dtype.kind != "f"  # integers that a float64 can't hold
-    low = (rows(x, np.longdouble) - high).astype(np.float64) if wide else np.zeros_like(high)
-    chosen = np.ones(high.shape, np.bool) if where is None else rows(where, np.bool)
+    low = (rows(x, np.longdouble) - high).astype(np.float64) if wide else np.broadcast_to(0.0, high.shape)
+    chosen = np.broadcast_to(True, high.shape) if where is None else rows(where, np.bool)
     if omit:
         chosen = chosen & (high == high)
-    records = np.zeros((len(high), 7))
-    records[:, 5], records[:, 6] = np.inf, -np.inf
-    all_moments(high, low, chosen, records)
+    records = np.empty((len(high), 7))
+    all_moments(high, low, chosen, not (wide or omit or where is not None), records)
     records[np.isfinite(records[:, 1]) & ~np.isfinite(records[:, 3]), 3:5] = np.inf, 0  # squares beyond float64
     return records.T.reshape(7, *lengths)
 
