@@ -51,6 +51,7 @@ enum {
     JOINT_BYTES = 4096,  /* of rows that are streamed as one by way of L1 */
     RUN_BYTES = 256,  /* of lines up to which tiles down them are read as the run that they are */
     AHEAD = 4096,  /* bytes ahead to fetch: Intel's own prefetch stops at the end of a page of this size */
+    SUMS_AHEAD = 5120,  /* the same along sums, into L1: a page ahead are the very sets of it that are read, and read again */
     ALONE_BYTES = VECTOR_BYTES == 64 ? 192 : VECTOR_BYTES == 32 ? 160 : 96,  /* of a row to take a lane; doubles: less */
     MOST_LANES = UNROLLED * VECTOR_BYTES / 4,
     MOST_BLOCK = STEPS * MOST_LANES,

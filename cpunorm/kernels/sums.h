@@ -42,7 +42,7 @@ ALWAYS void NAME(sums)(const X *x, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t pitch,
         while (p < end) {
             if (far)
                 for (int line = 0; line < LANES * (int) sizeof(X); line += 64)
-                    __builtin_prefetch((const char *) p + AHEAD + line);
+                    __builtin_prefetch((const char *) p + SUMS_AHEAD + line);
             ADD(p, 0)
             ADD(p + WIDTH, 1)
             ADD(p + 2 * WIDTH, 2)
@@ -58,7 +58,7 @@ ALWAYS void NAME(sums)(const X *x, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t pitch,
             ptrdiff_t left = rest;
             if (far)
                 for (int line = 0; line < LANES * (int) sizeof(X); line += 64)
-                    __builtin_prefetch((const char *) p + AHEAD + line);
+                    __builtin_prefetch((const char *) p + SUMS_AHEAD + line);
             if (left >= WIDTH) {
                 ADD(p, 0)
                 p += WIDTH;
