@@ -284,8 +284,14 @@ static void NAME(apply_columns_along)(const void *source, void *target, ptrdiff_
                                               &within));
         return;
     }
+    const int finish = (t->added ? ADDED : PLAIN) | (t->activation ? CUT : PLAIN);
+    if (!matrix && finish) {  /* one copy of the loops, which don't stream, for all of that */
+        NAME(rows_columns)(x, y, n, rows, x_pitch, y_pitch, h, s, c, 1, w, b, *t, finish);
+        return;
+    }
     if (!matrix) {
-        WITH_TRAFFIC(NAME(rows_columns), y, rows > 1 ? y_pitch : 0, t, x, y, n, rows, x_pitch, y_pitch, h, s, c, 1, w, b);
+        const int streams = STREAMS(y, rows > 1 ? y_pitch : 0, t);
+        WITH_PLAIN_TRAFFIC(NAME(rows_columns), streams, t, x, y, n, rows, x_pitch, y_pitch, h, s, c, 1, w, b);
         return;
     }
     for (ptrdiff_t i = 0; i < n; i += WIDTH) {
@@ -293,8 +299,8 @@ static void NAME(apply_columns_along)(const void *source, void *target, ptrdiff_
 #define VECTOR(part, finish)                                                                                          \
     NAME(vector_along)(x + i, y + i, rows, x_pitch, y_pitch, part, h + i, s + i, c + i, w + i, b + i, matrix, finish, \
                        t->residual)
-        if (t->added || t->activation)
-            VECTOR(part, (t->added ? ADDED : PLAIN) | (t->activation ? CUT : PLAIN));
+        if (finish)
+            VECTOR(part, finish);
         else if (part)
             VECTOR(part, PLAIN);
         else

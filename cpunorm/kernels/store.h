@@ -48,19 +48,25 @@ ALWAYS void NAME(fetch)(const X *x, const X *y, const int vectors, const Traffic
     else                                                                                                              \
         f(__VA_ARGS__, *(t), finish)
 
-#define WITH_TRAFFIC(f, y, pitch, t, ...)                                                                             \
-    const int streams =                                                                                               \
-        (t)->streamed && (pitch) % WIDTH == 0 && (n >= 2 * LANES || NAME(head_of)(y) == 0);                            \
-    if ((t)->added && (t)->activation) {                                                                                \
-        WITH_FINISH(f, streams, t, ADDED | CUT, __VA_ARGS__);                                                         \
-    } else if ((t)->added) {                                                                                           \
-        WITH_FINISH(f, streams, t, ADDED, __VA_ARGS__);                                                               \
-    } else if ((t)->activation) {                                                                                      \
-        WITH_FINISH(f, streams, t, CUT, __VA_ARGS__);                                                                 \
-    } else if (streams || FETCHES(*(t))) {                                                                              \
+#define STREAMS(y, pitch, t)                                                                                          \
+    ((t)->streamed && (pitch) % WIDTH == 0 && (n >= 2 * LANES || NAME(head_of)(y) == 0))
+
+#define WITH_PLAIN_TRAFFIC(f, streams, t, ...)                                                                        \
+    if (streams || FETCHES(*(t))) {                                                                                   \
         WITH_FINISH(f, streams, t, PLAIN, __VA_ARGS__);                                                               \
     } else                                                                                                            \
         f(__VA_ARGS__, (Traffic) {0}, PLAIN)
+
+#define WITH_TRAFFIC(f, y, pitch, t, ...)                                                                             \
+    const int streams = STREAMS(y, pitch, t);                                                                         \
+    if ((t)->added && (t)->activation) {                                                                              \
+        WITH_FINISH(f, streams, t, ADDED | CUT, __VA_ARGS__);                                                         \
+    } else if ((t)->added) {                                                                                          \
+        WITH_FINISH(f, streams, t, ADDED, __VA_ARGS__);                                                               \
+    } else if ((t)->activation) {                                                                                     \
+        WITH_FINISH(f, streams, t, CUT, __VA_ARGS__);                                                                 \
+    } else                                                                                                            \
+        WITH_PLAIN_TRAFFIC(f, streams, t, __VA_ARGS__)
 
 /* Values as they are in memory to what is computed in, and back. */
 static void NAME(widen)(const void *source, void *target, ptrdiff_t n) {
