@@ -104,7 +104,7 @@ cdef tuple sum_norm_of_rows(
     cdef object x = input, addend = residual, w = weight, b = bias, y = out, total = sum_out
     cdef KernelSet* chosen = kernels
     cdef int ndim, threads, reads
-    cdef bint together = False
+    cdef bint by_kernel = False
     forward = python_forward
     if not is_plain(input):
         x = as_input(function, input, None)[0]
@@ -121,16 +121,16 @@ cdef tuple sum_norm_of_rows(
     finish_of(function, n, input, x, None, activation, None)
     if size_of(x) == 0:
         return _arguments.empty(input, input.dtype, out), _arguments.empty(input, input.dtype, sum_out)
-    # Rows follow each other in all four arrays, but for x, in which they may lie apart.
+    # Rows follow each other in all four arrays, but for x, in which they may lie apart; or all lie alike, in one block.
     if not is_contiguous(x) and not (forward is None and chosen != &given_set and are_lines(x, ndim_of(x) - ndim)
                                      and place(n, ROWS, x, x, ndim_of(x) - ndim, 0, True)):
         if itemsize_of(x) < 4 or itemsize_of(x) != itemsize_of(input) or not lie_across(x, residual):
             x = dense(x, "C")
         else:  # the sum as both lie: to copy both takes longer
             total = new_like(x) if sum_out is None or not is_laid_out_as(sum_out, x) else sum_out
-            together = (forward is None and chosen != &given_set and is_one_block(x) and is_laid_out_as(residual, x)
-                        and is_laid_out_as(total, x) and place(n, ROWS, x, x, ndim_of(x) - ndim, 0, True))
-            if not together:  # and then its norm
+            by_kernel = (forward is None and chosen != &given_set and is_one_block(x) and is_laid_out_as(residual, x)
+                         and is_laid_out_as(total, x) and place(n, ROWS, x, x, ndim_of(x) - ndim, 0, True))
+            if not by_kernel:  # and then its norm
                 if out is None or not is_plain(out):
                     y = None if sum_out is None else new_like(x)  # before the sum is written
                 if not asked:
@@ -139,7 +139,7 @@ cdef tuple sum_norm_of_rows(
                 y = norm_of_rows(function, n, total, normalized_shape, weight, bias, eps, unit_offset, y, activation,
                                  None, None, None, False)
                 return delivered(y, out, total, sum_out, input.dtype)
-    if together:
+    if by_kernel:
         y = new_like(x) if out is None or not is_laid_out_as(out, x) else out
     else:
         if not is_plain_row_major(addend, x):
