@@ -40,6 +40,19 @@ def test_the_bits_of_group_norm_with_a_group_for_each_channel(engine, layout, dt
         np.testing.assert_array_equal(instance_norm(x, None, None, weight, bias), group_norm(x, 6, weight, bias))
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_small_samples_of_few_channels(engine, layout):
+    """Channels inside positions: the Numba engine sees each channel of each sample as a short domain."""
+    for channels, positions in ((2, 2), (3, 4), (3, 20), (2, 21), (4, 5)):
+        weight, bias = affine(channels, np.float32)
+        for samples in (1, 2, 37):
+            x = LAYOUTS[layout](values((samples, positions, channels), np.float32))
+            expected = oracle.group_norm(np.moveaxis(x, -1, 1), channels, weight, bias)
+            y = instance_norm(x, None, None, weight, bias, data_format="channels_last")
+            allowed = oracle.bound(expected, np.float32, weight=1.5, bias=1.0)
+            assert (np.abs(np.moveaxis(y, -1, 1) - expected) <= allowed).all()
+
+
 @pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])
 def test_given_statistics(engine, data_format):
     x = np.random.default_rng(1).normal(5, 2, (3, 6, 9)).astype(np.float32)

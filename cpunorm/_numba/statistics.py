@@ -58,6 +58,12 @@ def two_product(a, b):
 
 
 @jit
+def clear(record):
+    """The record of no values."""
+    record[:5], record[5], record[6] = 0, np.inf, -np.inf
+
+
+@jit
 def merge_block(record, count, mean, rest, squares, squares_low, least, most):
     """Merge a block of `count` values with the mean `mean` + `rest` into the record of a slice."""
     mean, rest = two_sum(mean, rest)
@@ -131,7 +137,7 @@ def row_moments(high, low, chosen, record):
 @jit
 def joined(totals, rests, number):
     """The sum of so many lanes, each in two parts."""
-    room = stack(128, 0.0)
+    room = stack(128, 0.0)  # of two vectors
     store(room, 0, totals)
     store(room, 64, rests)
     total, rest = room[0], room[64]
@@ -203,9 +209,9 @@ def plain_moments(row, record):
 def all_moments(high, low, chosen, plain, records):
     """The moments of all rows; if `plain`, low is 0 and all is chosen."""
     for row in range(len(high)):
-        records[row, :5], records[row, 5], records[row, 6] = 0, np.inf, -np.inf
+        clear(records[row])
         if not (plain and plain_moments(high[row], records[row])):
-            records[row, :5], records[row, 5], records[row, 6] = 0, np.inf, -np.inf
+            clear(records[row])
             row_moments(high[row], low[row], chosen[row], records[row])
 
 
@@ -260,7 +266,7 @@ def slide_rows(rows, length, least, centred, scaled, z):
     for x, y in zip(rows, z):  # noqa: B905 - Numba's has no strict
         for frame in range(frames):
             first, last = window(frame, frames, length, least, centred)
-            record[:5], record[5], record[6] = 0, np.inf, -np.inf
+            clear(record)
             row_moments(x[first:last], low[first:last], chosen[first:last], record)
             y[frame] = (x[frame] - record[1]) - record[2]
             if scaled:
