@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 from Cython.Build import cythonize
-from setuptools import Extension, setup
+from setuptools import Distribution, Extension, setup
+from setuptools.command.build import build
 
 if sys.platform == "win32":
     raise SystemExit("cpunorm: not on Windows: the kernels need the vectors of gcc or clang; use it in WSL")
@@ -52,6 +53,17 @@ def openmp_flags():
     return [], []
 
 
+def environment():
+    """A file that tells what else the compiled modules depend on, written when that has changed."""
+    names = ("CC", "CFLAGS", "CPPFLAGS", "LDFLAGS", "CPUNORM_NO_OPENMP")
+    text = "".join(f"{name}={os.environ.get(name)}\n" for name in names) + f"NumPy {np.__version__}\n"
+    path = Path("build", "environment.txt")
+    if not path.exists() or path.read_text() != text:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    return str(path)
+
+
 def extensions():
     compile_openmp, link_openmp = openmp_flags()
     optimize = [flag for flag in GNU.split() if compiles([flag], "int main(void) { return 0; }\n")]  # clang: not all
@@ -59,10 +71,9 @@ def extensions():
     asked = " ".join(f'FEATURE("{name}")' for name in sorted({name for level in LEVELS for name in level.features}))
     read = ("_kernels.pyx", "_levels.py", "*.pxd", "*.h", "call/*", "include/*", "kernels/*")
     common = {
-        "include_dirs": [np.get_include(), "cpunorm", "cpunorm/include"],
         "define_macros": [("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"), ("CPUNORM_FEATURES", asked)],
         "extra_link_args": [*link_openmp, *strip],
-        "depends": ["setup.py", *(str(path) for files in read for path in Path("cpunorm").glob(files))],
+        "depends": ["setup.py", environment(), *(str(path) for files in read for path in Path("cpunorm").glob(files))],
     }
     cython = (
         "_cpu",
@@ -85,8 +96,31 @@ def extensions():
         yield Extension(f"cpunorm.{name}", [source], extra_compile_args=arguments, **common)
 
 
-DIRECTIVES = {"language_level": 3, "freethreading_compatible": True}
+def translated():
+    """The extensions in C.  A source that comes out as it was keeps its date, lest it be compiled again: Cython writes
+    it anew when its own files are newer, as they are wherever a build is isolated."""
+    if {"egg_info", "dist_info"} & {*sys.argv}:  # pip asks for those before, and needs the names alone
+        return list(extensions())
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in Path("cpunorm").rglob("*.c")}
+    directives = {"language_level": 3, "freethreading_compatible": True}
+    in_c = cythonize(list(extensions()), nthreads=0, compiler_directives=directives)
+    for path, (text, date) in before.items():
+        if path.read_bytes() == text:
+            os.utime(path, ns=(date, date))
+    return in_c
+
+
+usual = build(Distribution())
+usual.ensure_finalized()
 setup(
-    ext_modules=cythonize(list(extensions()), nthreads=0, compiler_directives=DIRECTIVES),
-    options={"build_ext": {"parallel": os.cpu_count()}},
+    ext_modules=translated(),
+    options={
+        "build_ext": {
+            "parallel": os.cpu_count(),
+            # Here, not with each extension, for Cython notes what is told there in its C: isolated builds differ in it.
+            "include_dirs": [np.get_include(), "cpunorm", "cpunorm/include"],
+            # An editable installation would compile into a folder of its own, and all again for a wheel.
+            "build_lib": usual.build_platlib,
+        }
+    },
 )

@@ -303,8 +303,8 @@ FAULTS = [
     Fault(
         "columns beside those that are done are added to these too",
         SUMMED,
-        "const int from = (int) (c + PAIR - columns);",
-        "const int from = 0;",
+        "1, (int) (c - at), next",
+        "1, 0, next",
         f"tests/test_moments.py -k {LEVEL}",
     ),
     Fault(

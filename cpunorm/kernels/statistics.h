@@ -484,22 +484,16 @@ ALWAYS void NAME(columns_of)(const char *x, ptrdiff_t x_pitch, int lines, ptrdif
                              int careful, double *sums, ptrdiff_t pitch) {
     /* Of lines that follow each other each tile fetches a stretch: memory likes those, and to be asked steadily. */
     const int dense = x_pitch == columns * (ptrdiff_t) sizeof(T);
-    ptrdiff_t c = 0;
-    while (c + PAIR <= columns) {
-        const int wide = c + WIDE_TILE * PAIR <= columns;
-        const ptrdiff_t bytes = (wide ? WIDE_TILE : 1) * PAIR * sizeof(T);
-        const char *next = ahead ? x + ahead + c * (ptrdiff_t) sizeof(T) * (dense ? lines : 1) : NULL;
+    for (ptrdiff_t c = 0, step; c < columns; c += step) {
+        const int wide = WIDE_TILE > 1 && c + WIDE_TILE * PAIR <= columns;
+        step = (wide ? WIDE_TILE : 1) * PAIR;
+        const ptrdiff_t at = c + step <= columns ? c : columns - step;  /* the last ones beside columns that are done */
+        const char *next = ahead && at == c ? x + ahead + c * (ptrdiff_t) sizeof(T) * (dense ? lines : 1) : NULL;
+        const ptrdiff_t next_pitch = dense ? step * (ptrdiff_t) sizeof(T) : x_pitch;
         if (wide)
-            NAME(tile)(x + c * sizeof(T), x_pitch, lines, WIDE_TILE, 0, next, dense ? bytes : x_pitch, careful,
-                       sums + c, pitch);
+            NAME(tile)(x + at * sizeof(T), x_pitch, lines, WIDE_TILE, 0, next, next_pitch, careful, sums + at, pitch);
         else
-            NAME(tile)(x + c * sizeof(T), x_pitch, lines, 1, 0, next, dense ? bytes : x_pitch, careful, sums + c, pitch);
-        c += wide ? WIDE_TILE * PAIR : PAIR;
-    }
-    if (c < columns) {  /* what is left, beside columns that are done */
-        const int from = (int) (c + PAIR - columns);
-        NAME(tile)(x + (columns - PAIR) * sizeof(T), x_pitch, lines, 1, from, NULL, 0, careful, sums + columns - PAIR,
-                   pitch);
+            NAME(tile)(x + at * sizeof(T), x_pitch, lines, 1, (int) (c - at), next, next_pitch, careful, sums + at, pitch);
     }
 }
 
