@@ -61,6 +61,9 @@ from cpunorm._norm cimport (
     ABOUT_ZERO, COLUMNS_WAY, GIVEN, Axis, Copy, KernelSet, LANES_WAY, Norm, Operand, Plan, RELU, ROWS_WAY, SUM_WAY, Way)
 from cpunorm._reduction cimport F32, F64, RECORD, U8, U64, Reduction, Sliding, Span, Standardization, Step
 
+cdef extern from *:  # an array that begins with a line of the cache: a vector that lies in two is read twice
+    ctypedef double Aligned "double __attribute__((aligned(64)))"
+
 cdef extern from "kernels/lines.h":
     enum: ALONE_BYTES, MOST_LANES, MOST_BLOCK, MOST_TILE, ROWS, STEPS, TOGETHER, RUN_BYTES, AHEAD
     ctypedef struct Moments:
@@ -153,7 +156,7 @@ cdef enum:
     COLUMN_RUN = 32  # values of a segment below which those of all channels are columns, for moments ...
     NARROW_RUN = 64  # ... and for an apply alone
     FOLDED = 512  # columns, if lines of few channels can be walked as one
-    STEP_BYTES = 64  # what stores around the caches are aligned to, at every level
+    STEP_BYTES = 64  # of a line of the cache, and what stores around the caches are aligned to, at every level
     PAGE = 4096  # bytes, as small as it may be
     STRIP_BYTES = 262144  # of a strip: what stays in L2
     NARROW = 256  # columns of the narrowest strip

@@ -16,14 +16,14 @@ cdef inline Py_ssize_t strip_bytes(const Job* job) noexcept nogil:
 
 cdef void allocate_strips(Job* job, Py_ssize_t threads) noexcept nogil:
     """Room for a strip of each thread, before the first one writes: y may be x, which is to stay whole on failure."""
-    job.means = <double*> malloc(threads * strip_bytes(job))
+    job.means = <double*> malloc(STEP_BYTES + threads * strip_bytes(job))
     job.failed |= job.means == NULL
 
 
 cdef inline Strip strip_of(const Job* job, int thread) noexcept nogil:
     cdef Py_ssize_t columns = job.strip * job.fold, bytes = columns * job.lines.computed
     cdef Strip strip
-    strip.means = <double*> (<char*> job.means + thread * strip_bytes(job))
+    strip.means = <double*> (on_line(job.means) + thread * strip_bytes(job))
     strip.m2s = strip.means + job.parts * columns
     strip.high = <char*> (strip.m2s + job.parts * columns)
     strip.scale, strip.shift = strip.high + bytes, strip.high + 2 * bytes
@@ -80,7 +80,7 @@ cdef void apply_columns(
     const char* high, const char* scale, const char* shift,
 ) noexcept nogil:
     """The lines line..stop of one sample in `columns` columns, whose coefficients are given."""
-    cdef double packed_values[BESIDE + MOST_BLOCK]
+    cdef Aligned packed_values[BESIDE + MOST_BLOCK]
     cdef char* packed = <char*> packed_values
     cdef const Norm* n = &job.n
     cdef const Axis* inner = &job.line_axes[2]
@@ -162,7 +162,7 @@ cdef void apply_flat(
     const char* shift, const Traffic* traffic,
 ) noexcept nogil:
     """`apply_columns` of lines that follow each other: as one, in steps that begin where a streamed y is aligned."""
-    cdef double repeated[3 * FOLDED]
+    cdef Aligned repeated[3 * FOLDED]
     cdef int size = job.lines.size, computed = job.lines.computed
     cdef Py_ssize_t fold = 1, head = 0, left = lines * columns, some = 0, many
     while columns * fold % job.lines.lanes and 2 * fold * columns <= FOLDED and 4 * fold <= lines:
@@ -196,7 +196,7 @@ cdef void apply_flat_along(
     const char* scale, const char* shift, const Traffic* traffic,
 ) noexcept nogil:
     """`apply_columns` of short lines that follow each other, each with a weight of its own: many as one."""
-    cdef double repeated[5 * FOLDED]
+    cdef Aligned repeated[5 * FOLDED]
     cdef int computed = job.lines.computed
     cdef char* weights = <char*> &repeated[3 * FOLDED]
     cdef char* biases = <char*> &repeated[4 * FOLDED]
@@ -235,7 +235,7 @@ cdef void apply_packed(
     const char* shift,
 ) noexcept nogil:
     """`apply_columns` of short lines that don't follow each other: as many as fit are packed."""
-    cdef double packed_values[BESIDE + MOST_BLOCK]
+    cdef Aligned packed_values[BESIDE + MOST_BLOCK]
     cdef char* packed = <char*> packed_values
     cdef Axis axes[3]
     cdef int size = job.lines.size
@@ -263,7 +263,7 @@ cdef void apply_uneven(
     const char* high, const char* scale, const char* shift,
 ) noexcept nogil:
     """`apply_columns` of runs that don't follow each other: as many at once as one walk takes."""
-    cdef double packed_values[BESIDE + MOST_BLOCK]
+    cdef Aligned packed_values[BESIDE + MOST_BLOCK]
     cdef char* packed = <char*> packed_values
     cdef const Norm* n = &job.n
     cdef int size = job.lines.size, computed = job.lines.computed

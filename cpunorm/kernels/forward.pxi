@@ -29,6 +29,7 @@ cdef void forward_given(Job* job, int threads) noexcept nogil:
 cdef void begin(Job* job, const Norm* norm, int threads) noexcept nogil:
     """A norm as it is seen; `finish` frees what that took."""
     cdef Py_ssize_t count
+    cdef char* constant
     memset(job, 0, sizeof(job[0]))
     job.n = norm[0]
     job.lines = lines_of[norm.element]
@@ -42,14 +43,15 @@ cdef void begin(Job* job, const Norm* norm, int threads) noexcept nogil:
         job.n.along = False
     elif job.n.along and (job.n.weight == NULL or job.n.bias == NULL):
         count = job.positions * (job.n.channels if job.along_step else 1)
-        job.constant = <char*> malloc(count * job.lines.computed)
+        job.constant = <char*> malloc(STEP_BYTES + count * job.lines.computed)
         job.failed |= job.constant == NULL
         if job.constant != NULL:
-            fill(job.constant, count, 1 if job.n.weight == NULL else 0, job.lines.computed)
+            constant = on_line(job.constant)
+            fill(constant, count, 1 if job.n.weight == NULL else 0, job.lines.computed)
             if job.n.weight == NULL:
-                job.n.weight = job.constant
+                job.n.weight = constant
             else:
-                job.n.bias = job.constant
+                job.n.bias = constant
 
 
 cdef void finish(Job* job) noexcept nogil:
@@ -138,16 +140,19 @@ cdef void widen_parameters(Job* job) noexcept nogil:
     cdef Norm* n = &job.n
     cdef const Lines* lines = lines_of[n.parameter_element]
     cdef Py_ssize_t count = n.outer * n.middle * n.inner if n.along else n.channels
-    job.widened = <char*> malloc(2 * count * lines.computed)
+    cdef Py_ssize_t bytes = on_lines(count * lines.computed)
+    cdef char* target
+    job.widened = <char*> malloc(STEP_BYTES + 2 * bytes)
     if job.widened == NULL:
         job.failed = True
         return
+    target = on_line(job.widened)
     if n.weight != NULL:
-        lines.widen(n.weight, job.widened, count)
-        n.weight = job.widened
+        lines.widen(n.weight, target, count)
+        n.weight = target
     if n.bias != NULL:
-        lines.widen(n.bias, job.widened + count * lines.computed, count)
-        n.bias = job.widened + count * lines.computed
+        lines.widen(n.bias, target + bytes, count)
+        n.bias = target + bytes
 
 
 cdef void fill(char* target, Py_ssize_t count, int value, int size) noexcept nogil:

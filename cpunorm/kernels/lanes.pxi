@@ -95,14 +95,14 @@ cdef void work_lanes(void* context, int thread, Py_ssize_t start, Py_ssize_t sto
     cdef bint fetched = job.far and (not foresees or values * size > STEP_BYTES)
     cdef Py_ssize_t x_places[MOST_LANES]
     cdef Py_ssize_t y_places[MOST_LANES]
-    cdef double tile_values[BESIDE + LANE_VALUES * MOST_LANES]
+    cdef Aligned tile_values[BESIDE + LANE_VALUES * MOST_LANES]
     cdef char* tile = <char*> tile_values
     cdef const char* x
     cdef char* y
-    cdef double matrix[2 * LANE_VALUES * MOST_LANES]
-    cdef double mean[MOST_LANES]
-    cdef double m2[MOST_LANES]
-    cdef double coefficients[3 * MOST_LANES]
+    cdef Aligned matrix[2 * LANE_VALUES * MOST_LANES]
+    cdef Aligned mean[MOST_LANES]
+    cdef Aligned m2[MOST_LANES]
+    cdef Aligned coefficients[3 * MOST_LANES]
     cdef char* high = <char*> coefficients
     cdef char* scale = <char*> &coefficients[MOST_LANES]
     cdef char* shift = <char*> &coefficients[2 * MOST_LANES]

@@ -74,7 +74,7 @@ cdef void part_moments(
     Blocks of as many segments as fit, or of pieces of one. Segments of several domains that share a page follow each
     other, so that it is read as a whole.
     """
-    cdef double packed[MOST_BLOCK]
+    cdef Aligned packed[MOST_BLOCK]
     cdef double shift[TOGETHER]
     cdef Py_ssize_t segment = part // job.along * job.part_segments, row, i, n, rows, domain, begin = segment
     cdef Py_ssize_t stop = min(segment + job.part_segments, job.count)
@@ -210,7 +210,7 @@ cdef void columns_moments(
     double* mean, double* m2,
 ) noexcept nogil:
     """mean and m2 of `columns` columns from `column` on over the (folded) lines line..stop of the sample at x."""
-    cdef double packed[MOST_TILE]
+    cdef Aligned packed[MOST_TILE]
     cdef Py_ssize_t first = line, lines, i, some, pitch = job.line_pitch * job.fold
     cdef bint far = job.far and (not foresees or columns * job.lines.size > RUN_BYTES)
     while line < stop:

@@ -6,7 +6,7 @@ cdef void apply_rows(
     Py_ssize_t channel, Py_ssize_t channels, const char* high, const char* scale, const char* shift,
 ) noexcept nogil:
     """The `length` values from `start` on of the lines of `channels` channels, whose coefficients are given."""
-    cdef double packed_values[BESIDE + MOST_BLOCK]
+    cdef Aligned packed_values[BESIDE + MOST_BLOCK]
     cdef char* packed = <char*> packed_values
     cdef const Norm* n = &job.n
     cdef int size = job.lines.size, computed = job.lines.computed
@@ -125,7 +125,7 @@ cdef void apply_gathered(
     const char* shift,
 ) noexcept nogil:
     """`apply_domain` of short lines that don't follow each other, or with weights along all of them."""
-    cdef double packed_values[BESIDE + MOST_BLOCK]
+    cdef Aligned packed_values[BESIDE + MOST_BLOCK]
     cdef char* packed = <char*> packed_values
     cdef const Norm* n = &job.n
     cdef Axis axes[3]

@@ -1,9 +1,19 @@
 # What is shared by threads, and how.
 # Included by _kernels.pyx.
 
+cdef inline Py_ssize_t on_lines(Py_ssize_t bytes) noexcept nogil:
+    """So many bytes, and on to the end of a line of the cache."""
+    return ceil_div(bytes, STEP_BYTES) * STEP_BYTES
+
+
+cdef inline char* on_line(void* room) noexcept nogil:
+    """Where the first line of the cache in a room begins, which is `STEP_BYTES` larger for it."""
+    return <char*> on_lines(<Py_ssize_t> room)
+
+
 cdef inline Py_ssize_t apart(Py_ssize_t bytes) noexcept nogil:
     """From the room of one thread to that of the next, in no page of it: hardware fetches a page to its end."""
-    return ceil_div(bytes, STEP_BYTES) * STEP_BYTES + PAGE
+    return on_lines(bytes) + PAGE
 
 
 ctypedef void (*work_function)(void* context, int thread, Py_ssize_t start, Py_ssize_t stop) noexcept nogil

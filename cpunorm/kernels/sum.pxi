@@ -40,7 +40,7 @@ cdef void work_sum(void* context, int thread, Py_ssize_t start, Py_ssize_t stop)
     cdef const Norm* n = &job.n
     cdef const Lines* real = lines_of[0] if is_half(n.element) else job.lines
     cdef Py_ssize_t width = n.inner, count, i, at
-    cdef char* tile = job.tiles + thread * apart(job.tile * width * real.size)
+    cdef char* tile = on_line(job.tiles) + thread * apart(job.tile * width * real.size)
     cdef char* sums
     cdef char* y
     cdef Moments[TOGETHER] moments
@@ -96,7 +96,7 @@ cdef void forward_sum(Job* job, int threads) noexcept nogil:
         if not is_lane_row(job):
             job.tile = min(job.tile, <Py_ssize_t> TOGETHER)
     if is_half(n.element) or job.traffic.streamed:
-        job.tiles = <char*> malloc(threads * apart(job.tile * n.inner * real.size))
+        job.tiles = <char*> malloc(STEP_BYTES + threads * apart(job.tile * n.inner * real.size))
         if job.tiles == NULL:
             job.failed = True
             return

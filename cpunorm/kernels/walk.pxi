@@ -334,14 +334,14 @@ cdef void see_channels_as_positions(Job* job, bint innermost) noexcept nogil:
 
 cdef inline Py_ssize_t longer_bytes(const Job* job) noexcept nogil:
     """Of a weight that is made longer."""
-    return job.longer.count * job.longer.times * job.lines.computed
+    return on_lines(job.longer.count * job.longer.times * job.lines.computed)
 
 
 cdef void make_room_for_longer(Job* job, int threads) noexcept nogil:
     """For each thread if they are several; for one, the weights are made longer at once."""
     if job.longer.times == 0 or job.n.weight == NULL and job.n.bias == NULL:
         return
-    job.expanded = <char*> malloc(threads * apart(2 * longer_bytes(job)))
+    job.expanded = <char*> malloc(STEP_BYTES + threads * apart(2 * longer_bytes(job)))
     job.shared_out = threads > 1
     if job.expanded == NULL:
         job.failed = True
@@ -352,7 +352,7 @@ cdef void make_room_for_longer(Job* job, int threads) noexcept nogil:
 cdef void lengthen(Job* job, int thread) noexcept nogil:
     """weight and bias become (count / run, times, run), in the room of that thread."""
     cdef Py_ssize_t bytes = longer_bytes(job)
-    cdef char* target = job.expanded + thread * apart(2 * bytes)
+    cdef char* target = on_line(job.expanded) + thread * apart(2 * bytes)
     if job.n.weight != NULL:
         lengthen_one(job, target, <const char*> job.n.weight)
         job.n.weight = target
