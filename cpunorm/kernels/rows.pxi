@@ -278,6 +278,11 @@ cdef void extreme_coefficients(
         NULL if n.along or n.bias == NULL else <const char*> n.bias + channel * sizeof(double), high, scale, shift)
 
 
+cdef inline bint lies_badly(const void* line) noexcept nogil:
+    """Whether vectors of a line that is read again and again lie in two lines of the cache each."""
+    return <size_t> line % STEP_BYTES != 0
+
+
 cdef void forward_rows(Job* job, int threads) noexcept nogil:
     cdef Norm* n = &job.n
     cdef Py_ssize_t domains = n.samples * n.groups, bytes = job.positions * job.member * job.lines.size, near, i, c
@@ -287,6 +292,9 @@ cdef void forward_rows(Job* job, int threads) noexcept nogil:
         job.failed |= job.moments == NULL
     if shared or job.member > 1:
         allocate_coefficients(job, n.samples * n.channels)
+    if n.along and not job.along_step and not job.repeated and domains >= ALIGNING_ROWS * threads and (
+            lies_badly(n.weight) or lies_badly(n.bias)):
+        job.longer = Longer(job.positions, 1, job.positions)
     make_room_for_longer(job, 1 if shared else threads)
     if job.failed:
         return
