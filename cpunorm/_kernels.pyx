@@ -111,7 +111,7 @@ cdef extern from "kernels/lines.h":
     void merge_columns_of(
         const double* mean, const double* m2, Py_ssize_t n, double lines, double* joint_mean, double* joint_m2
     ) noexcept nogil
-    void fetch_beyond(const char* p, Py_ssize_t bytes, bint write) noexcept nogil
+    void fetch_bytes(const char* p, Py_ssize_t bytes, bint write) noexcept nogil
     void end_stream() noexcept nogil
     Py_ssize_t cache_bytes(unsigned level) noexcept nogil
     bint streaming_pays(Py_ssize_t bytes, int threads, bint again) noexcept nogil

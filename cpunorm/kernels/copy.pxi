@@ -3,6 +3,7 @@
 
 cdef enum:
     BLOCK_SIDE = 64  # of a unit of work, whose lines stay in L1 whatever their distance
+    FETCHED_SIDE = 32  # from which on its lines of y, each of which is written in pieces, are fetched before
 
 
 cdef struct Blocks:
@@ -17,7 +18,7 @@ cdef void work_copy(void* context, int thread, Py_ssize_t start, Py_ssize_t stop
     cdef const Axis* inner = &c.axes[blocks.inner]
     cdef const Axis* other = &c.axes[blocks.other]
     cdef Axis one = Axis(1, 0, 0)
-    cdef Py_ssize_t block, rest, x, y, row, rows, column, columns
+    cdef Py_ssize_t block, rest, x, y, row, rows, column, columns, i
     cdef int axis
     cdef const char* source
     cdef char* target
@@ -40,6 +41,9 @@ cdef void work_copy(void* context, int thread, Py_ssize_t start, Py_ssize_t stop
             for row in range(rows):
                 copy(target + row * other.y * c.size, 1, source + row * other.x * c.size, 1, columns, c.size)
         else:
+            if min(rows, columns) >= FETCHED_SIDE:
+                for i in range(rows):
+                    fetch_bytes(target + i * other.y * c.size, columns * c.size, True)
             copy_block(target, source, c.size, rows, columns, other.y, inner.y, other.x, inner.x)
 
 

@@ -49,6 +49,19 @@ cdef inline void turn(
         turn_of(<uint64_t*> target, <const uint64_t*> source, places, lanes, offsets, values, back)
 
 
+cdef inline void fetch_target(
+    const char* y, const Py_ssize_t* offsets, Py_ssize_t run, Py_ssize_t lanes, Py_ssize_t values, int size
+) noexcept nogil:
+    """For writing, domains that follow each other a page ahead; where their runs do, those that come now: in pieces."""
+    cdef Py_ssize_t v = 0, bytes = lanes * run * size
+    if run == values:
+        fetch_bytes(y + AHEAD, bytes, True)
+    elif bytes >= RUN_BYTES:
+        while v < values:
+            fetch_bytes(y + offsets[v] * size, bytes, True)
+            v += run
+
+
 cdef Py_ssize_t run_of(const Py_ssize_t* offsets, Py_ssize_t values) noexcept nogil:
     """How many values follow each other, in all runs alike."""
     cdef Py_ssize_t v, run = 1
@@ -141,7 +154,7 @@ cdef void work_lanes(void* context, int thread, Py_ssize_t start, Py_ssize_t sto
             some = seen_at_once(t, first + lane, count - lane, &sample, &group)
             x = x_at(job, sample * n.x.sample + group * n.x.channel)
             if fetched and not uneven and n.x.channel == values:
-                fetch_beyond(x, some * values * size, False)
+                fetch_bytes(x + AHEAD, some * values * size, False)
             turn(tile + lane * size, x, x_places, some, t.x, t.x_run, values, size, False)
             if job.packed.added:
                 y = y_at(job, sample * n.y.sample + group * n.y.channel) + job.traffic.residual
@@ -171,8 +184,8 @@ cdef void work_lanes(void* context, int thread, Py_ssize_t start, Py_ssize_t sto
         while lane < count:
             some = seen_at_once(t, first + lane, count - lane, &sample, &group)
             y = y_at(job, sample * n.y.sample + group * n.y.channel)
-            if job.traffic.y_ahead and not uneven and n.y.channel == values:
-                fetch_beyond(y, some * values * size, True)
+            if job.traffic.y_ahead and not uneven and n.y.channel == t.y_run:
+                fetch_target(y, t.y, t.y_run, some, values, size)
             turn(y, tile + lane * size, y_places, some, t.y, t.y_run, values, size, True)
             lane += some
 

@@ -153,13 +153,13 @@ static ptrdiff_t cache_bytes(unsigned level) {
     return bytes;
 }
 
-/* Fetches what lies a page beyond these bytes: into L2, or for writing. */
-static void fetch_beyond(const char *p, ptrdiff_t bytes, int write) {
-    for (ptrdiff_t byte = AHEAD; byte < AHEAD + bytes; byte += 64)
+/* Fetches these bytes: into L2, or for writing. */
+static void fetch_bytes(const char *p, ptrdiff_t bytes, int write) {
+    for (const char *line = p - (size_t) p % 64; line < p + bytes; line += 64)
         if (write)
-            __builtin_prefetch(p + byte, 1, 3);
+            __builtin_prefetch(line, 1, 3);
         else
-            __builtin_prefetch(p + byte, 0, 2);
+            __builtin_prefetch(line, 0, 2);
 }
 
 /* Bytes of the last-level cache, or 0.  Set once, from what `cache_bytes` says. */
