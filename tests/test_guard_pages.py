@@ -224,7 +224,7 @@ PAST_CACHES = [(3, 4400003), (130003, 103)]  # x and y are more than 96 MiB
 
 
 # One case in so many is run of the larger scales, of which all take some minutes for each engine.
-SHARE = {"small": 3, "every layout": 97, "large": 29, "past the caches": 23}
+SHARE = {"small": 3, "every layout": 97, "large": 29, "past the caches": 13}
 # Of an engine that is NumPy's reads and writes, which take five times as long, one in so many of those.
 SHARE_OF_NUMPY = 7
 

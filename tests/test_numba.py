@@ -287,7 +287,10 @@ def test_the_running_statistics_of_a_channel_of_each_kind(numba_engine):
 
 @pytest.mark.slow
 def test_nothing_is_reordered(tmp_path):
-    """The order of sums is written down in `moments`: LLVM may move no addition, and no subtraction of a shift."""
+    """The order of sums is written down in `moments`: LLVM may move no addition, and no subtraction of a shift.
+
+    What it may is said before it optimises, which is left out here.
+    """
     code = (
         CALL
         + """
