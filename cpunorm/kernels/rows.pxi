@@ -292,8 +292,8 @@ cdef void forward_rows(Job* job, int threads) noexcept nogil:
         job.failed |= job.moments == NULL
     if shared or job.member > 1:
         allocate_coefficients(job, n.samples * n.channels)
-    if n.along and not job.along_step and not job.repeated and domains >= ALIGNING_ROWS * threads and (
-            lies_badly(n.weight) or lies_badly(n.bias)):
+    if n.along and not job.along_step and not job.repeated and not job.longer.times and (
+            domains >= ALIGNING_ROWS * threads) and (lies_badly(n.weight) or lies_badly(n.bias)):
         job.longer = Longer(job.positions, 1, job.positions)
     make_room_for_longer(job, 1 if shared else threads)
     if job.failed:
