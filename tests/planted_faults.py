@@ -305,7 +305,14 @@ FAULTS = [
         "cpunorm/kernels/walk.pxi",
         "lengthen_one(job, target + bytes, <const char*> job.n.bias)",
         "lengthen_one(job, target, <const char*> job.n.bias)",
-        f"tests/test_layer_norm.py -k 'anywhere and {LEVEL}'",
+        f"tests/test_norms.py -k 'anywhere and {LEVEL}'",
+    ),
+    Fault(
+        "weights that are made longer are copied as if they were",
+        "cpunorm/kernels/rows.pxi",
+        " and not job.longer.times",
+        "",
+        f"tests/test_norms.py -k 'anywhere and {LEVEL}'",
     ),
     Fault(
         "columns beside those that are done are added to these too",

@@ -50,29 +50,6 @@ def test_exact(mean, width):
         np.testing.assert_array_equal(layer_norm(layout, width, weight, bias, 0.75), z * weight + bias)
 
 
-@pytest.mark.parametrize("which", [["weight"], ["bias"], ["weight", "bias"]])
-@pytest.mark.parametrize("threads", [1, 2])
-def test_of_many_rows_weights_may_lie_anywhere(which, threads):
-    """Those that a vector's reads would find in two lines of the cache are copied by each thread."""
-    cpunorm.set_num_threads(threads)
-    x = np.random.default_rng(5).standard_normal((300, 211), dtype=np.float32)
-    values = np.random.default_rng(6).standard_normal((2, 211), dtype=np.float32)
-    given = {name: vector for name, vector in zip(("weight", "bias"), values, strict=True) if name in which}
-    expected = oracle.layer_norm(x, (211,), **given)
-    results = set()
-    for place in range(16):
-        vectors = {}
-        for name, vector in given.items():
-            room = np.empty(211 + 32, np.float32)
-            first = -room.ctypes.data % 64 // 4 + place
-            vectors[name] = room[first : first + 211]
-            vectors[name][:] = vector
-        y = layer_norm(x, 211, **vectors)
-        assert_bound(y, expected, **given)
-        results.add(y.tobytes())
-    assert len(results) == 1
-
-
 # normalized_shape.
 
 

@@ -4,13 +4,21 @@ import ml_dtypes
 import numpy as np
 import oracle
 import pytest
+from arrays import lying_at
 from norms import NORMS, affine, balanced, first, last
 from strided import channels_last
+
+import cpunorm
+from cpunorm.functional import group_norm
 
 pytestmark = pytest.mark.usefixtures("engine")
 
 FROM_BATCH = [name for name in NORMS if name != "batch_norm inference"]
 SHAPES = [(6, 4), (9, 6, 2), (3, 6, 70), (2, 4, 5, 7), (2, 6, 2, 3, 4)]
+ONE_GROUP = NORMS["group_norm"]._replace(
+    call=lambda x, *values, **options: group_norm(x, 1, *values, **options),
+    truth=lambda x, *values: oracle.group_norm(x, 1, *values),
+)
 # Of a power of two values per domain of most norms; few and many domains, short and long ones.
 EXACT = [(2, 6), (128, 4), (3, 4096), (2, 2, 1), (1, 2, 2), (4, 6, 32), (8, 6, 128), (2, 16, 1024), (64, 8, 16)]
 
@@ -102,6 +110,26 @@ def test_weight_and_bias_are_independent(norm, given, dtype):
         for data_format in formats(norm):
             y = called(norm, x, weight, bias, 1e-5, data_format)
             assert (np.abs(y - expected) <= oracle.bound(expected, dtype, weight, bias, kappa=300)).all()
+
+
+@pytest.mark.parametrize("given", ["weight", "bias", "both"])
+@pytest.mark.parametrize("name", ["layer_norm", "rms_norm", "group_norm in one group"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_of_many_rows_weights_may_lie_anywhere(name, given, threads):
+    """Those that a vector's reads would find in two lines of the cache are copied by each thread; no more is read."""
+    norm = NORMS.get(name, ONE_GROUP)
+    x = np.random.default_rng(5).standard_normal((300, 7, 30) if norm.has_channels else (300, 211), np.float32)
+    values = only(given, norm, *np.random.default_rng(6).standard_normal((2, *norm.shape(x)), np.float32))
+    expected = norm.truth(x, *values, 1e-5)
+    cpunorm.set_num_threads(threads)
+    for data_format in formats(norm):
+        results = set()
+        for place in range(16):
+            placed = [v if v is None else lying_at(place, v, np.nan) for v in values]
+            y = called(norm, x, *placed, 1e-5, data_format)
+            assert (np.abs(y - expected) <= oracle.bound(expected, y.dtype, *values)).all()
+            results.add(y.tobytes())
+        assert len(results) == 1
 
 
 @pytest.mark.parametrize("half", ["float16", "bfloat16"])
