@@ -305,9 +305,8 @@ cdef void forward_rows(Job* job, int threads) noexcept nogil:
             job.tile = max(<Py_ssize_t> 1, min(<Py_ssize_t> TOGETHER, near // bytes))
             if job.tile >= 4:
                 job.tile = job.tile // 4 * 4
-        # The moments have just read x.  What is added comes with it, as do short rows that they fetched nothing of.
-        if bytes <= HALF_L2 and (job.together or n.residual == NULL and (
-                job.fetched or job.tile == 1 and job.traffic.streamed)):
+        # What the moments have read and fetched; what is added they haven't.
+        if bytes <= HALF_L2 and (job.together or job.fetched and n.residual == NULL):
             job.traffic.x_ahead = 0
         if job.together:
             job.traffic.y_ahead = -n.y.middle * job.lines.size if job.far else 0  # what comes next
