@@ -115,9 +115,10 @@ cdef extern from "kernels/lines.h":
     void end_stream() noexcept nogil
     Py_ssize_t cache_bytes(unsigned level) noexcept nogil
     bint streaming_pays(Py_ssize_t bytes, int threads, bint again) noexcept nogil
-    bint foresees
+    bint foresees, follows
     Py_ssize_t last_level
     bint hardware_foresees() noexcept nogil
+    bint hardware_follows() noexcept nogil
 
 cdef extern from "kernels/copy.h":
     void copy_block(
@@ -170,7 +171,7 @@ cdef enum:
 
 cdef Py_ssize_t HALF_L2 = cache_bytes(2) // 2
 last_level = cache_bytes(3)
-foresees = hardware_foresees()
+foresees, follows = hardware_foresees(), hardware_follows()
 cdef double HIDING = 1e-36  # eps that hides what underflow did to a variance
 cdef double LEAST_VAR = 1e-280, MOST_VAR = 1.7e308  # where squares of float64 keep their digits
 cdef double[4] TINY = [1e-36, 0.0, 1e-36, 1e-36]  # mean squares below this have lost digits to underflow

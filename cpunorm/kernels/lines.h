@@ -49,7 +49,7 @@ enum {
     TILE_ROWS = 16,  /* lines that a tile of columns is applied to before the next tile, where lines are longer */
     TOGETHER = 8,  /* domains whose moments are taken at once, so that the latencies at their ends overlap */
     JOINT_BYTES = 4096,  /* of rows that are streamed as one by way of L1 */
-    RUN_BYTES = 256,  /* of lines up to which tiles down them are read as the run that they are */
+    RUN_BYTES = 256,  /* of a short run: what comes after it is no part of it */
     AHEAD = 4096,  /* bytes ahead to fetch: Intel's own prefetch stops at the end of a page of this size */
     SUMS_AHEAD = 5120,  /* the same along sums, into L1: a page ahead are the very sets of it that are read, and read again */
     ALONE_BYTES = VECTOR_BYTES == 64 ? 192 : VECTOR_BYTES == 32 ? 160 : 96,  /* of a row to take a lane; doubles: less */
@@ -180,14 +180,23 @@ static int streaming_pays(ptrdiff_t bytes, int threads, int again) {
 #endif
 }
 
-/* Whether hardware fetches by itself what is coming along a run, read or stored: AMD's does, beyond the end of a page, too, and
-   fetching the same is a loss; Intel's doesn't.  Set once, from what `hardware_foresees` says. */
-static int foresees;
+/* Whether hardware fetches by itself what is coming along a run that is read, beyond the end of a page, too, and fetching
+   the same beside streamed stores is a loss: AMD's does, Intel's doesn't.  And whether it follows plain stores as well:
+   AMD's with AVX-512 does (Zen 4; Zen 3 doesn't).  Set once, from what `hardware_foresees` and `hardware_follows` say. */
+static int foresees, follows;
 
 static int hardware_foresees(void) {
 #if defined(__SSE2__)
     unsigned a, b, c, d;
     return __get_cpuid(0, &a, &b, &c, &d) && b != signature_INTEL_ebx;
+#else
+    return 1;
+#endif
+}
+
+static int hardware_follows(void) {
+#if defined(__SSE2__)
+    return hardware_foresees() && __builtin_cpu_supports("avx512f");
 #else
     return 1;
 #endif

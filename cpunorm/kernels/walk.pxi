@@ -287,15 +287,16 @@ cdef void see(Job* job, int threads) noexcept nogil:
     again = n.statistic != GIVEN and not job.columns
     job.traffic.streamed = n.x.data != n.y.data and streaming_pays(  # of short rows as one thread does
         arrays * bytes, threads if long_run or not again else 1, again)
-    # Where hardware foresees runs, it fetches too little while they are applied: then is fetched, not with the moments.
-    # Short rows in cache, which share what is loaded of a weight if nothing is fetched, are better left alone.
-    job.fetched = job.far and not (foresees and (
-        job.traffic.streamed or 0 < last_level < 2 * arrays * bytes or single and long_run))
+    # Where hardware foresees runs, it fetches too little while they are applied, if it follows stores, too, or if they are
+    # streamed: then is fetched, not with the moments.  Short rows in cache, which share what is loaded of a weight if
+    # nothing is fetched, are better left alone.
+    job.fetched = job.far and not (foresees and (job.traffic.streamed or follows and (
+        0 < last_level < 2 * arrays * bytes or single and long_run)))
     job.traffic.x_ahead = AHEAD if job.far and (
         not foresees or job.traffic.streamed or not job.columns and n.inner * job.lines.size > RUN_BYTES) else 0
-    # As stores it loses short and scattered segments, of a page at most, where one domain is done after the other.
-    job.traffic.y_ahead = AHEAD if job.far and (not foresees or (
-        n.statistic != GIVEN and n.outer * n.middle > 1 and n.inner * job.lines.size <= AHEAD)) else 0
+    # Of stores it loses short and scattered segments, of a page at most, where one domain is done after the other.
+    job.traffic.y_ahead = AHEAD if job.far and (not foresees or n.statistic != GIVEN and (
+        not follows or n.outer * n.middle > 1 and n.inner * job.lines.size <= AHEAD)) else 0
     job.traffic.added, job.traffic.activation = n.residual != NULL, n.activation
     if n.residual != NULL:
         job.traffic.residual = <const char*> n.residual - <const char*> n.y.data
