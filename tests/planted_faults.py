@@ -308,6 +308,13 @@ FAULTS = [
         f"tests/test_norms.py -k 'anywhere and {LEVEL}'",
     ),
     Fault(
+        "of rows that lie apart the first is packed again and again",
+        "cpunorm/kernels/sum.pxi",
+        "memcpy(packed + row * bytes, source, bytes)",
+        "memcpy(packed, source, bytes)",
+        f"tests/test_add_norm.py -k 'past_the_caches and {LEVEL}'",
+    ),
+    Fault(
         "weights that are made longer are copied as if they were",
         "cpunorm/kernels/rows.pxi",
         " and not job.longer.times",

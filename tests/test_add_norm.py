@@ -272,9 +272,9 @@ def test_of_no_values(engine, add):
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", LEVELS, indirect=True)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("width", [768, 1001, 70001])
+@pytest.mark.parametrize("width", [24, 768, 1001, 70001])
 def test_stored_past_the_caches(engine, add, dtype, width):
-    """The same bits as in place, where nothing is."""
+    """The same bits as in place, where nothing is; and of rows that lie apart, which are packed."""
     rows = (56 << 20) // dtype.itemsize // width
     x = np.resize(pair((1, 300_007), dtype)[0], (rows, width))
     residual = np.resize(pair((1, 200_003), dtype)[1], (rows, width))
@@ -282,6 +282,10 @@ def test_stored_past_the_caches(engine, add, dtype, width):
         for room in add.run(x, residual):
             room.fill(0)
         y, total = add.run(x, residual)
+        apart = np.full((rows, width + 3), np.nan, dtype)[:, 1:-2]
+        apart[...] = x
+        for got, wanted in zip(add.run(apart, residual), (y, total), strict=True):
+            np.testing.assert_array_equal(got, wanted)
         add.run(x, residual, out=x, sum_out=residual)
     np.testing.assert_array_equal(y, x)
     np.testing.assert_array_equal(total, residual)

@@ -60,7 +60,7 @@ cdef void work_sum(void* context, int thread, Py_ssize_t start, Py_ssize_t stop)
         sums = tile if job.tiles != NULL else <char*> n.total + at * job.lines.size
         y = sums if is_half(n.element) else y_at(job, at)
         add_rows(job, start, count, sums, &job.traffic)
-        if is_lane_row(job):  # of a half type: others were summed first
+        if is_lane_row(job):  # not of doubles
             normalise_short_rows(job, sums, start, count)
             job.lines.narrow(sums, y_at(job, at), count * width, traffic.streamed)
             start += count
@@ -105,8 +105,12 @@ cdef void forward_sum(Job* job, int threads) noexcept nogil:
 
 
 cdef inline bint sums_first(const Job* job) noexcept nogil:
-    """Whether rows are so short, or lie across each other, that all are summed, then normalised as any others are."""
-    return (is_lane_row(job) or job.columns) and not is_half(job.n.element)
+    """Whether rows are so short, or lie across each other, that all are summed, then normalised as any others are.
+
+    Those of float32 that fill a line of the cache aren't where the sum is streamed, and would have to be read again.
+    """
+    cdef bint read_again = job.n.element == 1 or not job.traffic.streamed or job.positions * job.lines.size < STEP_BYTES
+    return not is_half(job.n.element) and (job.columns or is_lane_row(job) and read_again)
 
 
 cdef inline bint lie_alike(const Norm* n) noexcept nogil:
@@ -126,22 +130,32 @@ cdef inline void see_total(Job* job) noexcept nogil:
 cdef void add_rows(
     const Job* job, Py_ssize_t first, Py_ssize_t count, char* sums, const Traffic* traffic
 ) noexcept nogil:
-    """total, and sums as they are computed, = x + addend of `count` rows, which may lie apart in x alone."""
+    """total, and sums as they are computed, = x + addend of `count` rows, which may lie apart in x alone.
+
+    Those are packed first if `total` is streamed: the ends of each row, stored as usual, would hold up what is. Sums of
+    a half type take more room, and never overtake what is packed at its end.
+    """
     cdef const Norm* n = &job.n
     cdef const Operand* x = &job.summand
     cdef int size = job.lines.size, computed = 4 if is_half(n.element) else size
-    cdef Py_ssize_t at = first * job.positions * size, some = 1, sample
-    if x.channel == job.positions and (n.samples == 1 or x.sample == n.channels * x.channel):
-        some = count
-    while count > 0:
-        sample = first // n.channels
-        job.lines.add(
-            <const char*> x.data + (sample * x.sample + (first - sample * n.channels) * x.channel) * size,
-            <const char*> n.addend + at, <char*> n.total + at, sums, some * job.positions, traffic)
-        first += some
-        count -= some
-        at += some * job.positions * size
-        sums += some * job.positions * computed
+    cdef Py_ssize_t at = first * job.positions * size, bytes = job.positions * size, row, sample
+    cdef bint apart = x.channel != job.positions or n.samples > 1 and x.sample != n.channels * x.channel
+    cdef bint packs = apart and traffic.streamed
+    cdef char* packed = sums + count * job.positions * (computed - size)
+    cdef const char* source
+    for row in range(count if apart else 1):
+        sample = (first + row) // n.channels
+        source = <const char*> x.data + (sample * x.sample + (first + row - sample * n.channels) * x.channel) * size
+        if packs:
+            if traffic.x_ahead:
+                fetch_bytes(source + traffic.x_ahead, bytes, False)
+            memcpy(packed + row * bytes, source, bytes)
+        elif apart:
+            job.lines.add(source, <const char*> n.addend + at + row * bytes, <char*> n.total + at + row * bytes,
+                          sums + row * job.positions * computed, job.positions, traffic)
+    if packs or not apart:
+        job.lines.add(packed if packs else source, <const char*> n.addend + at, <char*> n.total + at, sums,
+                      count * job.positions, traffic)
 
 
 cdef void work_add(void* context, int thread, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:

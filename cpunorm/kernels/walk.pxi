@@ -287,7 +287,7 @@ cdef void see(Job* job, int threads) noexcept nogil:
     again = n.statistic != GIVEN and not job.columns
     job.traffic.streamed = n.x.data != n.y.data and streaming_pays(  # of short rows as one thread does
         arrays * bytes, threads if long_run or not again else 1, again)
-    # Where hardware foresees runs, it fetches too little while they are applied, if it follows stores, too, or if they are
+    # Where hardware foresees runs, it fetches too little while they are applied, if it follows stores, too, or they are
     # streamed: then is fetched, not with the moments.  Short rows in cache, which share what is loaded of a weight if
     # nothing is fetched, are better left alone.
     job.fetched = job.far and not (foresees and (job.traffic.streamed or follows and (
