@@ -124,6 +124,9 @@ cdef extern from "kernels/copy.h":
     void copy_block(
         char* y, const char* x, int size, Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t y_row, Py_ssize_t y_column,
         Py_ssize_t x_row, Py_ssize_t x_column) noexcept nogil
+    void copy_runs(
+        char* y, const char* x, Py_ssize_t runs, Py_ssize_t bytes, Py_ssize_t y_pitch, Py_ssize_t x_pitch
+    ) noexcept nogil
     void turn_run(
         char* y, const char* x, int size, const Py_ssize_t* places, Py_ssize_t lanes, Py_ssize_t run, bint back
     ) noexcept nogil

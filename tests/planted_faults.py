@@ -66,10 +66,17 @@ FAULTS = [
         GUARDS,
     ),
     Fault(
+        "of a short run is read one register too far",
+        COPY,
+        "memcpy(&last, x + bytes - sizeof last, sizeof last);",
+        "memcpy(&last, x + bytes - 2, sizeof last);",
+        GUARDS,
+    ),
+    Fault(
         "a strided line is read one value too far",
         WALK,
-        "target[0] = source[line + q * step]",
-        "target[0] = source[line + q * step + 1]",
+        "target[i * to_stride] = source[i * stride]",
+        "target[i * to_stride] = source[i * stride + 1]",
         GUARDS,
     ),
     Fault(

@@ -49,6 +49,36 @@ static void turn_run(char *y, const char *x, int size, const ptrdiff_t *places, 
         turn_run_8((uint64_t *) y, (const uint64_t *) x, places, lanes, run, back);
 }
 
+/* y = x: runs of so many bytes, an even number, each so many bytes after the one before.  Of a short one its first bytes
+   and its last, as many as a register takes: neither one too many nor one by one. */
+static void copy_runs(char *y, const char *x, ptrdiff_t runs, ptrdiff_t bytes, ptrdiff_t y_pitch, ptrdiff_t x_pitch) {
+    typedef uint64_t Four __attribute__((vector_size(32), aligned(8), may_alias));
+#define BY(Part)                                                                                                      \
+    for (ptrdiff_t run = 0; run < runs; run++, y += y_pitch, x += x_pitch) {                                          \
+        Part first, last;                                                                                             \
+        memcpy(&first, x, sizeof first);                                                                              \
+        memcpy(&last, x + bytes - sizeof last, sizeof last);                                                          \
+        memcpy(y, &first, sizeof first);                                                                              \
+        memcpy(y + bytes - sizeof last, &last, sizeof last);                                                          \
+    }
+    if (y_pitch == bytes && x_pitch == bytes)
+        memcpy(y, x, (size_t) (runs * bytes));
+    else if (bytes < 4)
+        BY(uint16_t)
+    else if (bytes <= 8)
+        BY(uint32_t)
+    else if (bytes <= 16)
+        BY(uint64_t)
+    else if (bytes <= 32)
+        BY(Two)
+    else if (bytes <= 64)
+        BY(Four)
+    else
+        for (ptrdiff_t run = 0; run < runs; run++)
+            memcpy(y + run * y_pitch, x + run * x_pitch, (size_t) bytes);
+#undef BY
+}
+
 /* y (count, width) = x (count, 1), of 4 or 8 bytes; from the end on, for they may begin at the same place. */
 static void repeat(char *y, const char *x, ptrdiff_t count, ptrdiff_t width, int size) {
     if (size == 4)

@@ -38,8 +38,7 @@ cdef void work_copy(void* context, int thread, Py_ssize_t start, Py_ssize_t stop
                 rest //= c.axes[axis].length
         source, target = c.x + x * c.size, c.y + y * c.size
         if inner.x == 1 and inner.y == 1:
-            for row in range(rows):
-                copy(target + row * other.y * c.size, 1, source + row * other.x * c.size, 1, columns, c.size)
+            copy_runs(target, source, rows, columns * c.size, other.y * c.size, other.x * c.size)
         else:
             if min(rows, columns) >= FETCHED_SIDE:
                 for i in range(rows):

@@ -179,7 +179,7 @@ cdef void pack_lines(
     cdef Py_ssize_t some = 1
     cdef const char* source
     columns //= job.fold
-    cdef bint even = columns == job.wide == inner.x and job.n.x.channel == 1  # lines follow each other
+    cdef bint runs = job.width == 1 and (job.n.x.channel == 1 or columns == 1)
     if job.width > 1:
         for p in range(job.width):
             offsets[p] = offset_in(job.run, 3, p, False)
@@ -187,9 +187,12 @@ cdef void pack_lines(
         if k == inner.length:
             k = i % inner.length
             at = offset_in(job.line_axes, 2, i // inner.length, False) + k * inner.x
-        if job.width == 1:
-            some = min(inner.length - k, stop - i) if even else 1
-            copy(target, 1, x + (at + column * job.n.x.channel) * size, job.n.x.channel, some * columns, size)
+        if runs:
+            some = min(inner.length - k, stop - i)
+            source = x + (at + column * job.n.x.channel) * size
+            copy_runs(target, source, some, columns * size, columns * size, inner.x * size)
+        elif job.width == 1:
+            copy(target, 1, x + (at + column * job.n.x.channel) * size, job.n.x.channel, columns, size)
         else:
             source = x + (at + column // job.width * job.n.x.channel) * size
             p = column % job.width

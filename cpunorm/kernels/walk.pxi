@@ -147,35 +147,30 @@ cdef inline Py_ssize_t offset_in(const Axis* axes, int number, Py_ssize_t index,
     return offset
 
 
-cdef void walk_short(
-    unit* target, const unit* source, const Axis* axes, Py_ssize_t i, Py_ssize_t j, Py_ssize_t k, Py_ssize_t n,
-    bint back,
+cdef void walk_runs(
+    char* target, const char* source, const Axis* axes, Py_ssize_t i, Py_ssize_t j, Py_ssize_t k, Py_ssize_t n,
+    int size, bint back,
 ) noexcept nogil:
-    """`walk` of runs too short to pay for their setting up: pixels of a cropped image."""
-    cdef Py_ssize_t length = axes[2].length, q, line, step = axes[2].y if back else axes[2].x
-    if back:
-        line = i * axes[0].y + j * axes[1].y
-    else:
-        line = i * axes[0].x + j * axes[1].x
+    """`walk` where values of the innermost axis follow each other."""
+    cdef Py_ssize_t outer = axes[0].y if back else axes[0].x, middle = axes[1].y if back else axes[1].x
+    cdef Py_ssize_t length = axes[2].length, many, some, at
     while n > 0:
-        length = min(axes[2].length, k + n)
-        n -= length - k
+        many, some = 1, min(length - k, n)
+        if some == length:
+            many = min(axes[1].length - j, n // length)
+        at = (i * outer + j * middle + k) * size
         if back:
-            for q in range(k, length):
-                target[line + q * step] = source[0]
-                source += 1
-            line += axes[1].y
+            copy_runs(target + at, source, many, some * size, middle * size, some * size)
+            source += many * some * size
         else:
-            for q in range(k, length):
-                target[0] = source[line + q * step]
-                target += 1
-            line += axes[1].x
+            copy_runs(target, source + at, many, some * size, some * size, middle * size)
+            target += many * some * size
+        n -= many * some
         k = 0
-        j += 1
+        j += many
         if j == axes[1].length:
             j = 0
             i += 1
-            line = i * axes[0].y if back else i * axes[0].x
 
 
 cdef void walk(
@@ -190,11 +185,8 @@ cdef void walk(
         axes[1].length = 1
     k, line = start % axes[2].length, start // axes[2].length
     j, i = line % axes[1].length, line // axes[1].length
-    if axes[2].length < 16 and size < 8:
-        if size == 4:
-            walk_short(<uint32_t*> target, <const uint32_t*> source, axes, i, j, k, n, back)
-        else:
-            walk_short(<uint16_t*> target, <const uint16_t*> source, axes, i, j, k, n, back)
+    if (axes[2].y if back else axes[2].x) == 1:
+        walk_runs(target, source, axes, i, j, k, n, size, back)
         return
     while n > 0:
         many = min(axes[2].length - k, n)
