@@ -272,7 +272,7 @@ def test_of_no_values(engine, add):
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", LEVELS, indirect=True)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("width", [24, 768, 1001, 70001])
+@pytest.mark.parametrize("width", [17, 45, 768, 1001, 70001])
 def test_stored_past_the_caches(engine, add, dtype, width):
     """The same bits as in place, where nothing is; and of rows that lie apart, which are packed."""
     rows = (56 << 20) // dtype.itemsize // width

@@ -188,7 +188,7 @@ ALWAYS void NAME(tile_columns)(const X *x, X *y, ptrdiff_t rows, ptrdiff_t x_pit
     }
     for (ptrdiff_t row = 0; row < rows; row++, x += x_pitch, y += y_pitch) {
         if (FETCHES(t))
-            NAME(fetch)(x, y, vectors, t, finish, x_pitch <= LANES);
+            NAME(fetch)(x, y, vectors, t, finish, x_pitch * (int) sizeof(X) <= RUN_BYTES);
         for (int first = 0; first < vectors; first += TALL) {  /* as many as there are registers beside those */
             VEC z[TALL];
             const int some = vectors - first < TALL ? vectors - first : TALL;

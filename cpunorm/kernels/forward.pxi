@@ -62,17 +62,10 @@ cdef void finish(Job* job) noexcept nogil:
     free(job.means)
 
 
-cdef inline bint is_better_alone(const Job* job) noexcept nogil:
-    """Whether a row is in one piece, between no others, and as fast alone as in a lane; not of a half type, whose tails
-    take longer."""
-    cdef const Norm* n = &job.n
-    return not is_half(n.element) and job.count == 1 and inside(n.inner, n.x.inner, n) and (
-        job.positions * job.lines.size > (ALONE_BYTES if job.lines.size == 4 else ALONE_BYTES - 16))
-
-
 cdef Way way_of(Job* job) noexcept nogil:
     """Which way the norm goes, its domains cut accordingly."""
     cdef const Norm* n = &job.n
+    cdef bint alone
     if n.addend != NULL and not sums_first(job):
         return SUM_WAY
     if not job.columns:
@@ -87,8 +80,9 @@ cdef Way way_of(Job* job) noexcept nogil:
             return ROWS_WAY
         cut_columns(job, job.length if job.length > 1 else 1)
         return COLUMNS_WAY
+    alone = job.count == 1 and inside(n.inner, n.x.inner, n) and is_better_alone(job)
     if not job.columns and job.member == 1 and (
-            job.positions <= LANE_VALUES if job.scattered else is_lane_row(job) and not is_better_alone(job)):
+            job.positions <= LANE_VALUES if job.scattered else is_lane_row(job) and not alone):
         return LANES_WAY
     if job.columns or (job.count > 1 and job.length < COLUMN_RUN and not n.along and job.member == 1):
         cut_columns(job, 1 if job.columns else job.length)

@@ -142,7 +142,7 @@ cdef void cut_columns(Job* job, Py_ssize_t width) noexcept nogil:
         unit = n.x.channel == 1 or n.channels == 1
     job.tall = job.positions // width
     job.wide = n.channels * width
-    if job.far and job.wide > job.lines.lanes:
+    if job.far and job.wide * job.lines.size > (TILE_BYTES if job.past else RUN_BYTES):
         job.traffic.x_ahead = AHEAD  # whatever hardware foresees, tiles down wide lines are no run
     job.fold = 1
     while not job.apart and 2 * job.fold * job.wide <= job.lines.lanes and 2 * job.fold <= job.tall:
@@ -215,7 +215,7 @@ cdef void columns_moments(
     """mean and m2 of `columns` columns from `column` on over the (folded) lines line..stop of the sample at x."""
     cdef Aligned packed[MOST_TILE]
     cdef Py_ssize_t first = line, lines, i, some, pitch = job.line_pitch * job.fold
-    cdef bint far = job.far and (not foresees or columns > job.lines.lanes)
+    cdef bint far = job.far and (not foresees or columns * job.lines.size > RUN_BYTES)
     while line < stop:
         lines = min(<Py_ssize_t> ROWS, stop - line)
         if job.line_pitch:

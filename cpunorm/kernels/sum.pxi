@@ -18,10 +18,11 @@ cdef Moments sum_moments(const Lines* lines, const char* x, Py_ssize_t length, R
 
 
 cdef void normalise_short_rows(const Job* job, char* sums, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
-    """sums, in float32, of `count` rows from `first` on, in place, by lanes as any others so short."""
+    """sums, as they are computed, of `count` rows from `first` on, in place, by lanes as any others so short."""
     cdef Job rows = job[0]
     cdef Norm* n = &rows.n
-    rows.lines, n.element, rows.far, rows.traffic = lines_of[0], 0, False, job.packed
+    n.element = 0 if is_half(n.element) else n.element
+    rows.lines, rows.far, rows.traffic = lines_of[n.element], False, job.packed
     n.samples, n.channels, n.groups = 1, count, count
     n.x.data = n.y.data = sums
     n.x.channel = n.y.channel = job.positions
@@ -60,7 +61,7 @@ cdef void work_sum(void* context, int thread, Py_ssize_t start, Py_ssize_t stop)
         sums = tile if job.tiles != NULL else <char*> n.total + at * job.lines.size
         y = sums if is_half(n.element) else y_at(job, at)
         add_rows(job, start, count, sums, &job.traffic)
-        if is_lane_row(job):  # not of doubles
+        if takes_lanes(job):
             normalise_short_rows(job, sums, start, count)
             job.lines.narrow(sums, y_at(job, at), count * width, traffic.streamed)
             start += count
@@ -93,7 +94,7 @@ cdef void forward_sum(Job* job, int threads) noexcept nogil:
     job.tile = 1
     if n.inner <= real.block:
         job.tile = max(<Py_ssize_t> 1, NEAR_BYTES // (n.inner * real.size))
-        if not is_lane_row(job):
+        if not takes_lanes(job):
             job.tile = min(job.tile, <Py_ssize_t> TOGETHER)
     if is_half(n.element) or job.traffic.streamed:
         job.tiles = <char*> malloc(STEP_BYTES + threads * apart(job.tile * n.inner * real.size))
@@ -104,12 +105,17 @@ cdef void forward_sum(Job* job, int threads) noexcept nogil:
     free(job.tiles)
 
 
+cdef inline bint takes_lanes(const Job* job) noexcept nogil:
+    """Whether rows of sums, each of which is in one piece, are normalised by lanes."""
+    return is_lane_row(job) and not is_better_alone(job)
+
+
 cdef inline bint sums_first(const Job* job) noexcept nogil:
     """Whether rows are so short, or lie across each other, that all are summed, then normalised as any others are.
 
-    Those of float32 that fill a line of the cache aren't where the sum is streamed, and would have to be read again.
+    Those that fill a line of the cache aren't where the sum is streamed, and would have to be read again.
     """
-    cdef bint read_again = job.n.element == 1 or not job.traffic.streamed or job.positions * job.lines.size < STEP_BYTES
+    cdef bint read_again = not job.traffic.streamed or job.positions * job.lines.size < STEP_BYTES
     return not is_half(job.n.element) and (job.columns or is_lane_row(job) and read_again)
 
 

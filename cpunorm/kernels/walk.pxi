@@ -18,7 +18,8 @@ cdef struct Job:
     const Lines* lines
     Traffic traffic
     Traffic packed  # of lines that are packed, BESIDE which lies what is added to them
-    bint far  # past the caches
+    bint far  # past L2 ...
+    bint past  # ... and half of the last-level cache
     bint fetched  # moments of runs fetch what they read next
     Rule rule
     Py_ssize_t positions, member  # of a channel; channels of a domain
@@ -109,6 +110,13 @@ cdef inline void copy(
 
 cdef inline bint is_lane_row(const Job* job) noexcept nogil:
     return job.positions * job.lines.computed <= LANE_BYTES
+
+
+cdef inline bint is_better_alone(const Job* job) noexcept nogil:
+    """Whether a row, if it is in one piece and between no others, is as fast alone as in a lane; not of a half type,
+    whose tails take longer."""
+    cdef int size = job.lines.size
+    return not is_half(job.n.element) and job.positions * size > (ALONE_BYTES if size == 4 else ALONE_BYTES - 16)
 
 
 cdef inline bint inside(Py_ssize_t length, Py_ssize_t stride, const Norm* n) noexcept nogil:
@@ -274,6 +282,7 @@ cdef void see(Job* job, int threads) noexcept nogil:
             job.apart = True
     bytes = n.samples * n.channels * job.positions * job.lines.size
     job.far = 2 * bytes > max(<Py_ssize_t> FAR_BYTES, threads * HALF_L2)
+    job.past = 0 < last_level < 2 * arrays * bytes
     single = n.outer * n.middle == 1
     long_run = (n.inner * job.member if single else n.inner) * job.lines.size >= LONG_BYTES
     again = n.statistic != GIVEN and not job.columns
@@ -283,7 +292,7 @@ cdef void see(Job* job, int threads) noexcept nogil:
     # streamed: then is fetched, not with the moments.  Short rows in cache, which share what is loaded of a weight if
     # nothing is fetched, are better left alone.
     job.fetched = job.far and not (foresees and (job.traffic.streamed or follows and (
-        0 < last_level < 2 * arrays * bytes or single and long_run)))
+        job.past or single and long_run)))
     job.traffic.x_ahead = AHEAD if job.far and (
         not foresees or job.traffic.streamed or not job.columns and n.inner * job.lines.size > RUN_BYTES) else 0
     # Of stores it loses short and scattered segments, of a page at most, where one domain is done after the other.
