@@ -275,7 +275,7 @@ def test_of_no_values(engine, add):
 @pytest.mark.parametrize("width", [17, 45, 768, 1001, 70001])
 def test_stored_past_the_caches(engine, add, dtype, width):
     """The same bits as in place, where nothing is; and of rows that lie apart, which are packed."""
-    rows = (56 << 20) // dtype.itemsize // width
+    rows = (28 << 20) // dtype.itemsize // width
     x = np.resize(pair((1, 300_007), dtype)[0], (rows, width))
     residual = np.resize(pair((1, 200_003), dtype)[1], (rows, width))
     with cpunorm.num_threads(3):

@@ -15,7 +15,7 @@ import cpunorm
 from cpunorm.bench import drawn, peers, runner
 from cpunorm.bench.cases import Arrays
 
-SEEDS = {0: 120, 1: 600}  # and how many of each
+SEEDS = {0: 40, 1: 600}  # and how many of each
 SIZE = 60_000  # values at most: of all kinds there are such
 
 

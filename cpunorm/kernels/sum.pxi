@@ -145,21 +145,21 @@ cdef void add_rows(
     cdef const Operand* x = &job.summand
     cdef int size = job.lines.size, computed = 4 if is_half(n.element) else size
     cdef Py_ssize_t at = first * job.positions * size, bytes = job.positions * size, row, sample
-    cdef bint apart = x.channel != job.positions or n.samples > 1 and x.sample != n.channels * x.channel
-    cdef bint packs = apart and traffic.streamed
+    cdef bint gaps = x.channel != job.positions or n.samples > 1 and x.sample != n.channels * x.channel
+    cdef bint packs = gaps and traffic.streamed
     cdef char* packed = sums + count * job.positions * (computed - size)
     cdef const char* source
-    for row in range(count if apart else 1):
+    for row in range(count if gaps else 1):
         sample = (first + row) // n.channels
         source = <const char*> x.data + (sample * x.sample + (first + row - sample * n.channels) * x.channel) * size
         if packs:
             if traffic.x_ahead:
                 fetch_bytes(source + traffic.x_ahead, bytes, False)
             memcpy(packed + row * bytes, source, bytes)
-        elif apart:
+        elif gaps:
             job.lines.add(source, <const char*> n.addend + at + row * bytes, <char*> n.total + at + row * bytes,
                           sums + row * job.positions * computed, job.positions, traffic)
-    if packs or not apart:
+    if packs or not gaps:
         job.lines.add(packed if packs else source, <const char*> n.addend + at, <char*> n.total + at, sums,
                       count * job.positions, traffic)
 
