@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from arrays import lying_at
 
-pytest.importorskip("rich")
+pytest.importorskip("rich")  # of the extra bench, as the draws are
 
 import cpunorm
 from cpunorm.bench import drawn, peers, runner

@@ -49,8 +49,8 @@ enum {
     TILE_ROWS = 16,  /* lines that a tile of columns is applied to before the next tile, where lines are longer */
     TOGETHER = 8,  /* domains whose moments are taken at once, so that the latencies at their ends overlap */
     JOINT_BYTES = 4096,  /* of rows that are streamed as one by way of L1 */
-    RUN_BYTES = 256,  /* of lines up to which tiles down them are read as the run that they are, ... */
-    TILE_BYTES = UNROLLED * VECTOR_BYTES,  /* ... and where all arrays exceed half of the last-level cache */
+    RUN_BYTES = 256,  /* of lines up to which tiles down them are read as the run that they are; of a tile ... */
+    TILE_BYTES = UNROLLED * VECTOR_BYTES,  /* ... where all arrays exceed half of the last-level cache */
     AHEAD = 4096,  /* bytes ahead to fetch: Intel's own prefetch stops at the end of a page of this size */
     SUMS_AHEAD = 5120,  /* the same along sums, into L1: a page ahead are the very sets of it that are read, and read again */
     ALONE_BYTES = VECTOR_BYTES == 64 ? 192 : VECTOR_BYTES == 32 ? 160 : 96,  /* of a row to take a lane; doubles: less */
