@@ -243,7 +243,7 @@ cdef void see(Job* job, int threads) noexcept nogil:
     """Decide how the norm is run.  What decides on bits are lengths, and which axes lie inside which, alone."""
     cdef Norm* n = &job.n
     cdef Py_ssize_t bytes
-    cdef bint again, single, long_run
+    cdef bint again, single, long_run, slow
     cdef int arrays = 2 + (n.residual != NULL) + 2 * (n.addend != NULL)
     job.member = 1 if n.groups == n.channels else n.channels // n.groups
     job.positions = n.outer * n.middle * n.inner
@@ -286,15 +286,19 @@ cdef void see(Job* job, int threads) noexcept nogil:
     single = n.outer * n.middle == 1
     long_run = (n.inner * job.member if single else n.inner) * job.lines.size >= LONG_BYTES
     again = n.statistic != GIVEN and not job.columns
-    job.traffic.streamed = n.x.data != n.y.data and streaming_pays(  # of short rows as one thread does
-        arrays * bytes, threads if long_run or not again else 1, again)
+    # Below AVX-512, a half takes tens of operations: memory keeps up with sums that aren't streamed, and is read by
+    # hardware in time for tiles down columns, which are one line tall if they fetch.
+    slow = is_half(n.element) and VECTOR_BYTES < 64
+    job.traffic.streamed = n.x.data != n.y.data and not (slow and n.addend != NULL) and streaming_pays(  # of short ...
+        arrays * bytes, threads if long_run or not again else 1, again)  # ... rows as one thread does
     # Where hardware foresees runs, it fetches too little while they are applied, if it follows stores, too, or they are
     # streamed: then is fetched, not with the moments.  Short rows in cache, which share what is loaded of a weight if
     # nothing is fetched, are better left alone.
     job.fetched = job.far and not (foresees and (job.traffic.streamed or follows and (
         job.past or single and long_run)))
     job.traffic.x_ahead = AHEAD if job.far and (
-        not foresees or job.traffic.streamed or not job.columns and n.inner * job.lines.size > RUN_BYTES) else 0
+        not foresees or job.traffic.streamed and not (slow and job.columns)
+        or not job.columns and n.inner * job.lines.size > RUN_BYTES) else 0
     # Of stores it loses short and scattered segments, of a page at most, where one domain is done after the other.
     job.traffic.y_ahead = AHEAD if job.far and (not foresees or n.statistic != GIVEN and (
         not follows or n.outer * n.middle > 1 and n.inner * job.lines.size <= AHEAD)) else 0
