@@ -561,6 +561,20 @@ FAULTS = [
         "tests/test_memory.py -k 'not numba'",
     ),
     Fault(
+        "an output lies just ahead of its input within a page",
+        MEMORY,
+        "data if (<size_t> data - <size_t> beside) % COMPARED >= COMPARED // 2 else data + COMPARED // 2",
+        "data",
+        "tests/test_memory.py -k ahead",
+    ),
+    Fault(
+        "an output half a page later ends behind its block",
+        MEMORY,
+        "(size + HEADER + COMPARED // 2 + page - 1)",
+        "(size + HEADER + page - 1)",
+        "tests/test_memory.py -k ahead",
+    ),
+    Fault(
         "kept memory is not given back when there is none",
         MEMORY,
         "        if block == NULL and shrink_to_nothing():",

@@ -73,6 +73,23 @@ def test_an_output_is_an_ordinary_array():
     np.testing.assert_array_equal(y, 3)
 
 
+@pytest.mark.parametrize("offset", range(0, 1024, 112))
+def test_an_output_does_not_lie_just_ahead_of_its_input_within_a_page(offset):
+    """Many CPUs have a load wait for a store to where it would be in another page of 4096 bytes."""
+    width = MIB // 4 - 4  # whole pages with 64 bytes before them
+    x = np.zeros(MIB + 1024, np.float32)[offset:][: 4 * width].reshape(4, width)
+    for _ in range(2):  # of new memory, and of that again
+        before = _memory.statistics()["spare"]
+        y = layer_norm(x, width)
+        assert address(y) % 64 == 0
+        assert (address(y) - address(x)) % 4096 >= 2048
+        assert _memory.statistics()["spare"] - before >= address(y) % 4096  # so it ends within its block
+        y.fill(offset)
+        y.resize((8, width), refcheck=False)
+        np.testing.assert_array_equal(y[:4], offset)
+        del y
+
+
 def by_dlpack(y):
     return np.from_dlpack(y)
 
