@@ -65,7 +65,9 @@ cdef extern from *:  # an array that begins with a line of the cache: a vector t
     ctypedef double Aligned "double __attribute__((aligned(64)))"
 
 cdef extern from "kernels/lines.h":
-    enum: ALONE_BYTES, MOST_LANES, MOST_BLOCK, MOST_TILE, ROWS, STEPS, TOGETHER, RUN_BYTES, TILE_BYTES, AHEAD, VECTOR_BYTES
+    enum:
+        ALONE_BYTES, MOST_LANES, MOST_BLOCK, MOST_TILE, ROWS, STEPS, TOGETHER, RUN_BYTES, TILE_BYTES, AHEAD
+        VECTOR_BYTES
     ctypedef struct Moments:
         double count, mean, m2
     ctypedef struct Rule:

@@ -167,7 +167,7 @@ cdef void apply_flat(
     cdef Py_ssize_t fold = 1, head = 0, left = lines * columns, some = 0, many
     while columns * fold % job.lines.lanes and 2 * fold * columns <= FOLDED and 4 * fold <= lines:
         fold *= 2
-    if traffic.streamed and left > STEP_BYTES // size:
+    if (traffic.streamed or lines >= FEW_LINES) and left > STEP_BYTES // size:
         head = <Py_ssize_t> (-<size_t> y % STEP_BYTES) // size
     left -= head
     while head:
