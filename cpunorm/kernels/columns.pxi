@@ -161,13 +161,13 @@ cdef void apply_flat(
     const Job* job, const char* x, char* y, Py_ssize_t columns, Py_ssize_t lines, const char* high, const char* scale,
     const char* shift, const Traffic* traffic,
 ) noexcept nogil:
-    """`apply_columns` of lines that follow each other: as one, in steps that begin where a streamed y is aligned."""
+    """`apply_columns` of lines that follow each other: as one, in steps that begin where y is aligned."""
     cdef Aligned repeated[3 * FOLDED]
     cdef int size = job.lines.size, computed = job.lines.computed
     cdef Py_ssize_t fold = 1, head = 0, left = lines * columns, some = 0, many
     while columns * fold % job.lines.lanes and 2 * fold * columns <= FOLDED and 4 * fold <= lines:
         fold *= 2
-    if (traffic.streamed or lines >= FEW_LINES) and left > STEP_BYTES // size:
+    if left > (STEP_BYTES // size if traffic.streamed else ALIGNING_VALUES):
         head = <Py_ssize_t> (-<size_t> y % STEP_BYTES) // size
     left -= head
     while head:
