@@ -46,7 +46,7 @@ ALWAYS void NAME(constant_lines)(const X *x, X *y, ptrdiff_t n, ptrdiff_t rows, 
                                  const Traffic t, const int finish) {
     for (ptrdiff_t row = 0; row < rows; row++, x += x_pitch, y += y_pitch, high += step, scale += step, shift += step) {
         const R h = *high, s = *scale, b = *shift;
-        const int head = n >= 2 * LANES ? NAME(head_of)(y) : 0;
+        const int head = NAME(head_of_line)(y, n, finish);
         ptrdiff_t i = head;
         if (head)
             NAME(finish)(y, CENTRED_AND_SCALED(NAME(take_part)(x, head), h, s, b), head, finish, t.residual);
@@ -104,7 +104,7 @@ ALWAYS void NAME(lines_along)(const X *x, X *y, ptrdiff_t n, const int lines, pt
     R h[SHARING], s[SHARING], c[SHARING];  /* in registers, but for parts: a store of y might be one to where they lie */
     for (int r = 0; r < lines; r++)
         h[r] = high[r * step], s[r] = scale[r * step], c[r] = shift[r * step];
-    const int head = n >= 2 * LANES && (lines == 1 || y_pitch % WIDTH == 0) ? NAME(head_of)(y) : 0;
+    const int head = lines == 1 || y_pitch % WIDTH == 0 ? NAME(head_of_line)(y, n, finish) : 0;
     ptrdiff_t i = 0;
 #define PART(part)                                                                                                    \
     _Pragma("GCC unroll 4") for (int r = 0; r < lines; r++)                                                           \
@@ -214,8 +214,8 @@ ALWAYS void NAME(rows_columns)(const X *x, X *y, ptrdiff_t n, ptrdiff_t rows, pt
     for (ptrdiff_t row = 0; row < rows; row += chunk, x += chunk * x_pitch, y += chunk * y_pitch) {
         const ptrdiff_t tall = rows - row < chunk ? rows - row : chunk;
         /* NumPy's arrays are aligned to vectors of 16 bytes. */
-        const int aligns = VECTOR_BYTES > 16 && n >= 2 * LANES && (rows == 1 || y_pitch % WIDTH == 0);
-        const int head = finish & STREAMED || aligns ? NAME(head_of)(y) : 0;
+        const int aligns = VECTOR_BYTES > 16 && (rows == 1 || y_pitch % WIDTH == 0);
+        const int head = finish & STREAMED || aligns ? NAME(head_of_line)(y, n, finish) : 0;
         ptrdiff_t i = 0;
         if (head)
             TILE(1, head);

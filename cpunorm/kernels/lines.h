@@ -39,6 +39,7 @@ enum {
     UNROLLED = 4,  /* vectors of a step: enough sums at once to hide the latency of an addition */
     TALL = REGISTERS == 32 ? 4 : 2,  /* vectors of a tile of columns: five registers each */
     SHARING = VECTOR_BYTES == 16 ? 2 : 4,  /* lines that share what is loaded of a weight: three registers each */
+    ALIGNED_STEPS = VECTOR_BYTES == 64 ? 2 : 16,  /* steps of a line that begins where y is aligned, if it isn't streamed */
     CHAIN = 8,  /* values that a lane adds up before its sum is added to others: see the numerics */
     STEPS = 32,  /* steps of a block */
     GUESS = 64,  /* first values whose mean is the shift of a block of rows */

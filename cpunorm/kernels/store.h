@@ -21,6 +21,11 @@ ALWAYS void NAME(finish)(X *y, VEC v, int part, const int finish, ptrdiff_t resi
 /* The values before the first vector of y that is aligned: others are stored to two lines of a cache. */
 ALWAYS int NAME(head_of)(const X *y) { return (int) (-(size_t) y / sizeof(X) % WIDTH); }
 
+/* The same of a line, if that is long enough for a head and a tail to pay. */
+ALWAYS int NAME(head_of_line)(const X *y, ptrdiff_t n, const int finish) {
+    return n >= (finish & STREAMED ? 2 : ALIGNED_STEPS) * LANES ? NAME(head_of)(y) : 0;
+}
+
 /* What comes next: y, which is to be written, into L1; x, too, but into L2 beside streamed stores.  Where hardware fetches
    runs by itself it is the other way round. */
 ALWAYS void NAME(fetch)(const X *x, const X *y, const int vectors, const Traffic t, const int finish, const int run) {
