@@ -501,4 +501,4 @@ def empty_samples_first(x):
         y = made(np.empty, lengths, x.dtype)
     else:
         y = made(np.empty, (lengths[0], values + 64 // x.itemsize), x.dtype)[:, :values].reshape(lengths)
-    return y.transpose(np.argsort(order))
+    return y.transpose([order.index(axis) for axis in range(x.ndim)])

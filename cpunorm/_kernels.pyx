@@ -149,6 +149,7 @@ cdef enum:
     ALIGNING_ROWS = 64  # of a thread, from which on weights that lie badly are copied
     ALIGNING_VALUES = 4095  # beyond which lines that follow each other begin where y is aligned
     PIECE = 8192  # values of the smallest piece of a long line that is worth a thread's while
+    VALUES = 256  # that are rows of their own and normalised at once
     LANE_BYTES = 192  # of a row that takes a lane, as computed, at most; of one in one piece ALONE_BYTES
     SHORT_RUN = 16  # values below which runs with given statistics are columns; or below NARROW_RUN and FOLDED a sample
     LANE_VALUES = 64  # the same of domains that lie scattered in short samples

@@ -16,9 +16,17 @@ static void NAME(channel_coefficients)(ptrdiff_t n, const double *mean, const do
         scale[i] = (R) s;                                                                                             \
         shift[i] = (R) ((bias) - (low == low && low != 0 ? low * s : 0.0));                                           \
     }
+/* About zero, without weights. */
+#define SCALE_ALONE(root)                                                                                             \
+    for (ptrdiff_t i = 0; i < n; i++) {                                                                               \
+        high[i] = shift[i] = 0;                                                                                       \
+        scale[i] = (R) (root);                                                                                        \
+    }
 /* Without a choice in the usual loops: a masked load of NULL is slow, though no value of it is read. */
 #define ALL(root)                                                                                                     \
-    if (w && b)                                                                                                       \
+    if (!mean)                                                                                                        \
+        SCALE_ALONE(root)                                                                                             \
+    else if (w && b)                                                                                                  \
         EACH(root, w[i], (double) b[i])                                                                               \
     else if (!w && !b)                                                                                                \
         EACH(root, 1, 0.0)                                                                                            \
@@ -27,12 +35,15 @@ static void NAME(channel_coefficients)(ptrdiff_t n, const double *mean, const do
 #if R_BYTES == 4 && defined(__FMA__)
     uint64_t strange = 0;
     ALL(inverse_root(var[i] + eps, &strange))
-    if (strange >> 63)
+    if (strange >> 63 && !mean)
+        SCALE_ALONE(any_inverse_root(var[i] + eps))
+    else if (strange >> 63)
         EACH(any_inverse_root(var[i] + eps), w ? w[i] : 1, b ? (double) b[i] : 0.0)
 #else
     ALL(1 / sqrt(var[i] + eps))
 #endif
 #undef ALL
+#undef SCALE_ALONE
 #undef EACH
 }
 #endif

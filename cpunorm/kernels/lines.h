@@ -109,7 +109,8 @@ typedef struct {
     /* Mean and m2 of each of `columns`, known for `count` lines, with `lines` <= ROWS more. */
     void (*column_moments)(const void *x, ptrdiff_t pitch, int lines, ptrdiff_t columns, int far, Rule rule,
                            double count, double *mean, double *m2);
-    /* high, scale, shift (n each) of channels: scale with weight and shift with bias, either may be NULL. */
+    /* high, scale, shift (n each) of channels: scale with weight and shift with bias, either may be NULL; so may mean, which
+       is 0 then, where both are. */
     void (*channel_coefficients)(ptrdiff_t n, const double *mean, const double *var, double eps, const void *weight,
                                  const void *bias, void *high, void *scale, void *shift);
     /* y = (x - high) * scale + shift: `rows` lines of n values, coefficient i * step for line i. */

@@ -234,7 +234,7 @@ cdef void coefficients_of(
     cdef const Norm* n = &job.n
     cdef Py_ssize_t at = channel * job.lines.computed, c
     job.lines.channel_coefficients(
-        channels, mean, var, n.eps,
+        channels, NULL if job.rule.about_zero else mean, var, n.eps,
         NULL if n.along or n.weight == NULL else <const char*> n.weight + at,
         NULL if n.along or n.bias == NULL else <const char*> n.bias + at, high, scale, shift)
     if n.element == 1 and n.statistic != GIVEN:

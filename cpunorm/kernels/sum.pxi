@@ -32,6 +32,32 @@ cdef void normalise_short_rows(const Job* job, char* sums, Py_ssize_t first, Py_
     forward_lanes(&rows, 1)
 
 
+cdef void normalise_values(const Job* job, char* sums, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+    """The same of rows of one value, which are the columns of a line as they lie."""
+    cdef const Norm* n = &job.n
+    cdef const Lines* real = lines_of[0]
+    cdef Aligned mean[VALUES]
+    cdef Aligned m2[VALUES]
+    cdef float[3 * VALUES] coefficients
+    cdef char* high = <char*> coefficients
+    cdef char* scale = <char*> &coefficients[VALUES]
+    cdef char* shift = <char*> &coefficients[2 * VALUES]
+    cdef Py_ssize_t stop = first + count, some
+    while first < stop:
+        some = min(<Py_ssize_t> VALUES, stop - first)
+        real.column_moments(sums, some, 1, some, False, job.rule, 0, mean, m2)
+        coefficients_of(job, 0, first, some, mean, m2, high, scale, shift)
+        if n.mean != NULL:
+            memcpy(n.mean + first, mean, some * sizeof(double))
+            memcpy(n.var + first, m2, some * sizeof(double))
+        if n.along:
+            real.apply_columns_along(sums, sums, some, 1, 0, 0, high, scale, shift, n.weight, n.bias, 0, &job.packed)
+        else:
+            real.apply_columns(sums, sums, some, 1, 0, 0, high, scale, shift, &job.packed)
+        sums += some * sizeof(float)
+        first += some
+
+
 cdef void work_sum(void* context, int thread, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """The rows start..stop, of which some are summed, then normalised while the sums are in L1.
 
@@ -62,7 +88,10 @@ cdef void work_sum(void* context, int thread, Py_ssize_t start, Py_ssize_t stop)
         y = sums if is_half(n.element) else y_at(job, at)
         add_rows(job, start, count, sums, &job.traffic)
         if takes_lanes(job):
-            normalise_short_rows(job, sums, start, count)
+            if width == 1:
+                normalise_values(job, sums, start, count)
+            else:
+                normalise_short_rows(job, sums, start, count)
             job.lines.narrow(sums, y_at(job, at), count * width, traffic.streamed)
             start += count
             continue

@@ -248,11 +248,12 @@ static void NAME(column_moments)(const void *source, ptrdiff_t pitch, int lines,
     const int sample = lines > 2 * CHAIN ? 2 * CHAIN : lines < CHAIN ? lines : CHAIN;
     for (ptrdiff_t first = 0; first < columns; first += COLUMNS) {
         const X *x = (const X *) source + first;
-        double *restrict mean = means + first, *restrict m2 = m2s + first;
+        double *restrict mean = means + first, *restrict m2 = m2s + first, joined_mean[COLUMNS], joined_m2[COLUMNS];
+        /* of these lines alone: at once to their place, or to be merged */
+        double *restrict block_mean = count == 0 ? mean : joined_mean, *restrict block_m2 = count == 0 ? m2 : joined_m2;
         const int width = columns - first < COLUMNS ? (int) (columns - first) : COLUMNS;
         const ptrdiff_t next = far ? (columns - first > COLUMNS ? COLUMNS : lines * pitch - first) : 0;
         R k[COLUMNS] = {0}, s[COLUMNS], q[COLUMNS];
-        double block_mean[COLUMNS], block_m2[COLUMNS];
         int badly_placed = 0, out_of_range = 0;
         if (rule.about_zero) {
             /* k stays 0 */
@@ -268,8 +269,9 @@ static void NAME(column_moments)(const void *source, ptrdiff_t pitch, int lines,
         if (rule.about_zero)
             for (int j = 0; j < width; j++)
                 s[j] = 0;
-        for (int j = 0; j < width; j++)
-            badly_placed |= BADLY_PLACED(COLUMN_LIMIT, n, (double) s[j], (double) q[j]);
+        else
+            for (int j = 0; j < width; j++)
+                badly_placed |= BADLY_PLACED(COLUMN_LIMIT, n, (double) s[j], (double) q[j]);
         if (badly_placed) {  /* the sums of the others come out as before */
             for (int j = 0; j < width; j++)
                 k[j] = BADLY_PLACED(COLUMN_LIMIT, n, (double) s[j], (double) q[j]) ? (R) (k[j] + s[j] * inverse) : k[j];
@@ -288,12 +290,7 @@ static void NAME(column_moments)(const void *source, ptrdiff_t pitch, int lines,
                     block_mean[j] = m.mean;
                     block_m2[j] = m.m2;
                 }
-        if (count == 0)
-            for (int j = 0; j < width; j++) {
-                mean[j] = block_mean[j];
-                m2[j] = block_m2[j];
-            }
-        else
+        if (count != 0)
             for (int j = 0; j < width; j++) {
                 const double delta = block_mean[j] - mean[j];
                 mean[j] = NAME(moved)(mean[j], block_mean[j], delta * share);
