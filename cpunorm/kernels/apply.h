@@ -217,7 +217,8 @@ ALWAYS void NAME(tile_columns)(const X *x, X *y, ptrdiff_t rows, ptrdiff_t x_pit
 ALWAYS void NAME(rows_columns)(const X *x, X *y, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t x_pitch, ptrdiff_t y_pitch,
                                const R *high, const R *scale, const R *shift, const int along, const R *weight,
                                const R *bias, const Traffic t, const int finish) {
-    const ptrdiff_t chunk = n <= LANES ? rows : t.x_ahead ? 1 : TILE_ROWS;
+    const int alike = (x_pitch | y_pitch) * (ptrdiff_t) sizeof(X) % COMPARED == 0;
+    const ptrdiff_t chunk = n <= LANES ? rows : t.x_ahead ? 1 : alike ? PAIR_ROWS : TILE_ROWS;
     const int wide = along ? TALL : UNROLLED;
 #define TILE(vectors, part)                                                                                           \
     NAME(tile_columns)(x + i, y + i, tall, x_pitch, y_pitch, vectors, part, high + i, scale + i, shift + i, along,     \

@@ -47,7 +47,9 @@ enum {
     HALF = 32,  /* lines whose sums are added up before they are added to others */
     ROW_LIMIT = 5,  /* of BADLY_PLACED */
     COLUMN_LIMIT = 3,
-    TILE_ROWS = 16,  /* lines that a tile of columns is applied to before the next tile, where lines are longer */
+    TILE_ROWS = 16,  /* lines that a tile of columns is applied to before the next tile, where lines are longer, or ... */
+    PAIR_ROWS = 2,  /* ... where they lie whole pages apart, so that ... */
+    COMPARED = 4096,  /* ... a load from one seems to follow a store to another: CPUs compare addresses by so many bytes */
     TOGETHER = 8,  /* domains whose moments are taken at once, so that the latencies at their ends overlap */
     JOINT_BYTES = 4096,  /* of rows that are streamed as one by way of L1 */
     RUN_BYTES = 256,  /* of lines up to which tiles down them are read as the run that they are; of a tile ... */
