@@ -561,6 +561,27 @@ FAULTS = [
         "tests/test_memory.py -k 'not numba'",
     ),
     Fault(
+        "rows of one value of a half's sum are normalised by the first ones' coefficients",
+        "cpunorm/kernels/sum.pxi",
+        "        sums += some * sizeof(float)\n",
+        "        sums += 0\n",
+        f"tests/test_add_norm.py -k 'width and {LEVEL}'",
+    ),
+    Fault(
+        "about zero, coefficients keep the shift that lay there",
+        APPLY,
+        "        high[i] = shift[i] = 0; ",
+        "        high[i] = 0;            ",
+        f"tests/test_norms.py -k {LEVEL}",
+    ),
+    Fault(
+        "about zero, weights of the channels are left out",
+        ROWS,
+        "scale_alone = job.rule.about_zero and weight == NULL and bias == NULL",
+        "scale_alone = job.rule.about_zero",
+        "tests/test_embedding.py -k squares",
+    ),
+    Fault(
         "an output lies just ahead of its input within a page",
         MEMORY,
         "data if (<size_t> data - <size_t> beside) % COMPARED >= COMPARED // 2 else data + COMPARED // 2",

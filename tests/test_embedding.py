@@ -155,6 +155,32 @@ def test_fields_that_an_older_extension_lacks_are_zero(tmp_path):
 
 
 @needs_compiler
+@pytest.mark.parametrize("shape", [(2, 3, 5), (4, 64, 49), (300, 20, 1)])
+def test_mean_squares_of_channels_with_weights(tmp_path, shape):
+    """What no function of Python's asks for: about zero, weights not along the positions."""
+    edits = {
+        "CPUNORM_GIVEN": "CPUNORM_ABOUT_ZERO",
+        "norm.mean =": "norm.weight =",
+        "norm.var =": "norm.bias =",
+        '"d"': '"f"',
+    }
+
+    def edited(source):
+        for old, new in edits.items():
+            assert old in source
+            source = source.replace(old, new)
+        return own_header(source)
+
+    images = build_edited(tmp_path / "images", lambda header: header + "\n", edited)()
+    x, (weight, bias) = values(shape), affine((shape[1],))
+    exact = x.astype(np.float64)
+    root = np.sqrt(np.mean(exact**2, axis=(0, 2)) + EPS)
+    exact = exact / root[:, None] * weight[:, None] + bias[:, None]
+    images.batch_norm(x, weight, bias, *shape, EPS)
+    assert (np.abs(x - exact) <= 2e-6 * np.maximum(1, np.abs(exact))).all()
+
+
+@needs_compiler
 @pytest.mark.parametrize("language", [["-xc", "-std=c99"], ["-xc++", "-std=c++11"]], ids=["C99", "C++11"])
 def test_the_header_alone(language):
     """Without a warning, also of a pedantic compiler."""

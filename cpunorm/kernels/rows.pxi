@@ -233,10 +233,11 @@ cdef void coefficients_of(
     """Coefficients of some channels from their mean and variance; beyond a sample's those of the next."""
     cdef const Norm* n = &job.n
     cdef Py_ssize_t at = channel * job.lines.computed, c
+    cdef const char* weight = NULL if n.along or n.weight == NULL else <const char*> n.weight + at
+    cdef const char* bias = NULL if n.along or n.bias == NULL else <const char*> n.bias + at
+    cdef bint scale_alone = job.rule.about_zero and weight == NULL and bias == NULL
     job.lines.channel_coefficients(
-        channels, NULL if job.rule.about_zero else mean, var, n.eps,
-        NULL if n.along or n.weight == NULL else <const char*> n.weight + at,
-        NULL if n.along or n.bias == NULL else <const char*> n.bias + at, high, scale, shift)
+        channels, NULL if scale_alone else mean, var, n.eps, weight, bias, high, scale, shift)
     if n.element == 1 and n.statistic != GIVEN:
         for c in range(channels):
             if not LEAST_VAR <= var[c] + n.eps <= MOST_VAR:
