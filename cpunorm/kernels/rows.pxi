@@ -4,6 +4,7 @@
 cdef void apply_rows(
     const Job* job, Py_ssize_t sample, Py_ssize_t outer, Py_ssize_t middle, Py_ssize_t start, Py_ssize_t length,
     Py_ssize_t channel, Py_ssize_t channels, const char* high, const char* scale, const char* shift,
+    const Traffic* traffic,
 ) noexcept nogil:
     """The `length` values from `start` on of the lines of `channels` channels, whose coefficients are given."""
     cdef Aligned packed_values[BESIDE + MOST_BLOCK]
@@ -19,18 +20,18 @@ cdef void apply_rows(
     if (n.x.inner == 1 and n.y.inner == 1) or n.inner == 1:
         if not n.along:
             job.lines.apply_constant(
-                x, y, length, channels, n.x.channel, n.y.channel, high, scale, shift, 1, &job.traffic)
+                x, y, length, channels, n.x.channel, n.y.channel, high, scale, shift, 1, traffic)
         elif job.along_step == 0:
             job.lines.apply_along(
                 x, y, length, channels, n.x.channel, n.y.channel, high, scale, shift, 1,
-                <const char*> n.weight + weights * computed, <const char*> n.bias + weights * computed, &job.traffic)
+                <const char*> n.weight + weights * computed, <const char*> n.bias + weights * computed, traffic)
         else:
             for c in range(channels):
                 at = (weights + c * job.along_step) * computed
                 job.lines.apply_along(
                     x + c * n.x.channel * size, y + c * n.y.channel * size, length, 1, 0, 0,
                     high + c * computed, scale + c * computed, shift + c * computed, 0, <const char*> n.weight + at,
-                    <const char*> n.bias + at, &job.traffic)
+                    <const char*> n.bias + at, traffic)
         return
     for c in range(channels):
         i = 0
@@ -76,7 +77,7 @@ cdef void work_apply_rows(void* context, int thread, Py_ssize_t start, Py_ssize_
         at = (sample * n.channels + channel) * job.lines.computed
         apply_rows(job, sample, outer, middle, piece * length,
                    min(((last - first) if job.pieces > 1 else 1) * length, n.inner - piece * length), channel,
-                   1 if job.pieces > 1 else last - first, job.high + at, job.scale + at, job.shift + at)
+                   1 if job.pieces > 1 else last - first, job.high + at, job.scale + at, job.shift + at, &job.traffic)
     end_stream()
 
 
@@ -95,6 +96,9 @@ cdef void apply_domain(
     cdef const Norm* n = &job.n
     cdef int computed = job.lines.computed
     cdef Py_ssize_t outer, middle, c, at
+    cdef Traffic first = job.traffic
+    if job.together:  # no line comes after it: to fetch where no memory is takes longer than from memory
+        first.y_ahead = 0
     if job.repeated:
         for c in range(channels):
             at = (channel + c) * job.along_step * computed
@@ -117,7 +121,8 @@ cdef void apply_domain(
         return
     for outer in range(n.outer - 1, -1, -1):  # backwards: the samples that were read last are still in cache
         for middle in range(n.middle - 1, -1, -1):
-            apply_rows(job, sample, outer, middle, 0, n.inner, channel, channels, high, scale, shift)
+            apply_rows(job, sample, outer, middle, 0, n.inner, channel, channels, high, scale, shift,
+                       &job.traffic if middle else &first)
 
 
 cdef void apply_gathered(
@@ -287,8 +292,11 @@ cdef inline bint lies_badly(const void* line) noexcept nogil:
 cdef void forward_rows(Job* job, int threads) noexcept nogil:
     cdef Norm* n = &job.n
     cdef Py_ssize_t domains = n.samples * n.groups, bytes = job.positions * job.member * job.lines.size, near, i, c
-    cdef bint shared = job.parts > 1 and threads > 1 and domains < 4 * threads
-    if job.parts > 1:
+    # What domains that lie between each other write by turns, in pieces of less than a page, hardware fetches for the
+    # threads of both.
+    cdef bint between = n.outer * n.middle > 1 and n.channels * n.inner * job.lines.size < AHEAD * threads
+    cdef bint shared = threads > 1 and (between or job.parts > 1 and domains < 4 * threads)
+    if shared or job.parts > 1:
         job.moments = <Moments*> malloc(domains * job.parts * sizeof(Moments))
         job.failed |= job.moments == NULL
     if shared or job.member > 1:
