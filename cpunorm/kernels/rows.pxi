@@ -292,9 +292,10 @@ cdef inline bint lies_badly(const void* line) noexcept nogil:
 cdef void forward_rows(Job* job, int threads) noexcept nogil:
     cdef Norm* n = &job.n
     cdef Py_ssize_t domains = n.samples * n.groups, bytes = job.positions * job.member * job.lines.size, near, i, c
-    # What domains that lie between each other write by turns, in pieces of less than a page, hardware fetches for the
+    # What channels that lie between each other write by turns, in pieces of less than a page, hardware fetches for the
     # threads of both.
-    cdef bint between = n.outer * n.middle > 1 and n.channels * n.inner * job.lines.size < AHEAD * threads
+    cdef bint between = n.samples == 1 and n.y.data != NULL and not job.repeated and (
+        labs(n.y.channel) < labs(n.y.middle) and n.channels * n.inner * job.lines.size < AHEAD * threads)
     cdef bint shared = threads > 1 and (between or job.parts > 1 and domains < 4 * threads)
     if shared or job.parts > 1:
         job.moments = <Moments*> malloc(domains * job.parts * sizeof(Moments))

@@ -289,8 +289,8 @@ cdef void see(Job* job, int threads) noexcept nogil:
     # Below AVX-512, a half takes tens of operations: memory keeps up with sums that aren't streamed, and is read by
     # hardware in time for tiles down columns, which are one line tall if they fetch.
     slow = is_half(n.element) and VECTOR_BYTES < 64
-    job.traffic.streamed = n.x.data != n.y.data and not (slow and n.addend != NULL) and streaming_pays(  # of short ...
-        arrays * bytes, threads if long_run or not again else 1, again)  # ... rows as one thread does
+    job.traffic.streamed = n.x.data != n.y.data and not (slow and n.addend != NULL) and streaming_pays(
+        arrays * bytes, threads if long_run or not again else 1, again)  # of short rows as one thread does
     # Where hardware foresees runs, it fetches too little while they are applied, if it follows stores, too, or they are
     # streamed: then is fetched, not with the moments.  Short rows in cache, which share what is loaded of a weight if
     # nothing is fetched, are better left alone.
