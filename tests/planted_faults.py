@@ -561,7 +561,7 @@ FAULTS = [
         "tests/test_memory.py -k 'not numba'",
     ),
     Fault(
-        "rows of one value of a half's sum are normalised by the first ones' coefficients",
+        "of a half's sums of one value the first are normalised alone",
         "cpunorm/kernels/sum.pxi",
         "        sums += some * sizeof(float)\n",
         "        sums += 0\n",
