@@ -75,4 +75,4 @@ class Ratio(Norm, Against):
         if not super().exists(threads, axes) or (threads == "all" and THREADS == 1):
             return False
         large = cls.cases[axes].bytes / 2 >= cases.NEW_PAGES  # takes seconds: once is enough
-        return ALL or not large or (threads == "all" and "channels_last" not in axes)
+        return ALL or not large or (threads == ("all" if THREADS > 1 else "1") and "channels_last" not in axes)

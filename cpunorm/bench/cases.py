@@ -191,6 +191,7 @@ LAYERS = (
     Layer("ResNet-50", "batch_norm", (8, 256, 28, 28), activation="relu"),
     Layer("ResNet-50", "batch_norm", (8, 256, 28, 28), residual=True, activation="relu"),
     Layer("diffusion-UNet", "group_norm", (2, 320, 64, 64), groups=32, activation="silu"),
+    Layer("wav2vec2-large", "layer_norm", (1999, 512), activation="gelu"),
     # One layer from 4 KiB to 256 MiB: where the caches end.
     *(Layer(SWEEP, "batch_norm", (1, 64, 4 << i, 4 << i), both_layouts=False) for i in range(9)),
     *(Layer(SWEEP, "layer_norm", (4**i, 1024)) for i in range(9)),

@@ -51,9 +51,8 @@ def _case(rng, dtype):
     shape = [first, *(_extents(rng, values / channels / first, rank - 2) if rank > 2 else ())]
     shape.insert(norm.axis % rank, channels)
     groups = rng.choice([n for n in range(1, channels + 1) if channels % n == 0]) if norm.grouped else None
-    finish = (
-        {} if norm.sums else {"residual": rng.random() < 0.2, "activation": rng.choice([None] * 6 + ["relu", "silu"])}
-    )
+    activations = [None] * 5 + ["gelu", "relu", "silu"]
+    finish = {} if norm.sums else {"residual": rng.random() < 0.2, "activation": rng.choice(activations)}
     layer = Layer("random", name, tuple(shape), groups, **finish)
     channels_last = norm.axis == 1 and rank > 2 and rng.random() < 0.5
     view = rng.choice([view for view in VIEWS if rank > 2 or view != "channels moved"])

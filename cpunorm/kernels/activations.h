@@ -1,27 +1,33 @@
 /* Activations of a register of values.  Included by lines.h for float and for double.
 
-   Of float, those with an exponential are computed in double and rounded once; what their polynomials leave out is a part
-   of that rounding, so they are within 1 ulp, subnormal results too.  What norms give is computed in float where that takes
-   less time, all of them in AVX-512, which looks up 32 polynomials; each to 1.9 ulp, the largest error of all values.  Of
-   double, within 4 ulp, but for GELU's tail, which is the C library's, lane by lane.
+   Of float, those with an exponential are computed in float up to a limit that norms seldom pass, by polynomials that are
+   looked up (32 with AVX-512, else 8: pieces.h) or by an exponential that takes less time: to 1.9 ulp, the largest error of
+   all values.  Beyond it they are computed in double and rounded once; what their polynomials leave out there is a part of
+   that rounding, so they are within 1 ulp, subnormal results too.  Of double, within 4 ulp, but for GELU's tail, which is
+   the C library's, lane by lane.
    What the formulas of real numbers make of Inf and NaN is what comes out. */
 
 #define CHOOSE(mask, a, b) ((VEC) (((MASK) (mask) & (MASK) (a)) | (~(MASK) (mask) & (MASK) (b))))
 #define ALL(value) ((R) (value) - (VEC){0})
 
-ALWAYS VEC NAME(relu)(VEC v) {
+/* v, if it is NaN. */
+ALWAYS VEC NAME(at_least)(VEC low, VEC v) {
 #ifdef __SSE2__
-    return MM(max)((VEC){0}, v);  /* of the second operand, if one is NaN */
+    return MM(max)(low, v);  /* of the second operand, if one is NaN */
 #else
-    return CHOOSE(v < 0, (VEC){0}, v);
+    return CHOOSE(v < low, low, v);
 #endif
 }
-ALWAYS VEC NAME(between)(VEC v, R low, R high) {
-    v = CHOOSE(v < low, ALL(low), v);
-    return CHOOSE(v > high, ALL(high), v);
+ALWAYS VEC NAME(at_most)(VEC high, VEC v) {
+#ifdef __SSE2__
+    return MM(min)(high, v);
+#else
+    return CHOOSE(v > high, high, v);
+#endif
 }
-ALWAYS VEC NAME(relu6)(VEC v) { return NAME(between)(v, 0, 6); }
-ALWAYS VEC NAME(leaky_relu)(VEC v) { return CHOOSE(v < 0, v * (R) 0.01, v); }
+ALWAYS VEC NAME(relu)(VEC v) { return NAME(at_least)((VEC){0}, v); }
+ALWAYS VEC NAME(relu6)(VEC v) { return NAME(at_most)(ALL(6), NAME(relu)(v)); }
+ALWAYS VEC NAME(leaky_relu)(VEC v) { return NAME(at_least)(v * (R) 0.01, v); }
 /* v / 6; a quotient of registers takes longer than what makes a product as exact. */
 ALWAYS VEC NAME(sixth)(VEC v) {
 #ifdef __FMA__
@@ -31,7 +37,7 @@ ALWAYS VEC NAME(sixth)(VEC v) {
     return v / 6;
 #endif
 }
-ALWAYS VEC NAME(hardsigmoid)(VEC v) { return NAME(sixth)(NAME(between)(v + 3, 0, 6)); }
+ALWAYS VEC NAME(hardsigmoid)(VEC v) { return NAME(sixth)(NAME(relu6)(v + 3)); }
 ALWAYS VEC NAME(hardswish)(VEC v) { return v * NAME(hardsigmoid)(v); }
 
 ALWAYS VEC NAME(magnitude)(VEC v) { return (VEC) ((MASK) v & ~(MASK) -(VEC){0}); }
@@ -145,44 +151,79 @@ ALWAYS Wide wide_tanh(Wide x) {  /* (exp(2 x) - 1) / (exp(2 x) + 1), without can
     return w * reciprocal(w + 2);
 }
 
-#define IN_DOUBLE(name, where, value)                                                                                 \
-    ALWAYS VEC name##_float(VEC v) {                                                                                  \
-        const VEC y = BOTH(wide_##name(LOW(v)), wide_##name(HIGH(v)));                                                \
-        return CHOOSE(where, ALL(value), y);                                                                          \
-    }
-
 #define IN_FLOAT(name, limit, near, where, value)                                                                     \
     static __attribute__((noinline, cold)) VEC name##_far_float(VEC v) {                                              \
         return CHOOSE(where, ALL(value), BOTH(wide_##name(LOW(v)), wide_##name(HIGH(v))));                            \
     }                                                                                                                 \
     NEAR(name, limit, near)
 
-#if VECTOR_BYTES == 64
 #include "pieces.h"
 
-/* Of a = |x| in piece number i: constant + rest * offset is the polynomial, `offset` that from the piece's middle.  a is
-   less than 31.5 width, where piece 32, which is piece 0, would begin. */
-typedef struct {
-    VEC constant, rest, offset;
-} Piece;
-
-#define LOOKED_UP(row) ((VEC) _mm512_permutex2var_ps(_mm512_load_ps(row), i, _mm512_load_ps((row) + 16)))
-/* a b + c and c - a b, rounded once: not left to the compiler, for twice is 2.2 ulp. */
+/* a b + c and c - a b: the latter rounded once, which is not left to the compiler, for twice is over 2 ulp. */
+#if VECTOR_BYTES == 64
 #define PLUS(a, b, c) ((VEC) _mm512_fmadd_ps((__m512) (a), (__m512) (b), (__m512) (c)))
 #define MINUS(a, b, c) ((VEC) _mm512_fnmadd_ps((__m512) (a), (__m512) (b), (__m512) (c)))
-ALWAYS Piece piece_of(const float (*table)[32], const int degree, const float width, VEC a) {
-    const float rounding = 12582912;  /* 1.5 * 2^23: what is added to it is rounded, and its low bits */
-    const VEC shifted = PLUS(a, ALL(1 / width), ALL(rounding)), t = MINUS(shifted - rounding, ALL(width), a);
-    const __m512i i = (__m512i) shifted;
-    VEC p = LOOKED_UP(table[degree]);
+#elif VECTOR_BYTES == 32
+#define PLUS(a, b, c) ((VEC) _mm256_fmadd_ps((__m256) (a), (__m256) (b), (__m256) (c)))
+#define MINUS(a, b, c) ((VEC) _mm256_fnmadd_ps((__m256) (a), (__m256) (b), (__m256) (c)))
+#elif defined(__ARM_FEATURE_FMA)
+#define PLUS(a, b, c) ((VEC) vfmaq_f32((float32x4_t) (c), (float32x4_t) (a), (float32x4_t) (b)))
+#define MINUS(a, b, c) ((VEC) vfmsq_f32((float32x4_t) (c), (float32x4_t) (a), (float32x4_t) (b)))
+#else
+#define PLUS(a, b, c) ((a) * (b) + (c))
+#define MINUS(a, b, c) ((c) - (a) * (b))
+#endif
+
+enum { PIECES = VECTOR_BYTES == 64 ? 32 : 8 };
+
+/* row[i], i being the low bits of `shifted`. */
+ALWAYS VEC looked_up(const float *row, VEC shifted) {
+#if VECTOR_BYTES == 64
+    return (VEC) _mm512_permutex2var_ps(_mm512_load_ps(row), (__m512i) shifted, _mm512_load_ps(row + 16));
+#elif VECTOR_BYTES == 32
+    return (VEC) _mm256_permutevar8x32_ps(_mm256_load_ps(row), (__m256i) shifted);
+#elif defined(__SSE4_1__)  /* by bytes, of either half of the row; bit 2 says which */
+    const __m128i each = _mm_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12);
+    const __m128i number = _mm_slli_epi32(_mm_shuffle_epi8((__m128i) shifted, each), 2);
+    const __m128i bytes = _mm_add_epi8(number, _mm_set1_epi32(0x03020100));
+    const __m128i low = _mm_shuffle_epi8(*(const __m128i *) row, bytes);
+    const __m128i high = _mm_shuffle_epi8(*(const __m128i *) (row + 4), bytes);
+    return (VEC) _mm_blendv_ps((__m128) low, (__m128) high, (__m128) _mm_slli_epi32((__m128i) shifted, 29));
+#elif defined(__aarch64__)
+    const uint32x4_t number = vandq_u32((uint32x4_t) shifted, vdupq_n_u32(PIECES - 1));
+    const uint8x16_t bytes = (uint8x16_t) vmlaq_n_u32(vdupq_n_u32(0x03020100), number, 0x04040404);
+    const uint8x16x2_t table = {{(uint8x16_t) vld1q_f32(row), (uint8x16_t) vld1q_f32(row + 4)}};
+    return (VEC) vqtbl2q_u8(table, bytes);
+#else
+    const MASK i = (MASK) shifted & (PIECES - 1);
+    return (VEC) {row[i[0]], row[i[1]], row[i[2]], row[i[3]]};
+#endif
+}
+ALWAYS VEC polynomial(const float (*table)[PIECES], const int degree, const int last, VEC shifted, VEC offset) {
+    VEC p = looked_up(table[degree], shifted);
 #pragma GCC unroll 8
-    for (int k = degree - 1; k > 0; k--)
-        p = PLUS(p, t, LOOKED_UP(table[k]));
-    return (Piece){LOOKED_UP(table[0]), p, t};
+    for (int k = degree - 1; k >= last; k--)
+        p = PLUS(p, offset, looked_up(table[k], shifted));
+    return p;
+}
+
+#define ROUNDING ALL(12582912)  /* 1.5 * 2^23: what is added to it is rounded, and its low bits */
+
+#if VECTOR_BYTES == 64
+
+typedef struct {
+    VEC constant, rest, offset;  /* constant + rest * offset is the polynomial */
+} Piece;
+
+/* Of a = |x| in its piece.  It is less than 31.5 width, where piece 32, which is piece 0, would begin; the offset is that
+   from the piece's middle. */
+ALWAYS Piece piece_of(const float (*table)[PIECES], const int degree, const float width, VEC a) {
+    const VEC shifted = PLUS(a, ALL(1 / width), ROUNDING), t = MINUS(shifted - ROUNDING, ALL(width), a);
+    return (Piece){looked_up(table[0], shifted), polynomial(table, degree, 1, shifted, t), t};
 }
 
 /* x P(x) = max(x, 0) - a P(-a), P the table's: of one rounding more than P(-a) where x is negative. */
-ALWAYS VEC gated(VEC x, const float (*table)[32], const int degree, const float width) {
+ALWAYS VEC gated(VEC x, const float (*table)[PIECES], const int degree, const float width) {
     const VEC a = magnitude_float(x);
     const Piece piece = piece_of(table, degree, width, a);
     return MINUS(a, piece.constant, MINUS(a, piece.rest * piece.offset, relu_float(x)));
@@ -196,9 +237,6 @@ ALWAYS VEC tanh_near(VEC x) {
     const Piece piece = piece_of(tanh_pieces, 5, 0.3125f, magnitude_float(x));
     return PLUS(x, piece.constant, x * (piece.rest * piece.offset));
 }
-#undef LOOKED_UP
-#undef PLUS
-#undef MINUS
 IN_FLOAT(gelu, 4.92f, gated(v, gelu_pieces, 6, 0.15625f), v == -INFINITY, NAN)
 IN_FLOAT(gelu_tanh, 4.42f, gated(v, gelu_tanh_pieces, 6, 0.140625f), v == -INFINITY, NAN)
 IN_FLOAT(silu, 15.7f, gated(v, sigmoid_pieces, 5, 0.5f), v == -INFINITY, NAN)
@@ -207,64 +245,54 @@ IN_FLOAT(tanh, 9.8f, tanh_near(v), v != v, NAN)
 
 #else
 
-/* 2^n, n being the low bits of `shifted`; unsigned, for numbers that are too far for the formulas below overflow here. */
-ALWAYS VEC power_of_2(VEC shifted) {
-    typedef uint32_t Bits __attribute__((vector_size(VECTOR_BYTES)));
-    return (VEC) (((Bits) shifted << 23) + (Bits) ALL(1));
+typedef struct {
+    VEC constant, first, rest, offset;  /* constant + offset * (first + rest * offset) is the polynomial */
+} Piece;
+
+ALWAYS Piece piece_of(const float (*table)[PIECES], const int degree, const float linear, const float square, VEC a) {
+    const VEC shifted = PLUS(a, PLUS(a, ALL(square), ALL(linear)), ROUNDING);
+    const VEC t = a - looked_up(table[degree + 1], shifted);
+    return (Piece){looked_up(table[0], shifted), looked_up(table[1], shifted), polynomial(table, degree, 2, shifted, t), t};
+}
+
+/* max(x, 0) - the table's; without multiply-adds the last of it in double, for to round each product is 2.5 ulp. */
+ALWAYS VEC gated(VEC x, const float (*table)[PIECES], const int degree, const float linear, const float square) {
+    const Piece p = piece_of(table, degree, linear, square, magnitude_float(x));
+#if VECTOR_BYTES == 32 || defined(__ARM_FEATURE_FMA)
+    return MINUS(PLUS(p.rest, p.offset, p.first), p.offset, relu_float(x) - p.constant);
+#else
+#define LAST(half, c) (half(c) - half(p.offset) * (half(p.first) + half(p.offset) * half(p.rest)))
+    const VEC c = relu_float(x) - p.constant;
+    return BOTH(LAST(LOW, c), LAST(HIGH, c));
+#undef LAST
+#endif
+}
+ALWAYS VEC tanh_near(VEC x) {
+    const VEC a = magnitude_float(x);
+    const Piece p = piece_of(tanh_pieces, 7, 1.625f, -0.0859375f, a);
+    return (VEC) ((MASK) PLUS(PLUS(p.rest, p.offset, p.first), p.offset, p.constant) | ((MASK) x ^ (MASK) a));
 }
 
 /* 1 + exp(-x), |x| <= 16: as in double, but with log(2) in two parts, of which the first times n is exact, as is 1 + 2^n. */
 ALWAYS VEC one_and_exponential(VEC x) {
-    const float rounding = 12582912;  /* 1.5 * 2^23 */
-    const VEC shifted = x * -1.44269504f + rounding, n = shifted - rounding;
+    typedef uint32_t Bits __attribute__((vector_size(VECTOR_BYTES)));  /* numbers too far for the formula overflow */
+    const VEC shifted = x * -1.44269504f + ROUNDING, n = shifted - ROUNDING;
     const VEC r = (-x - n * 0.693145752f) - n * 1.42860677e-06f;
     const VEC p = (((ALL(0.00138825076f) * r + 0.00836658048f) * r + 0.0416672018f) * r + 0.166665432f) * r + 0.49999998f;
-    const VEC power = power_of_2(shifted);
+    const VEC power = (VEC) (((Bits) shifted << 23) + (Bits) ALL(1));
     return (1 + power) + power * (r + r * r * p);
 }
 
-/* a b - c, rounded once, exactly where c is near a b: not left to the compiler, which may round the product or take it for
-   one that was rounded before. */
-#if VECTOR_BYTES == 32
-#define FUSED_DIFFERENCE(a, b, c) ((VEC) _mm256_fmsub_ps((__m256) (a), (__m256) (b), (__m256) (c)))
-#elif defined(__ARM_FEATURE_FMA)
-#define FUSED_DIFFERENCE(a, b, c) ((VEC) vfmaq_f32(-(float32x4_t) (c), (float32x4_t) (a), (float32x4_t) (b)))
-#endif
-
-#ifdef FUSED_DIFFERENCE
-/* max(x, 0) - t P(-t), t = |x| <= 10, with t P(-t) = exp(-t^2 / 2) w g(w), w = t / (t + 3.005), g to 2^-25.9 of it.  What
-   is rounded away comes along: d_low of t + 3.005, w_low, g_low, p_low of w g, square_low of t^2; r = -2 (log(2) n - t^2 / 2)
-   in two parts, of which the first is exact, and e = 2 - 2 exp(-r / 2). */
-ALWAYS VEC gelu_near(VEC x) {
-    const float rounding = 12582911;  /* 1.5 * 2^23 - 1: its low bits become n - 1 */
-    const VEC t = magnitude_float(x), d = t + 3.00500011f, d_low = t - (d - 3.00500011f);
-    const VEC inverse = 1 / d;
-    const VEC w = t * inverse, w_low = (-FUSED_DIFFERENCE(w, d, t) - w * d_low) * inverse, s = (w - 0.5f) + w_low;
-    const VEC q = ((((((ALL(-0.0760916919f) * s - 0.12368916f) * s + 0.0664734393f) * s + 0.224318206f) * s
-                      - 0.164733812f) * s - 0.383292794f) * s + 0.923761427f) * s - 1.01995945f;
-    const VEC g = 0.729266465f + s * q, g_low = (0.729266465f - g) + s * q;
-    const VEC p = w * g, p_low = w_low * g + (w * g_low + FUSED_DIFFERENCE(w, g, p));
-    const VEC square = t * t, square_low = FUSED_DIFFERENCE(t, t, square);
-    const VEC shifted = square * -0.72134752f + rounding, n = shifted - rounding;
-    const VEC high = square + n * (2 * 0.693145752f), low = square_low + n * (2 * 1.42860677e-06f), r = high + low;
-    const VEC c = (((ALL(0.00138825076f / 32) * r - 0.00836658048f / 16) * r + 0.0416672018f / 8) * r
-                   - 0.166665432f / 4) * r + 0.49999998f / 2;
-    const VEC e = high + (low - r * r * c), twice = (p + p) + ((p_low + p_low - p_low * e) - p * e);
-    return CHOOSE(x > 0, x, (VEC){0}) - power_of_2(shifted) * twice;
-}
-#endif
-
-IN_FLOAT(sigmoid, 16, 1 / one_and_exponential(v), v != v, NAN)
+IN_FLOAT(gelu, 5.2f, gated(v, gelu_pieces, 8, 0.75f, 0.13f), v == -INFINITY, NAN)
+IN_FLOAT(gelu_tanh, 4.7f, gated(v, gelu_tanh_pieces, 8, 0.875f, 0.15f), v == -INFINITY, NAN)
 IN_FLOAT(silu, 16, v / one_and_exponential(v), v == -INFINITY, NAN)
-#ifdef FUSED_DIFFERENCE
-IN_FLOAT(gelu, 10, gelu_near(v), v == -INFINITY, NAN)
-#else
-IN_DOUBLE(gelu, v == -INFINITY, NAN)
-#endif
-IN_DOUBLE(gelu_tanh, v == -INFINITY, NAN)
-IN_DOUBLE(tanh, v != v, NAN)
+IN_FLOAT(sigmoid, 16, 1 / one_and_exponential(v), v != v, NAN)
+IN_FLOAT(tanh, 7.9f, tanh_near(v), v != v, NAN)
 
 #endif
+#undef PLUS
+#undef MINUS
+#undef ROUNDING
 #undef LOW
 #undef HIGH
 #undef BOTH
