@@ -6,18 +6,7 @@ typedef uint32_t HalfBits __attribute__((vector_size(VECTOR_BYTES)));
 typedef uint16_t Halves __attribute__((vector_size(VECTOR_BYTES / 2)));
 
 #if VECTOR_BYTES == 64
-typedef uint16_t HalfWords __attribute__((vector_size(VECTOR_BYTES)));
-#endif
-
-#if VECTOR_BYTES == 32
-#define CHOOSE(mask, a, b) ((HalfBits) _mm256_blendv_ps((__m256) (b), (__m256) (a), (__m256) (mask)))
-#else
-#define CHOOSE(mask, a, b) (((HalfBits) (mask) & (a)) | (~(HalfBits) (mask) & (b)))
-#endif
-
-#if VECTOR_BYTES == 64
 ALWAYS HalfBits zero_extended(Halves h) { return (HalfBits) _mm512_cvtepu16_epi32((__m256i) h); }
-ALWAYS Halves truncated(HalfBits u) { return (Halves) _mm512_cvtepi32_epi16((__m512i) u); }
 #define STREAM_HALVES(p, h) _mm256_stream_si256((__m256i *) (p), (__m256i) (h))
 #elif VECTOR_BYTES == 32
 ALWAYS HalfBits zero_extended(Halves h) { return (HalfBits) _mm256_cvtepu16_epi32((__m128i) h); }
@@ -29,14 +18,22 @@ ALWAYS Halves truncated(HalfBits u) {  /* no value is above 65535 */
 #define FROM_HALVES(h) ((Eights) (h))
 #else
 ALWAYS HalfBits zero_extended(Halves h) { return __builtin_convertvector(h, HalfBits); }
-ALWAYS Halves truncated(HalfBits u) { return __builtin_convertvector(u, Halves); }
+ALWAYS Halves truncated(HalfBits u) {
+#ifdef __SSE4_1__
+    return (Halves) ((Eights) _mm_packus_epi32((__m128i) u, (__m128i) u))[0];
+#else
+    return __builtin_convertvector(u, Halves);
+#endif
+}
 #define STREAM_HALVES(p, h) (*(Halves *) (p) = (h))
 #define AS_HALVES(eights) ((Halves) (eights)[0])
 #define FROM_HALVES(h) ((Eights) {(uint64_t) (h)})
 #endif
 
-/* At the last level in 1 and 5 instructions for 2 and 10, which took most of LayerNorm's time in cache. */
+/* At the last level in 1 and 5 instructions for 2 and 10, which took most of LayerNorm's time in cache; elsewhere in 1 and
+   9, where a shuffle puts halves in place beside the load. */
 #if VECTOR_BYTES == 64
+typedef uint16_t HalfWords __attribute__((vector_size(VECTOR_BYTES)));
 ALWAYS HalfFloats widened_bfloat(Halves h) {
     const HalfWords each = {0, 0, 0, 1, 0, 2,  0, 3,  0, 4,  0, 5,  0, 6,  0, 7,
                             0, 8, 0, 9, 0, 10, 0, 11, 0, 12, 0, 13, 0, 14, 0, 15};
@@ -52,10 +49,23 @@ ALWAYS Halves narrowed_bfloat(HalfFloats v) {
     return (Halves) _mm512_castsi512_si256(_mm512_permutexvar_epi16((__m512i) upper, rounded));
 }
 #else
+#if VECTOR_BYTES == 32
+ALWAYS HalfFloats widened_bfloat(Halves h) {
+    const __m256i each = _mm256_setr_epi8(-1, -1, 0, 1, -1, -1, 2, 3, -1, -1, 4, 5, -1, -1, 6, 7,
+                                          -1, -1, 8, 9, -1, -1, 10, 11, -1, -1, 12, 13, -1, -1, 14, 15);
+    return (HalfFloats) _mm256_shuffle_epi8(_mm256_broadcastsi128_si256((__m128i) h), each);
+}
+#elif defined(__SSE2__)
+ALWAYS HalfFloats widened_bfloat(Halves h) {
+    return (HalfFloats) _mm_unpacklo_epi16(_mm_setzero_si128(), (__m128i) FROM_HALVES(h));
+}
+#else
 ALWAYS HalfFloats widened_bfloat(Halves h) { return (HalfFloats) (zero_extended(h) << 16); }
+#endif
+/* v is computed, so a NaN is quiet: nothing is added to it. */
 ALWAYS Halves narrowed_bfloat(HalfFloats v) {
-    const HalfBits u = (HalfBits) v, rounded = u + 0x7fff + ((u >> 16) & 1);
-    return truncated(CHOOSE(v != v, u | 0x400000, rounded) >> 16);
+    const HalfBits u = (HalfBits) v, even = (HalfBits) ((u & 0x10000) == 0), number = (HalfBits) (v == v);
+    return truncated((u + ((0x8000 + even) & number)) >> 16);
 }
 #endif
 
@@ -68,6 +78,7 @@ ALWAYS Halves narrowed_half(HalfFloats v) { return (Halves) _mm512_cvtps_ph((__m
 ALWAYS HalfFloats widened_half(Halves h) { return (HalfFloats) _mm256_cvtph_ps((__m128i) h); }
 ALWAYS Halves narrowed_half(HalfFloats v) { return (Halves) _mm256_cvtps_ph((__m256) v, _MM_FROUND_TO_NEAREST_INT); }
 #else
+#define CHOOSE(mask, a, b) (((HalfBits) (mask) & (a)) | (~(HalfBits) (mask) & (b)))
 ALWAYS HalfFloats widened_half(Halves h) {
     const HalfBits u = zero_extended(h), magnitude = (u & 0x7fff) << 13;
     const HalfFloats v = (HalfFloats) magnitude * 0x1p112f;
@@ -82,5 +93,5 @@ ALWAYS Halves narrowed_half(HalfFloats v) {
     const HalfBits finite = CHOOSE(magnitude < 0x38800000, subnormal, normal);
     return truncated(CHOOSE(magnitude >= 0x47800000, special, finite) | sign);
 }
-#endif
 #undef CHOOSE
+#endif
