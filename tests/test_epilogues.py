@@ -65,6 +65,15 @@ def test_two_units_in_the_last_place_of_float32(engine, activation):
         assert distance(y.ravel(), expected[:count]) <= 2
 
 
+@pytest.mark.parametrize("activation", ["tanh", "sigmoid"])
+def test_none_is_above_one(engine, activation):
+    x = np.concatenate([np.float32([np.inf, 1e30, 50]), np.arange(0, 30, 1 / 512, np.float32)]).reshape(1, -1)
+    y = unchanged(np.concatenate([x, -x]), activation=activation)
+    assert np.abs(y).max() == 1
+    np.testing.assert_array_equal(y[0, :3], 1)
+    np.testing.assert_allclose(y[1, :3], -1 if activation == "tanh" else 0, atol=1e-21)
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_float64(engine, activation):
     """4 ulp; what gelu and gelu_tanh are an exponential of is rounded before: as many more as that is steep there."""

@@ -1,10 +1,10 @@
 /* Activations of a register of values.  Included by lines.h for float and for double.
 
-   Of float, those with an exponential are computed in float up to a limit that norms seldom pass, by polynomials that are
-   looked up (32 with AVX-512, else 8: pieces.h) or by an exponential that takes less time: to 1.9 ulp, the largest error of
-   all values.  Beyond it they are computed in double and rounded once; what their polynomials leave out there is a part of
-   that rounding, so they are within 1 ulp, subnormal results too.  Of double, within 4 ulp, but for GELU's tail, which is
-   the C library's, lane by lane.
+   Of float, those with an exponential are computed in float, by polynomials that are looked up (32 with AVX-512, else 8:
+   pieces.h) or by an exponential that takes less time: to 1.9 ulp, the largest error of all values.  GELU of large values is
+   the value and tanh is 1, as at the end of the last piece; where results become tiny, or so large that a sigmoid is 1, they
+   are computed in double and rounded once: what their polynomials leave out there is a part of that rounding, so they are
+   within 1 ulp, subnormal results too.  Of double, within 4 ulp, but for GELU's tail, which is the C library's, lane by lane.
    What the formulas of real numbers make of Inf and NaN is what comes out. */
 
 #define CHOOSE(mask, a, b) ((VEC) (((MASK) (mask) & (MASK) (a)) | (~(MASK) (mask) & (MASK) (b))))
@@ -56,11 +56,12 @@ ALWAYS int NAME(any_beyond)(VEC v, R limit) {
 #endif
 }
 
-/* An activation by the formula `near` up to `limit`, else by name_far; each lane by itself, whatever the others are. */
-#define NEAR(name, limit, near)                                                                                       \
+/* An activation by the formula `near` where `reach` is up to `limit`, else by name_far; each lane by itself, whatever the
+   others are. */
+#define NEAR(name, reach, limit, near)                                                                                \
     ALWAYS VEC NAME(name)(VEC v) {                                                                                    \
-        const VEC y = near, a = NAME(magnitude)(v);                                                                   \
-        return __builtin_expect(NAME(any_beyond)(a, limit), 0) ? CHOOSE(a <= limit, y, NAME(name##_far)(v)) : y;       \
+        const VEC y = near, r = reach;                                                                                \
+        return __builtin_expect(NAME(any_beyond)(r, limit), 0) ? CHOOSE(r <= limit, y, NAME(name##_far)(v)) : y;       \
     }
 
 #if R_BYTES == 4
@@ -110,19 +111,14 @@ ALWAYS Wide reciprocal(Wide v) {
 #endif
 }
 
-/* exp(x) - 1, |x| <= 700, to 2^-26 of it: x = n log(2) + r, with a polynomial for exp(r) - 1. */
-ALWAYS Wide exponential_minus_1(Wide x, Wide *power) {
+/* exp(x), |x| <= 700, to 2^-26 of it: x = n log(2) + r, with a polynomial for exp(r) - 1. */
+ALWAYS Wide exponential(Wide x) {
     const double rounding = 6755399441055744.0;  /* 1.5 * 2^52: what is added to it is rounded, and its low bits */
     const Wide shifted = x * 1.4426950408889634 + rounding, r = x - (shifted - rounding) * 0.6931471805599453;
     const Wide p = (((WIDE(0.0013882507582336611) * r + 0.008366580475650575) * r + 0.0416672018164052) * r
                     + 0.16666543176576337) * r + 0.49999998143968133;
-    *power = (Wide) (((WideBits) shifted << 52) + (WideBits) WIDE(1));  /* 2^n */
-    return r + r * r * p;
-}
-ALWAYS Wide exponential(Wide x) {
-    Wide power;
-    const Wide e = exponential_minus_1(x, &power);
-    return power + power * e;
+    const Wide power = (Wide) (((WideBits) shifted << 52) + (WideBits) WIDE(1));  /* 2^n */
+    return power + power * (r + r * r * p);
 }
 
 ALWAYS Wide wide_sigmoid(Wide x) { return reciprocal(1 + exponential(wide_at_most(wide_at_least(-x, -150), 150))); }
@@ -145,17 +141,12 @@ ALWAYS Wide wide_gelu(Wide x) {  /* x P(x) of the normal distribution; P(-t) = e
     const Wide tail = t * q * exponential(t * t * -0.5);
     return wide_at_least(x, 0) - tail;
 }
-ALWAYS Wide wide_tanh(Wide x) {  /* (exp(2 x) - 1) / (exp(2 x) + 1), without cancellation near 0 */
-    Wide power;
-    const Wide e = exponential_minus_1(wide_at_most(wide_at_least(x + x, -50), 50), &power), w = power - 1 + power * e;
-    return w * reciprocal(w + 2);
-}
 
-#define IN_FLOAT(name, limit, near, where, value)                                                                     \
+#define IN_FLOAT(name, reach, limit, near, where, value)                                                                   \
     static __attribute__((noinline, cold)) VEC name##_far_float(VEC v) {                                              \
         return CHOOSE(where, ALL(value), BOTH(wide_##name(LOW(v)), wide_##name(HIGH(v))));                            \
     }                                                                                                                 \
-    NEAR(name, limit, near)
+    NEAR(name, reach, limit, near)
 
 #include "pieces.h"
 
@@ -222,9 +213,10 @@ ALWAYS Piece piece_of(const float (*table)[PIECES], const int degree, const floa
     return (Piece){looked_up(table[0], shifted), polynomial(table, degree, 1, shifted, t), t};
 }
 
-/* x P(x) = max(x, 0) - a P(-a), P the table's: of one rounding more than P(-a) where x is negative. */
-ALWAYS VEC gated(VEC x, const float (*table)[PIECES], const int degree, const float width) {
-    const VEC a = magnitude_float(x);
+/* x P(x) = max(x, 0) - a P(-a), P the table's: of one rounding more than P(-a) where x is negative.  From `limit` on a P(-a)
+   is less than an ulp of x. */
+ALWAYS VEC gated(VEC x, const float (*table)[PIECES], const int degree, const float width, const float limit) {
+    const VEC a = at_most_float(ALL(limit), magnitude_float(x));
     const Piece piece = piece_of(table, degree, width, a);
     return MINUS(a, piece.constant, MINUS(a, piece.rest * piece.offset, relu_float(x)));
 }
@@ -233,15 +225,15 @@ ALWAYS VEC sigmoid_near(VEC x) {
     const VEC y = PLUS(piece.rest, piece.offset, piece.constant);
     return CHOOSE(x > 0, 1 - y, y);
 }
-ALWAYS VEC tanh_near(VEC x) {
+ALWAYS VEC tanh_float(VEC v) {
+    const VEC x = at_most_float(ALL(9.8f), at_least_float(ALL(-9.8f), v));
     const Piece piece = piece_of(tanh_pieces, 5, 0.3125f, magnitude_float(x));
     return PLUS(x, piece.constant, x * (piece.rest * piece.offset));
 }
-IN_FLOAT(gelu, 4.92f, gated(v, gelu_pieces, 6, 0.15625f), v == -INFINITY, NAN)
-IN_FLOAT(gelu_tanh, 4.42f, gated(v, gelu_tanh_pieces, 6, 0.140625f), v == -INFINITY, NAN)
-IN_FLOAT(silu, 15.7f, gated(v, sigmoid_pieces, 5, 0.5f), v == -INFINITY, NAN)
-IN_FLOAT(sigmoid, 15.7f, sigmoid_near(v), v != v, NAN)
-IN_FLOAT(tanh, 9.8f, tanh_near(v), v != v, NAN)
+IN_FLOAT(gelu, -v, 5.4f, gated(v, gelu_pieces, 6, 0.171875f, 5.4f), v == -INFINITY, NAN)
+IN_FLOAT(gelu_tanh, -v, 4.92f, gated(v, gelu_tanh_pieces, 6, 0.15625f, 4.92f), v == -INFINITY, NAN)
+IN_FLOAT(silu, magnitude_float(v), 15.7f, gated(v, sigmoid_pieces, 5, 0.5f, 15.7f), v == -INFINITY, NAN)
+IN_FLOAT(sigmoid, magnitude_float(v), 15.7f, sigmoid_near(v), v != v, NAN)
 
 #else
 
@@ -255,9 +247,10 @@ ALWAYS Piece piece_of(const float (*table)[PIECES], const int degree, const floa
     return (Piece){looked_up(table[0], shifted), looked_up(table[1], shifted), polynomial(table, degree, 2, shifted, t), t};
 }
 
-/* max(x, 0) - the table's; without multiply-adds the last of it in double, for to round each product is 2.5 ulp. */
-ALWAYS VEC gated(VEC x, const float (*table)[PIECES], const int degree, const float linear, const float square) {
-    const Piece p = piece_of(table, degree, linear, square, magnitude_float(x));
+/* max(x, 0) - the table's, which from `limit` on is less than an ulp of x; without multiply-adds the last of it in double,
+   for to round each product is 2.5 ulp. */
+ALWAYS VEC gated(VEC x, const float (*table)[PIECES], const float linear, const float square, const float limit) {
+    const Piece p = piece_of(table, 8, linear, square, at_most_float(ALL(limit), magnitude_float(x)));
 #if VECTOR_BYTES == 32 || defined(__ARM_FEATURE_FMA)
     return MINUS(PLUS(p.rest, p.offset, p.first), p.offset, relu_float(x) - p.constant);
 #else
@@ -267,10 +260,10 @@ ALWAYS VEC gated(VEC x, const float (*table)[PIECES], const int degree, const fl
 #undef LAST
 #endif
 }
-ALWAYS VEC tanh_near(VEC x) {
-    const VEC a = magnitude_float(x);
-    const Piece p = piece_of(tanh_pieces, 7, 1.625f, -0.0859375f, a);
-    return (VEC) ((MASK) PLUS(PLUS(p.rest, p.offset, p.first), p.offset, p.constant) | ((MASK) x ^ (MASK) a));
+ALWAYS VEC tanh_float(VEC v) {
+    const Piece p = piece_of(tanh_pieces, 7, 1.5625f, -0.08125f, at_most_float(ALL(9.2f), magnitude_float(v)));
+    const VEC y = PLUS(PLUS(p.rest, p.offset, p.first), p.offset, p.constant);
+    return (VEC) ((MASK) y | ((MASK) v & (MASK) -(VEC){0}));
 }
 
 /* 1 + exp(-x), |x| <= 16: as in double, but with log(2) in two parts, of which the first times n is exact, as is 1 + 2^n. */
@@ -283,11 +276,10 @@ ALWAYS VEC one_and_exponential(VEC x) {
     return (1 + power) + power * (r + r * r * p);
 }
 
-IN_FLOAT(gelu, 5.2f, gated(v, gelu_pieces, 8, 0.75f, 0.13f), v == -INFINITY, NAN)
-IN_FLOAT(gelu_tanh, 4.7f, gated(v, gelu_tanh_pieces, 8, 0.875f, 0.15f), v == -INFINITY, NAN)
-IN_FLOAT(silu, 16, v / one_and_exponential(v), v == -INFINITY, NAN)
-IN_FLOAT(sigmoid, 16, 1 / one_and_exponential(v), v != v, NAN)
-IN_FLOAT(tanh, 7.9f, tanh_near(v), v != v, NAN)
+IN_FLOAT(gelu, -v, 5.3f, gated(v, gelu_pieces, 0.5f, 0.17f, 5.3f), v == -INFINITY, NAN)
+IN_FLOAT(gelu_tanh, -v, 4.9f, gated(v, gelu_tanh_pieces, 0.625f, 0.175f, 4.9f), v == -INFINITY, NAN)
+IN_FLOAT(silu, magnitude_float(v), 16, v / one_and_exponential(v), v == -INFINITY, NAN)
+IN_FLOAT(sigmoid, magnitude_float(v), 16, 1 / one_and_exponential(v), v != v, NAN)
 
 #endif
 #undef PLUS
@@ -345,7 +337,7 @@ ALWAYS VEC gelu_tanh_exponent(VEC x) { return -1.5957691216057308 * (x + 0.04471
     }
 #define BY_VECTORS(name, limit, near, formula)                                                                        \
     LANE_BY_LANE(name##_far, formula)                                                                                 \
-    NEAR(name, limit, near)
+    NEAR(name, NAME(magnitude)(v), limit, near)
 BY_VECTORS(sigmoid, 700, 1 / one_and_exponential_double(-v), x < -700 ? exp(x) : 1 / (1 + exp(-x)))
 BY_VECTORS(silu, 700, v / one_and_exponential_double(-v),
            x < -700 ? x * exp(0.5 * x) * exp(0.5 * x) : x / (1 + exp(-x)))
