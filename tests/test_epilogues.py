@@ -76,7 +76,10 @@ def test_none_is_above_one(engine, activation):
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_float64(engine, activation):
-    """4 ulp; what gelu and gelu_tanh are an exponential of is rounded before: as many more as that is steep there."""
+    """4 ulp; what gelu and gelu_tanh are an exponential of is rounded before: as many more as that is steep there.
+
+    The compiled kernels' gelu is within 5 ulp up to its tail, where it is the C library's.
+    """
     mpmath = pytest.importorskip("mpmath")
     mpmath.mp.prec = 120
     exact = {
@@ -87,13 +90,15 @@ def test_float64(engine, activation):
         "tanh": mpmath.tanh,
     }
     rng = np.random.default_rng(0)
-    lows = (1e-300, 1e-20, 1e-3, 1, 4, 20, 37, 690, 760 if engine[0] == "cython" else 37)  # subnormal ones at the end
+    lows = (1e-300, 1e-20, 1e-3, 1, 2, 4, 14, 20, 37, 690, 760 if engine[0] == "cython" else 37)  # subnormal ones at the end
     x = np.concatenate([rng.uniform(-low, low, 40) for low in lows])
     if activation in exact:
         expected = np.array([float(exact[activation](mpmath.mpf(v))) for v in x.tolist()])
     else:
         expected = oracle.activated(x, activation)
     steepness = {"gelu": 2 * x**2, "gelu_tanh": np.abs(1.6 * x + 0.22 * x**3)}.get(activation, 0 * x)
+    if engine[0] == "cython" and activation == "gelu":
+        steepness = np.where(x < -14, steepness, 1)
     y = unchanged(x.reshape(1, 1, -1), activation=activation).ravel()
     unit = np.spacing(np.abs(expected))
     assert (np.abs(y - expected) <= (4 + np.where(x < 0, steepness, 0)) * unit).all()

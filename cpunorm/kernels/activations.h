@@ -4,7 +4,7 @@
    pieces.h) or by an exponential that takes less time: to 1.9 ulp, the largest error of all values.  GELU of large values is
    the value and tanh is 1, as at the end of the last piece; where results become tiny, or so large that a sigmoid is 1, they
    are computed in double and rounded once: what their polynomials leave out there is a part of that rounding, so they are
-   within 1 ulp, subnormal results too.  Of double, within 4 ulp, but for GELU's tail, which is the C library's, lane by lane.
+   within 1 ulp, subnormal results too.  Of double, within 4 ulp, GELU within 5; its tail is the C library's.
    What the formulas of real numbers make of Inf and NaN is what comes out. */
 
 #define CHOOSE(mask, a, b) ((VEC) (((MASK) (mask) & (MASK) (a)) | (~(MASK) (mask) & (MASK) (b))))
@@ -147,8 +147,6 @@ ALWAYS Wide wide_gelu(Wide x) {  /* x P(x) of the normal distribution; P(-t) = e
         return CHOOSE(where, ALL(value), BOTH(wide_##name(LOW(v)), wide_##name(HIGH(v))));                            \
     }                                                                                                                 \
     NEAR(name, reach, limit, near)
-
-#include "pieces.h"
 
 /* a b + c and c - a b: the latter rounded once, which is not left to the compiler, for twice is over 2 ulp. */
 #if VECTOR_BYTES == 64
@@ -293,36 +291,48 @@ IN_FLOAT(sigmoid, magnitude_float(v), 16, 1 / one_and_exponential(v), v != v, NA
 
 typedef uint64_t UnsignedBits __attribute__((vector_size(VECTOR_BYTES)));  /* numbers too far for the formula overflow */
 
-/* exp(x) - 1 = power (1 + e) - 1, |x| <= 700, e to 2^-54: x = n log(2) + r, log(2) in two parts (fdlibm's) of which the
+/* Of x and its square: terms of even and of odd powers at once, for each waits for the one before. */
+ALWAYS VEC polynomial_double(const double *terms, const int degree, VEC x, VEC square) {
+    VEC high = ALL(terms[degree]), low = ALL(terms[degree - 1]);
+#pragma GCC unroll 10
+    for (int k = degree - 2; k > 0; k -= 2) {
+        high = high * square + terms[k];
+        low = low * square + terms[k - 1];
+    }
+    return degree % 2 ? high * x + low : low * x + (high * square + terms[0]);
+}
+
+/* exp(x + low) - 1 = power (1 + e) - 1, |x| <= 700, e to 2^-54: x + low = n log(2) + r, log(2) in two parts (fdlibm's) of which the
    first times n is exact; the series of exp(r) - 1. */
-ALWAYS VEC exponential_double(VEC x, VEC *power) {
+ALWAYS VEC exponential_double(VEC x, VEC low, VEC *power) {
     const double rounding = 6755399441055744.0;  /* 1.5 * 2^52: what is added to it is rounded, and its low bits */
     const VEC shifted = x * 1.4426950408889634 + rounding, n = shifted - rounding;
-    const VEC r = (x - n * 0.693147180369123816490) - n * 1.90821492927058770002e-10;
-    VEC p = ALL(1.0 / 6227020800);
-    p = p * r + 1.0 / 479001600;
-    p = p * r + 1.0 / 39916800;
-    p = p * r + 1.0 / 3628800;
-    p = p * r + 1.0 / 362880;
-    p = p * r + 1.0 / 40320;
-    p = p * r + 1.0 / 5040;
-    p = p * r + 1.0 / 720;
-    p = p * r + 1.0 / 120;
-    p = p * r + 1.0 / 24;
-    p = p * r + 1.0 / 6;
-    p = p * r + 1.0 / 2;
+    const VEC r = ((x - n * 0.693147180369123816490) - n * 1.90821492927058770002e-10) + low;
+    const double terms[] = {1.0 / 2, 1.0 / 6, 1.0 / 24, 1.0 / 120, 1.0 / 720, 1.0 / 5040, 1.0 / 40320, 1.0 / 362880,
+                            1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800};
+    const VEC square = r * r, p = polynomial_double(terms, 11, r, square);
     *power = (VEC) (((UnsignedBits) shifted << 52) + (UnsignedBits) ALL(1));
-    return r + r * r * p;
+    return r + square * p;
 }
 ALWAYS VEC one_and_exponential_double(VEC x) {
     VEC power;
-    const VEC e = exponential_double(x, &power);
+    const VEC e = exponential_double(x, -(VEC){0}, &power);
     return (1 + power) + power * e;
 }
 ALWAYS VEC tanh_of(VEC x) {  /* (exp(2 x) - 1) / (exp(2 x) + 1), without cancellation near 0 */
     VEC power;
-    const VEC e = exponential_double(x + x, &power), w = (power - 1) + power * e;
+    const VEC e = exponential_double(x + x, -(VEC){0}, &power), w = (power - 1) + power * e;
     return w / (w + 2);
+}
+/* max(x, 0) - t P(-t), with P(-t) = exp(-t^2 / 2) q / (t + 1.25); t^2 in two parts, of which the first, of t's upper bits, is
+   exact.  From 14 on P(-t) is nothing beside 1. */
+ALWAYS VEC gelu_of(VEC x) {
+    const VEC t = at_most_double(ALL(14), magnitude_double(x)), s = (t - 5) / (t + 5);
+    const VEC upper = (VEC) ((MASK) t & -((INT) 1 << 27)), low = (t - upper) * (t + upper) * -0.5;
+    const VEC q = polynomial_double(gelu_quotient, 20, s, s * s);
+    VEC power;
+    const VEC e = exponential_double(upper * upper * -0.5, low, &power), p = t / (t + 1.25) * q;
+    return relu_double(x) - power * (p + p * e);
 }
 ALWAYS VEC gelu_tanh_exponent(VEC x) { return -1.5957691216057308 * (x + 0.044715 * x * x * x); }
 
@@ -335,16 +345,16 @@ ALWAYS VEC gelu_tanh_exponent(VEC x) { return -1.5957691216057308 * (x + 0.04471
         }                                                                                                             \
         return v;                                                                                                     \
     }
-#define BY_VECTORS(name, limit, near, formula)                                                                        \
+#define BY_VECTORS(name, reach, limit, near, formula)                                                                 \
     LANE_BY_LANE(name##_far, formula)                                                                                 \
-    NEAR(name, NAME(magnitude)(v), limit, near)
-BY_VECTORS(sigmoid, 700, 1 / one_and_exponential_double(-v), x < -700 ? exp(x) : 1 / (1 + exp(-x)))
-BY_VECTORS(silu, 700, v / one_and_exponential_double(-v),
+    NEAR(name, reach, limit, near)
+BY_VECTORS(sigmoid, magnitude_double(v), 700, 1 / one_and_exponential_double(-v), x < -700 ? exp(x) : 1 / (1 + exp(-x)))
+BY_VECTORS(silu, magnitude_double(v), 700, v / one_and_exponential_double(-v),
            x < -700 ? x * exp(0.5 * x) * exp(0.5 * x) : x / (1 + exp(-x)))
-BY_VECTORS(tanh, 20, tanh_of(v), tanh(x))
-BY_VECTORS(gelu_tanh, 20, v / one_and_exponential_double(gelu_tanh_exponent(v)),
+BY_VECTORS(tanh, magnitude_double(v), 20, tanh_of(v), tanh(x))
+BY_VECTORS(gelu_tanh, magnitude_double(v), 20, v / one_and_exponential_double(gelu_tanh_exponent(v)),
            x / (1 + exp(-1.5957691216057308 * (x + 0.044715 * x * x * x))))
-LANE_BY_LANE(gelu, x * (0.5 * erfc(x * -0.7071067811865476)))
+BY_VECTORS(gelu, -v, 14, gelu_of(v), x * (0.5 * erfc(x * -0.7071067811865476)))
 
 #endif
 

@@ -310,6 +310,7 @@ ALWAYS void store_first(void *target, Eights v, int bytes) {
 }
 
 #include "halves.h"
+#include "pieces.h"
 
 #define R float
 #define R_BYTES 4
