@@ -1,10 +1,11 @@
 /* Activations of a register of values.  Included by lines.h for float and for double.
 
-   Of float, those with an exponential are computed in float, by polynomials that are looked up (32 with AVX-512, else 8:
-   pieces.h) or by an exponential that takes less time: to 1.9 ulp, the largest error of all values.  GELU of large values is
-   the value and tanh is 1, as at the end of the last piece; where results become tiny, or so large that a sigmoid is 1, they
-   are computed in double and rounded once: what their polynomials leave out there is a part of that rounding, so they are
-   within 1 ulp, subnormal results too.  Of double, within 4 ulp, GELU within 5; its tail is the C library's.
+   Of float, those with an exponential are computed in float, by polynomials that are looked up (32 with AVX-512, 8 at AVX2,
+   64 elsewhere: pieces.h) or by an exponential that takes less time: to 1.9 ulp, the largest error of all values.  GELU of
+   large values is the value and tanh is 1, as at the end of the last piece; where results become tiny, or so large that a
+   sigmoid is 1, they are computed in double and rounded once: what their polynomials leave out there is a part of that
+   rounding, so they are within 1 ulp, subnormal results too.  Of double, within 4 ulp, GELU within 5; its tail is the C
+   library's.
    What the formulas of real numbers make of Inf and NaN is what comes out. */
 
 #define CHOOSE(mask, a, b) ((VEC) (((MASK) (mask) & (MASK) (a)) | (~(MASK) (mask) & (MASK) (b))))
@@ -148,55 +149,20 @@ ALWAYS Wide wide_gelu(Wide x) {  /* x P(x) of the normal distribution; P(-t) = e
     }                                                                                                                 \
     NEAR(name, reach, limit, near)
 
-/* a b + c and c - a b: the latter rounded once, which is not left to the compiler, for twice is over 2 ulp. */
+/* a b + c and c - a b; rounded once where the CPU can, which is not left to the compiler: AVX-512's formulas need it. */
 #if VECTOR_BYTES == 64
 #define PLUS(a, b, c) ((VEC) _mm512_fmadd_ps((__m512) (a), (__m512) (b), (__m512) (c)))
 #define MINUS(a, b, c) ((VEC) _mm512_fnmadd_ps((__m512) (a), (__m512) (b), (__m512) (c)))
 #elif VECTOR_BYTES == 32
 #define PLUS(a, b, c) ((VEC) _mm256_fmadd_ps((__m256) (a), (__m256) (b), (__m256) (c)))
 #define MINUS(a, b, c) ((VEC) _mm256_fnmadd_ps((__m256) (a), (__m256) (b), (__m256) (c)))
-#elif defined(__ARM_FEATURE_FMA)
-#define PLUS(a, b, c) ((VEC) vfmaq_f32((float32x4_t) (c), (float32x4_t) (a), (float32x4_t) (b)))
-#define MINUS(a, b, c) ((VEC) vfmsq_f32((float32x4_t) (c), (float32x4_t) (a), (float32x4_t) (b)))
 #else
 #define PLUS(a, b, c) ((a) * (b) + (c))
 #define MINUS(a, b, c) ((c) - (a) * (b))
 #endif
-
-enum { PIECES = VECTOR_BYTES == 64 ? 32 : 8 };
-
-/* row[i], i being the low bits of `shifted`. */
-ALWAYS VEC looked_up(const float *row, VEC shifted) {
-#if VECTOR_BYTES == 64
-    return (VEC) _mm512_permutex2var_ps(_mm512_load_ps(row), (__m512i) shifted, _mm512_load_ps(row + 16));
-#elif VECTOR_BYTES == 32
-    return (VEC) _mm256_permutevar8x32_ps(_mm256_load_ps(row), (__m256i) shifted);
-#elif defined(__SSE4_1__)  /* by bytes, of either half of the row; bit 2 says which */
-    const __m128i each = _mm_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12);
-    const __m128i number = _mm_slli_epi32(_mm_shuffle_epi8((__m128i) shifted, each), 2);
-    const __m128i bytes = _mm_add_epi8(number, _mm_set1_epi32(0x03020100));
-    const __m128i low = _mm_shuffle_epi8(*(const __m128i *) row, bytes);
-    const __m128i high = _mm_shuffle_epi8(*(const __m128i *) (row + 4), bytes);
-    return (VEC) _mm_blendv_ps((__m128) low, (__m128) high, (__m128) _mm_slli_epi32((__m128i) shifted, 29));
-#elif defined(__aarch64__)
-    const uint32x4_t number = vandq_u32((uint32x4_t) shifted, vdupq_n_u32(PIECES - 1));
-    const uint8x16_t bytes = (uint8x16_t) vmlaq_n_u32(vdupq_n_u32(0x03020100), number, 0x04040404);
-    const uint8x16x2_t table = {{(uint8x16_t) vld1q_f32(row), (uint8x16_t) vld1q_f32(row + 4)}};
-    return (VEC) vqtbl2q_u8(table, bytes);
-#else
-    const MASK i = (MASK) shifted & (PIECES - 1);
-    return (VEC) {row[i[0]], row[i[1]], row[i[2]], row[i[3]]};
-#endif
-}
-ALWAYS VEC polynomial(const float (*table)[PIECES], const int degree, const int last, VEC shifted, VEC offset) {
-    VEC p = looked_up(table[degree], shifted);
-#pragma GCC unroll 8
-    for (int k = degree - 1; k >= last; k--)
-        p = PLUS(p, offset, looked_up(table[k], shifted));
-    return p;
-}
-
 #define ROUNDING ALL(12582912)  /* 1.5 * 2^23: what is added to it is rounded, and its low bits */
+
+ALWAYS VEC within(VEC v, float limit) { return at_most_float(ALL(limit), magnitude_float(v)); }
 
 #if VECTOR_BYTES == 64
 
@@ -204,34 +170,40 @@ typedef struct {
     VEC constant, rest, offset;  /* constant + rest * offset is the polynomial */
 } Piece;
 
-/* Of a = |x| in its piece.  It is less than 31.5 width, where piece 32, which is piece 0, would begin; the offset is that
-   from the piece's middle. */
-ALWAYS Piece piece_of(const float (*table)[PIECES], const int degree, const float width, VEC a) {
+#define LOOKED_UP(row) ((VEC) _mm512_permutex2var_ps(_mm512_load_ps(row), i, _mm512_load_ps((row) + 16)))
+/* Of a in its piece, by the low bits of `shifted`.  It is less than 31.5 width, where piece 32, which is piece 0, would begin;
+   the offset is that from the piece's middle. */
+ALWAYS Piece piece_of(const float (*table)[32], const int degree, const float width, VEC a) {
     const VEC shifted = PLUS(a, ALL(1 / width), ROUNDING), t = MINUS(shifted - ROUNDING, ALL(width), a);
-    return (Piece){looked_up(table[0], shifted), polynomial(table, degree, 1, shifted, t), t};
+    const __m512i i = (__m512i) shifted;
+    VEC p = LOOKED_UP(table[degree]);
+#pragma GCC unroll 8
+    for (int k = degree - 1; k > 0; k--)
+        p = PLUS(p, t, LOOKED_UP(table[k]));
+    return (Piece){LOOKED_UP(table[0]), p, t};
 }
+#undef LOOKED_UP
 
-/* x P(x) = max(x, 0) - a P(-a), P the table's: of one rounding more than P(-a) where x is negative.  From `limit` on a P(-a)
-   is less than an ulp of x. */
-ALWAYS VEC gated(VEC x, const float (*table)[PIECES], const int degree, const float width, const float limit) {
-    const VEC a = at_most_float(ALL(limit), magnitude_float(x));
-    const Piece piece = piece_of(table, degree, width, a);
-    return MINUS(a, piece.constant, MINUS(a, piece.rest * piece.offset, relu_float(x)));
+/* x P(x) = max(x, 0) - a P(-a), P the table's: of one rounding more than P(-a) where x is negative. */
+ALWAYS VEC gated(VEC x, VEC a, Piece p) {
+    return MINUS(a, p.constant, MINUS(a, p.rest * p.offset, relu_float(x)));
 }
 ALWAYS VEC sigmoid_near(VEC x) {
-    const Piece piece = piece_of(sigmoid_pieces, 5, 0.5f, magnitude_float(x));
-    const VEC y = PLUS(piece.rest, piece.offset, piece.constant);
+    const Piece p = piece_of(SIGMOID_PIECES, magnitude_float(x));
+    const VEC y = PLUS(p.rest, p.offset, p.constant);
     return CHOOSE(x > 0, 1 - y, y);
 }
 ALWAYS VEC tanh_float(VEC v) {
     const VEC x = at_most_float(ALL(9.8f), at_least_float(ALL(-9.8f), v));
-    const Piece piece = piece_of(tanh_pieces, 5, 0.3125f, magnitude_float(x));
-    return PLUS(x, piece.constant, x * (piece.rest * piece.offset));
+    const Piece p = piece_of(TANH_PIECES, magnitude_float(x));
+    return PLUS(x, p.constant, x * (p.rest * p.offset));
 }
-IN_FLOAT(gelu, -v, 5.4f, gated(v, gelu_pieces, 6, 0.171875f, 5.4f), v == -INFINITY, NAN)
-IN_FLOAT(gelu_tanh, -v, 4.92f, gated(v, gelu_tanh_pieces, 6, 0.15625f, 4.92f), v == -INFINITY, NAN)
-IN_FLOAT(silu, magnitude_float(v), 15.7f, gated(v, sigmoid_pieces, 5, 0.5f, 15.7f), v == -INFINITY, NAN)
+#define GATED(pieces, limit) gated(v, within(v, limit), piece_of(pieces, within(v, limit)))
+IN_FLOAT(gelu, -v, 5.4f, GATED(GELU_PIECES, 5.4f), v == -INFINITY, NAN)
+IN_FLOAT(gelu_tanh, -v, 4.92f, GATED(GELU_TANH_PIECES, 4.92f), v == -INFINITY, NAN)
+IN_FLOAT(silu, magnitude_float(v), 15.7f, GATED(SIGMOID_PIECES, 15.7f), v == -INFINITY, NAN)
 IN_FLOAT(sigmoid, magnitude_float(v), 15.7f, sigmoid_near(v), v != v, NAN)
+#undef GATED
 
 #else
 
@@ -239,27 +211,48 @@ typedef struct {
     VEC constant, first, rest, offset;  /* constant + offset * (first + rest * offset) is the polynomial */
 } Piece;
 
-ALWAYS Piece piece_of(const float (*table)[PIECES], const int degree, const float linear, const float square, VEC a) {
-    const VEC shifted = PLUS(a, PLUS(a, ALL(square), ALL(linear)), ROUNDING);
-    const VEC t = a - looked_up(table[degree + 1], shifted);
-    return (Piece){looked_up(table[0], shifted), looked_up(table[1], shifted), polynomial(table, degree, 2, shifted, t), t};
+/* Of a in its piece, by the low bits of `shifted`: a coefficient of eight pieces is a register, to be looked up in by one
+   instruction; or else a row of a piece is two registers, of which those of four values are turned. */
+#if VECTOR_BYTES == 32
+#define LOOKED_UP(row) ((VEC) _mm256_permutevar8x32_ps(_mm256_load_ps(row), i))
+ALWAYS Piece piece_of(const float (*table)[8], const int degree, const float linear, const float square, VEC a) {
+    const __m256i i = (__m256i) PLUS(a, PLUS(a, ALL(square), ALL(linear)), ROUNDING);
+    const VEC t = a - LOOKED_UP(table[degree + 1]);
+    VEC p = LOOKED_UP(table[degree]);
+#pragma GCC unroll 8
+    for (int k = degree - 1; k > 1; k--)
+        p = PLUS(p, t, LOOKED_UP(table[k]));
+    return (Piece){LOOKED_UP(table[0]), LOOKED_UP(table[1]), p, t};
 }
-
-/* max(x, 0) - the table's, which from `limit` on is less than an ulp of x; without multiply-adds the last of it in double,
-   for to round each product is 2.5 ulp. */
-ALWAYS VEC gated(VEC x, const float (*table)[PIECES], const float linear, const float square, const float limit) {
-    const Piece p = piece_of(table, 8, linear, square, at_most_float(ALL(limit), magnitude_float(x)));
-#if VECTOR_BYTES == 32 || defined(__ARM_FEATURE_FMA)
-    return MINUS(PLUS(p.rest, p.offset, p.first), p.offset, relu_float(x) - p.constant);
+#undef LOOKED_UP
 #else
-#define LAST(half, c) (half(c) - half(p.offset) * (half(p.first) + half(p.offset) * half(p.rest)))
-    const VEC c = relu_float(x) - p.constant;
-    return BOTH(LAST(LOW, c), LAST(HIGH, c));
-#undef LAST
+ALWAYS Piece piece_of(const float (*table)[8], const float linear, const float square, VEC a) {
+    const MASK i = (MASK) (a * (a * square + linear) + ROUNDING) & 63;
+    VEC c[8];
+#pragma GCC unroll 2
+    for (int k = 0; k < 8; k += 4) {
+#define ROW(lane) (*(const VEC *) (table[i[lane]] + k))
+        const VEC low = __builtin_shufflevector(ROW(0), ROW(1), 0, 4, 1, 5);
+        const VEC high = __builtin_shufflevector(ROW(0), ROW(1), 2, 6, 3, 7);
+        const VEC next_low = __builtin_shufflevector(ROW(2), ROW(3), 0, 4, 1, 5);
+        const VEC next_high = __builtin_shufflevector(ROW(2), ROW(3), 2, 6, 3, 7);
+        c[k] = __builtin_shufflevector(low, next_low, 0, 1, 4, 5);
+        c[k + 1] = __builtin_shufflevector(low, next_low, 2, 3, 6, 7);
+        c[k + 2] = __builtin_shufflevector(high, next_high, 0, 1, 4, 5);
+        c[k + 3] = __builtin_shufflevector(high, next_high, 2, 3, 6, 7);
+#undef ROW
+    }
+    const VEC t = a - c[6];
+    return (Piece){c[0], c[1], ((c[5] * t + c[4]) * t + c[3]) * t + c[2], t};
+}
 #endif
+
+/* max(x, 0) - the polynomial. */
+ALWAYS VEC gated(VEC x, Piece p) {
+    return MINUS(PLUS(p.rest, p.offset, p.first), p.offset, relu_float(x) - p.constant);
 }
 ALWAYS VEC tanh_float(VEC v) {
-    const Piece p = piece_of(tanh_pieces, 7, 1.5625f, -0.08125f, at_most_float(ALL(9.2f), magnitude_float(v)));
+    const Piece p = piece_of(TANH_PIECES, within(v, 9.2f));
     const VEC y = PLUS(PLUS(p.rest, p.offset, p.first), p.offset, p.constant);
     return (VEC) ((MASK) y | ((MASK) v & (MASK) -(VEC){0}));
 }
@@ -274,8 +267,8 @@ ALWAYS VEC one_and_exponential(VEC x) {
     return (1 + power) + power * (r + r * r * p);
 }
 
-IN_FLOAT(gelu, -v, 5.3f, gated(v, gelu_pieces, 0.5f, 0.17f, 5.3f), v == -INFINITY, NAN)
-IN_FLOAT(gelu_tanh, -v, 4.9f, gated(v, gelu_tanh_pieces, 0.625f, 0.175f, 4.9f), v == -INFINITY, NAN)
+IN_FLOAT(gelu, -v, 5.3f, gated(v, piece_of(GELU_PIECES, within(v, 5.3f))), v == -INFINITY, NAN)
+IN_FLOAT(gelu_tanh, -v, 4.9f, gated(v, piece_of(GELU_TANH_PIECES, within(v, 4.9f))), v == -INFINITY, NAN)
 IN_FLOAT(silu, magnitude_float(v), 16, v / one_and_exponential(v), v == -INFINITY, NAN)
 IN_FLOAT(sigmoid, magnitude_float(v), 16, 1 / one_and_exponential(v), v != v, NAN)
 
