@@ -35,8 +35,9 @@ LINES, VECTORS = "cpunorm/kernels/lines.h", "cpunorm/kernels/vectors.h"
 MOMENTS, WALK, ROWS, COLUMNS, LANES, STATISTICS, IMAGE = (
     f"cpunorm/kernels/{name}.pxi" for name in ("moments", "walk", "rows", "columns", "lanes", "statistics", "image")
 )
-APPLY, STORE, RECORDS, COPY, SUMMED, PIXELS = (
-    f"cpunorm/kernels/{name}.h" for name in ("apply", "store", "records", "copy", "statistics", "image")
+APPLY, STORE, RECORDS, COPY, SUMMED, PIXELS, HALVES, ACTIVATIONS = (
+    f"cpunorm/kernels/{name}.h"
+    for name in ("apply", "store", "records", "copy", "statistics", "image", "halves", "activations")
 )
 RUNNING, MEMORY, CALL = (f"cpunorm/{name}.pyx" for name in ("_running", "_memory", "_call"))
 GUARDS = f"tests/test_guard_pages.py -k {LEVEL}"
@@ -222,6 +223,34 @@ FAULTS = [
         "            at = (channel + c) * job.along_step * computed\n",
         "            at = (channel + c + 1) % n.channels * job.along_step * computed\n",
         "tests/test_group_norm.py -k share_its_weights",
+    ),
+    Fault(
+        "bfloat16 rounds ties away from zero",
+        HALVES,
+        "((0x8000 + even) & number)",
+        "((0x8000 + 0 * even) & number)",
+        f"tests/test_halves.py -k {LEVEL}",
+    ),
+    Fault(
+        "bfloat16 rounds NaN as if it were a number",
+        HALVES,
+        "((0x8000 + even) & number)",
+        "((0x8000 + even) | (0 & number))",
+        f"tests/test_halves.py -k {LEVEL}",
+    ),
+    Fault(
+        "large values of GELU and tanh leave their last piece",
+        ACTIVATIONS,
+        "return at_most_float(ALL(limit), magnitude_float(v));",
+        "return limit < 0 ? v : magnitude_float(v);",
+        f"tests/test_epilogues.py -k {LEVEL}",
+    ),
+    Fault(
+        "float64's GELU forgets the lower part of the square",
+        ACTIVATIONS,
+        "exponential_double(upper * upper * -0.5, low, &power)",
+        "exponential_double(upper * upper * -0.5, 0 * low, &power)",
+        f"tests/test_epilogues.py -k {LEVEL}",
     ),
     Fault(
         "a tail has no activation",

@@ -305,7 +305,7 @@ def asv(tmp_path):
     (tmp_path / ".asv-machine.json").write_text(json.dumps({"here": machine, "version": 1}))
 
     def start(*arguments):
-        # Interrupts may be ignored here, as in what a shell script runs in the background; a child would ignore them, too.
+        # Interrupts may be ignored here, as in what a script runs in the background; a child would ignore them, too.
         code = "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
         code += "runpy.run_module('asv', run_name='__main__')"
         command = [sys.executable, "-c", code, *arguments, "-E", f"existing:{sys.executable}"]
