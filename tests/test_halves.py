@@ -122,6 +122,19 @@ def test_every_tie_goes_to_even(half):
             assert_same(row, expected)
 
 
+def test_every_nan_of_a_float32_bias_comes_out_as_one(half):
+    """Whatever its payload is: to round one of all ones as a number would carry it to zero."""
+    bits = np.array([0x7FFFFFFF, 0xFFFFFFFF, 0x7FC07FFF, 0x7FFFC000, 0x7F808001, 0x7F800001], np.uint32)
+    bias = np.resize(bits, 41).view(np.float32)
+    zeros, (mean, var) = np.zeros((3, 41), half), np.zeros((2, 41), np.float32)
+    for y in (
+        batch_norm(zeros, mean, var + 1, bias=bias),
+        batch_norm(zeros.reshape(3, -1, 1), mean, var + 1, bias=bias),
+        layer_norm(zeros, bias.shape, bias=bias),
+    ):
+        assert np.isnan(y).all()
+
+
 # Norms.
 
 
