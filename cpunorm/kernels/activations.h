@@ -211,8 +211,8 @@ typedef struct {
     VEC constant, first, rest, offset;  /* constant + offset * (first + rest * offset) is the polynomial */
 } Piece;
 
-/* Of a in its piece, by the low bits of `shifted`: a coefficient of eight pieces is a register, to be looked up in by one
-   instruction; or else a row of a piece is two registers, of which those of four values are turned. */
+/* Of a in its piece, whose number is a (linear + square a), rounded.  A coefficient of eight pieces is a register, to be
+   looked up in by one instruction; or else a row of a piece is two registers, of which those of four values are turned. */
 #if VECTOR_BYTES == 32
 #define LOOKED_UP(row) ((VEC) _mm256_permutevar8x32_ps(_mm256_load_ps(row), i))
 ALWAYS Piece piece_of(const float (*table)[8], const int degree, const float linear, const float square, VEC a) {
@@ -231,7 +231,7 @@ ALWAYS Piece piece_of(const float (*table)[8], const float linear, const float s
     VEC c[8];
 #pragma GCC unroll 2
     for (int k = 0; k < 8; k += 4) {
-#define ROW(lane) (*(const VEC *) (table[i[lane]] + k))
+#define ROW(lane) load_float(table[i[lane]] + k)
         const VEC low = __builtin_shufflevector(ROW(0), ROW(1), 0, 4, 1, 5);
         const VEC high = __builtin_shufflevector(ROW(0), ROW(1), 2, 6, 3, 7);
         const VEC next_low = __builtin_shufflevector(ROW(2), ROW(3), 0, 4, 1, 5);
@@ -295,8 +295,8 @@ ALWAYS VEC polynomial_double(const double *terms, const int degree, VEC x, VEC s
     return degree % 2 ? high * x + low : low * x + (high * square + terms[0]);
 }
 
-/* exp(x + low) - 1 = power (1 + e) - 1, |x| <= 700, e to 2^-54: x + low = n log(2) + r, log(2) in two parts (fdlibm's) of which the
-   first times n is exact; the series of exp(r) - 1. */
+/* exp(x + low) - 1 = power (1 + e) - 1, |x| <= 700, e to 2^-54: x + low = n log(2) + r, log(2) in two parts (fdlibm's) of
+   which the first times n is exact; the series of exp(r) - 1. */
 ALWAYS VEC exponential_double(VEC x, VEC low, VEC *power) {
     const double rounding = 6755399441055744.0;  /* 1.5 * 2^52: what is added to it is rounded, and its low bits */
     const VEC shifted = x * 1.4426950408889634 + rounding, n = shifted - rounding;

@@ -123,8 +123,9 @@ static const float tanh_pieces[6][32] __attribute__((aligned(64))) = {
 #define TANH_PIECES tanh_pieces, 5, 0.3125f
 
 #elif VECTOR_BYTES == 32
-/* 8 pieces, of a (linear + square a) rounded, by coefficient: t = a - origin, the last of them; the origin is where the values of
-   the piece are smallest, so that no term takes from another, and 0 of the first.  What x - y or y is, of a. */
+/* 8 pieces, of number a (linear + square a), rounded; by coefficient: t = a - origin, which comes last.  The origin is where
+   the values of the piece are smallest, so that no term takes from another, and 0 of the first.  Of a: what max(x, 0) - y
+   is, or y. */
 static const float gelu_pieces[10][8] __attribute__((aligned(64))) = {
     {0.0f, 0.0601615906f, 0.0110215796f, 0.00158973725f, 0.000203405667f, 2.34774288e-05f, 2.4932931e-06f, 2.61585825e-07f},
     {0.5f, -0.101839915f, -0.0283142086f, -0.00518467184f, -0.0007836445f, -0.000102931983f, -1.21506782e-05f, -1.39131373e-06f},
@@ -165,8 +166,9 @@ static const float tanh_pieces[9][8] __attribute__((aligned(64))) = {
 #define TANH_PIECES tanh_pieces, 7, 1.5625f, -0.08125f
 
 #else
-/* 64 pieces, of a (linear + square a) rounded, by piece: t = a - origin, the last of them; the origin is where the values of
-   the piece are smallest, so that no term takes from another, and 0 of the first.  What x - y or y is, of a. */
+/* 64 pieces, of number a (linear + square a), rounded; by piece: t = a - origin, which comes last.  The origin is where
+   the values of the piece are smallest, so that no term takes from another, and 0 of the first.  Of a: what max(x, 0) - y
+   is, or y. */
 static const float gelu_pieces[64][8] __attribute__((aligned(64))) = {
     {0.0f, 0.5f, -0.398942173f, -9.53294693e-06f, 0.0667482018f, -0.00273291487f, 0.0f, 0.0f},
     {0.0507109463f, 0.41157496f, -0.394019663f, 0.0292060748f, 0.0658279434f, -0.0119853346f, 0.111282349f, 0.0f},
