@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import tomllib
-import xml.etree.ElementTree
 from pathlib import Path
 
 import engines
@@ -24,11 +23,6 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture, hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.register_profile("quick", hypothesis.settings.get_profile("full"), max_examples=10)
-
-
-def pytest_addoption(parser):
-    text = "leave out what has passed in the run whose --junitxml this is, but for tests that draw their examples"
-    parser.addoption("--but-passed", metavar="FILE", help=text)
 
 
 def pytest_configure(config):
@@ -70,18 +64,7 @@ def numba_compiled(compiling):
         compiling.wait()
 
 
-def pytest_collection_modifyitems(config, items):
-    if file := config.getoption("--but-passed"):
-        cases = xml.etree.ElementTree.parse(file).iter("testcase")
-        passed = {(case.get("classname"), case.get("name")) for case in cases if len(case) == 0}  # no failure, no skip
-        again, done = [], []
-        for item in items:
-            path, _, name = item.nodeid.partition("::")
-            drawn = getattr(item.obj, "is_hypothesis_test", False)
-            has_passed = (path.removesuffix(".py").replace("/", "."), name) in passed
-            (done if has_passed and not drawn else again).append(item)
-        config.hook.pytest_deselected(items=done)
-        items[:] = again
+def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: "numba" in item.nodeid or "numba_compiled" in item.fixturenames)
     for item in engines.left_to_the_slow_tier(items):
         item.add_marker(pytest.mark.slow)

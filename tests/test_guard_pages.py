@@ -225,8 +225,8 @@ PAST_CACHES = [(3, 4400003), (130003, 103)]  # x and y are more than 96 MiB
 
 # One case in so many is run of the larger scales, of which all take some minutes for each engine.
 SHARE = {"small": 3, "every layout": 97, "large": 29, "past the caches": 13}
-# Of engines whose reads and writes are NumPy's, which take five times as long, or Numba's: one in so many of those.
-SHARE_OF_ENGINE = {"reference": 7, "numba": 3}
+# Of an engine that is NumPy's reads and writes, which take five times as long, one in so many of those.
+SHARE_OF_NUMPY = 7
 
 
 def attack(engine, isa, scale, share):
@@ -287,7 +287,7 @@ def test_some_small_arrays(engine):
 @pytest.mark.slow
 @pytest.mark.parametrize("scale", SHARE)
 def test_all(engine, scale):
-    share = SHARE_OF_ENGINE.get(engine[0], 1)
+    share = SHARE_OF_NUMPY if engine[0] == "reference" else 1
     assert attacked(*engine, scale, SHARE[scale] * share) > (20_000 // share if scale == "small" else 2)
 
 

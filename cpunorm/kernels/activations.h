@@ -143,7 +143,7 @@ ALWAYS Wide wide_gelu(Wide x) {  /* x P(x) of the normal distribution; P(-t) = e
     return wide_at_least(x, 0) - tail;
 }
 
-#define IN_FLOAT(name, reach, limit, near, where, value)                                                                   \
+#define IN_FLOAT(name, reach, limit, near, where, value)                                                              \
     static __attribute__((noinline, cold)) VEC name##_far_float(VEC v) {                                              \
         return CHOOSE(where, ALL(value), BOTH(wide_##name(LOW(v)), wide_##name(HIGH(v))));                            \
     }                                                                                                                 \
