@@ -94,8 +94,10 @@ def select(engine, isa=None):
     global kernels, _engine, _isa
     check_one_of("engine", engine, ENGINES)
     isa = _usable_isa(isa or _forced_isa) if engine == "cython" else None
-    module = LEVELS[isa].module if isa else MODULES[engine]
-    kernels, _engine, _isa = importlib.import_module(f"cpunorm.{module}"), engine, isa
+    chosen = importlib.import_module(f"cpunorm.{LEVELS[isa].module if isa else MODULES[engine]}")
+    if engine == "numba":
+        chosen.use_activations(compiled_kernels())
+    kernels, _engine, _isa = chosen, engine, isa
     _call.use_kernels(kernels)
     _reduction.use_kernels(kernels)
     levels = isa_levels()

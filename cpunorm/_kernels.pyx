@@ -58,7 +58,8 @@ from libc.string cimport memcpy, memset
 
 from cpunorm._image cimport MOST_CHANNELS, Image, Source
 from cpunorm._norm cimport (
-    ABOUT_ZERO, COLUMNS_WAY, GIVEN, Axis, Copy, KernelSet, LANES_WAY, Norm, Operand, Plan, RELU, ROWS_WAY, SUM_WAY, Way)
+    ABOUT_ZERO, COLUMNS_WAY, FLOAT64, GIVEN, Axis, Copy, KernelSet, LANES_WAY, Norm, Operand, Plan, RELU, ROWS_WAY,
+    SUM_WAY, Way)
 from cpunorm._reduction cimport F32, F64, RECORD, U8, U64, Reduction, Sliding, Span, Standardization, Step
 
 cdef extern from *:  # an array that begins with a line of the cache: a vector that lies in two is read twice
@@ -110,6 +111,12 @@ cdef extern from "kernels/lines.h":
         void (*add)(
             const void* x, const void* addend, void* total, void* sum, Py_ssize_t n, const Traffic* t) noexcept nogil
     const Lines** lines_of
+    ctypedef struct Next:
+        pass
+    void activate_float(
+        int activation, const float* x, float* y, Py_ssize_t n, bint streamed, Next next) noexcept nogil
+    void activate_double(
+        int activation, const double* x, double* y, Py_ssize_t n, bint streamed, Next next) noexcept nogil
     void merge_columns_of(
         const double* mean, const double* m2, Py_ssize_t n, double lines, double* joint_mean, double* joint_m2
     ) noexcept nogil
@@ -203,4 +210,5 @@ kernel_set.moments = &reduce_moments
 kernel_set.standardize = &standardize
 kernel_set.slide = &slide
 KERNEL_SET = PyCapsule_New(&kernel_set, "cpunorm.KernelSet", NULL)
+ACTIVATE = <Py_ssize_t> &activate
 IMAGE_KERNEL = PyCapsule_New(<void*> &normalize_image, "cpunorm.image_kernel", NULL)

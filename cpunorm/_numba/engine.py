@@ -1,7 +1,8 @@
 """The engine "numba": `forward` and `steps`, compiled for this very CPU, and called as C functions without the GIL.
 
 `FORWARD` is the address of `KernelSet.forward`.  What that calls is compiled when it is first called, or loaded from
-Numba's cache on disk: one function for each element and kind of plan, which takes any strides.
+Numba's cache on disk: one function for each element and kind of plan, which takes any strides.  Activations are those of
+the compiled kernels, but for functions of the user's.
 """
 
 import ctypes
@@ -24,13 +25,13 @@ from numba import types
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.errors import NumbaError
 
-from cpunorm._numba import activations, forward
-from cpunorm._numba.lanes import STATE
+from cpunorm._numba import forward
+from cpunorm._numba.lanes import STATE, pointer
 from cpunorm._numba.plan import KINDS
 from cpunorm._numba.statistics import moments, slide, standardize
 from cpunorm._numba.steps import STEPS
 
-__all__ = ["FORWARD", "address_of", "compile_for", "moments", "slide", "standardize"]  # noqa: F822, see __getattr__
+__all__ = ["FORWARD", "address_of", "compile_for", "moments", "slide", "standardize", "use_activations"]  # noqa: F822, see __getattr__
 
 CACHE_ERRORS = OSError, RuntimeError, EOFError, pickle.UnpicklingError  # no place, no room, a damaged file
 ZEROS = np.float32(0), np.float64(0)  # of each element
@@ -56,13 +57,10 @@ def _compile(index):
         elif index == forward.SHARE:
             numba.set_num_threads(numba.get_num_threads())  # now there are the functions that it calls
             function = forward.share_of(VERSION)
-        elif index >= forward.ACTIVATE:
-            number = index - forward.ACTIVATE
-            function = activations.activation_of(number, ZEROS[number // activations.ACTIVATIONS], VERSION)
         else:
             element, kind = divmod(index, KINDS)
             function = STEPS[kind](ZEROS[element], VERSION)
-        signature = ACTIVATION if index >= forward.ACTIVATE else SIGNATURES.get(index, STEP)
+        signature = SIGNATURES.get(index, STEP)
         if _cached_on_disk:
             try:
                 compiled[index] = numba.cfunc(signature, cache=True, error_model="numpy")(function)
@@ -81,8 +79,15 @@ def _compile(index):
         state[index] = compiled[index].address
 
 
+def use_activations(kernels):
+    """Do the activations as `kernels` does, a module of compiled ones."""
+    state[forward.ACTIVATE] = kernels.ACTIVATE
+
+
 def address_of(name, function, element):
     """The address of the C function that does `function`, of one number, to values of an element in place.
+
+    A value that it raises an exception for becomes NaN.
 
     Raises
     ------
@@ -93,9 +98,18 @@ def address_of(name, function, element):
     with global_compiler_lock:
         if key not in activated:
             scalar = numba.njit(function) if isinstance(function, FunctionType) else function
+            zero = ZEROS[element]
+
+            def activation(address, n):
+                values = pointer(address, zero)
+                for i in range(n):
+                    try:
+                        values[i] = type(zero)(scalar(values[i]))
+                    except Exception:
+                        values[i] = type(zero)(np.nan)
+
             try:
-                code = activations.own_activation_of(scalar, ZEROS[element])
-                activated[key] = function, numba.cfunc(ACTIVATION, error_model="numpy")(code)
+                activated[key] = function, numba.cfunc(ACTIVATION, error_model="numpy")(activation)
             except NumbaError as error:
                 message = f"{name}: Numba can't compile the activation {function!r} for {ZEROS[element].dtype}"
                 raise TypeError(message) from error
@@ -104,10 +118,8 @@ def address_of(name, function, element):
 
 def compile_for(dtype):
     """Compile ahead all that calls for "float32" or "float64" need."""
-    element, count = ("float32", "float64").index(dtype), activations.ACTIVATIONS
-    steps = range(element * KINDS, (element + 1) * KINDS)
-    named = range(forward.ACTIVATE + element * count + 1, forward.ACTIVATE + (element + 1) * count)
-    for index in (*steps, forward.SHARE, *named):
+    element = ("float32", "float64").index(dtype)
+    for index in (*range(element * KINDS, (element + 1) * KINDS), forward.SHARE):
         _compile(index)
 
 

@@ -5,7 +5,6 @@ import functools
 import numba
 import numpy as np
 
-from cpunorm._numba.activations import ACTIVATIONS
 from cpunorm._numba.lanes import (
     address_of,
     call,
@@ -50,7 +49,7 @@ __all__ = [
 
 # The memory `state`: addresses of functions (first those of the steps of each element and kind), and what is asked.
 SHARE, FORWARD, COMPILE, REGIONS, MOST_THREADS, ACTIVATE = range(2 * KINDS, 2 * KINDS + 6)
-STATE_WORDS = ACTIVATE + 2 * ACTIVATIONS  # from ACTIVATE on, the activations of each element
+STATE_WORDS = ACTIVATE + 1
 ANY, FREE, TAKEN = range(3)  # parallel regions at a time: any number; one, and there is none; one or none, and no more
 
 
@@ -104,12 +103,12 @@ def forward_of(version):
         if plan.norm.addend:
             plan.norm.x.data = plan.norm.total
         if 0 < plan.norm.activation < FUNCTION:
-            plan.norm.function = compiled(ACTIVATE + plan.norm.element * ACTIVATIONS + plan.norm.activation)
+            plan.norm.function = pointer(state(), 0)[ACTIVATE]
         make_plan(plan, threads)
         size = 8 if plan.norm.element else 4
         step = compiled(plan.norm.element * KINDS + plan.kind)
         plan.scratch = malloc(plan.bytes + 2 * plan.spread * size)
-        if plan.scratch == 0 or step == 0 or (plan.norm.activation and plan.norm.function == 0):
+        if plan.scratch == 0 or step == 0:
             return -1
         plan.weight, plan.bias = plan.norm.weight, plan.norm.bias
         if plan.spread:

@@ -285,13 +285,6 @@ def first(llvm, value, number):
     return llvm.builder.select(_mask(llvm, llvm.to.count, number), value, ir.Constant(llvm.to, None))
 
 
-@emitted(lambda value: value)
-def power_of_2(llvm, value):
-    """2^n of the float64 1.5 * 2^52 + n."""
-    bits = llvm.builder.shl(llvm.builder.bitcast(value, ir.IntType(64)), ir.IntType(64)(52))
-    return llvm.builder.bitcast(llvm.builder.add(bits, ir.IntType(64)(1023 << 52)), llvm.to)
-
-
 @emitted(lambda a, b: a)
 def add(llvm, a, b):
     """a + b."""

@@ -21,9 +21,9 @@ from numba.core.errors import TypingError
 from numba.extending import intrinsic, overload
 from numba.np.arrayobj import make_array
 
-from cpunorm import functional
+from cpunorm import _engine, functional
 from cpunorm._arguments import ACTIVATIONS, default_eps
-from cpunorm._numba import engine  # noqa: F401, which gives compiled code its state
+from cpunorm._numba import engine
 from cpunorm._numba.forward import FORWARD, compiled
 from cpunorm._numba.lanes import address_of, call, pointer, stack
 from cpunorm._numba.plan import ABOUT_ZERO, GIVEN, NORM_WORDS, norm_at
@@ -391,5 +391,6 @@ def _make_known(function, run_of):
 @functools.cache  # once, whoever calls it besides the entry point
 def register():
     """Make them known to Numba."""
+    engine.use_activations(_engine.compiled_kernels())
     for run_of in (batch_norm, layer_norm, rms_norm, add_layer_norm, add_rms_norm, group_norm, instance_norm):
         _make_known(getattr(functional, run_of.__name__), run_of)

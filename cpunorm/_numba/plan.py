@@ -12,7 +12,6 @@ A step is all of some domains; or there are three phases: the moments of parts, 
 import numpy as np
 from numba.np.numpy_support import from_dtype
 
-from cpunorm._numba.activations import ACTIVATIONS
 from cpunorm._numba.lanes import REGISTERS, inlined, jit, record_at
 
 __all__ = [
@@ -43,7 +42,7 @@ __all__ = [
 
 INT, CINT, DOUBLE = np.intp, np.int32, np.float64
 GIVEN, ABOUT_ZERO = 1, 2  # of `Statistic`
-FUNCTION = ACTIVATIONS  # of `Activation`
+FUNCTION = 11  # of `Activation`
 OPERAND = np.dtype([(name, INT) for name in ("data", "sample", "outer", "middle", "channel", "inner")], align=True)
 NORM = np.dtype(  # the fields of `cpunorm.h`
     [(name, INT) for name in ("samples", "outer", "middle", "channels", "inner")]

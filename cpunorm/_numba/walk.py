@@ -3,7 +3,7 @@
 import numpy as np
 
 from cpunorm._numba.lanes import address_of, apart, call, inlined, jit, lanes, load_some, shifted, store_some, zeros
-from cpunorm._numba.plan import domain_at
+from cpunorm._numba.plan import FUNCTION, domain_at
 
 __all__ = [
     "READ",
@@ -87,8 +87,10 @@ def write(plan, carried, y, buffer, n, *where):
     """y = n values in the buffer, after the residual is added to them and the activation done."""
     if plan.norm.residual:
         carried(plan, shifted(y, plan.residual), buffer, ADD, *where)
-    if plan.norm.activation:
+    if plan.norm.activation == FUNCTION:
         call(plan.norm.function, address_of(buffer), n)
+    elif plan.norm.activation:
+        call(plan.norm.function, np.intp(plan.norm.element), np.intp(plan.norm.activation), address_of(buffer), n)
     carried(plan, y, buffer, WRITE, *where)
 
 

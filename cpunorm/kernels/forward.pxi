@@ -129,6 +129,16 @@ cdef int explain(const Norm* norm, Plan* plan) noexcept nogil:
     return -1 if job.failed else 0
 
 
+cdef void activate(Py_ssize_t element, Py_ssize_t activation, void* values, Py_ssize_t n) noexcept nogil:
+    """An activation of n values in place, float32 or float64: for the engine whose loops are compiled elsewhere."""
+    cdef Next nothing
+    memset(&nothing, 0, sizeof(nothing))
+    if element == FLOAT64:
+        activate_double(<int> activation, <double*> values, <double*> values, n, False, nothing)
+    else:
+        activate_float(<int> activation, <float*> values, <float*> values, n, False, nothing)
+
+
 cdef void widen_parameters(Job* job) noexcept nogil:
     """weight and bias in what is computed in."""
     cdef Norm* n = &job.n

@@ -122,6 +122,7 @@ static void NAME(activate)(int activation, const R *x, R *y, ptrdiff_t n, int st
         break;
     ptrdiff_t i = 0;
     switch (activation) {
+        EACH(RELU, relu)
         EACH(RELU6, relu6)
         EACH(LEAKY_RELU, leaky_relu)
         EACH(SILU, silu)
