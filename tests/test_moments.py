@@ -200,6 +200,9 @@ def test_not_finite(dtype):
         assert np.flatnonzero(np.isnan(found.var())).tolist() == [4, 6, 8]
         assert np.flatnonzero(np.isnan(found.min)).tolist() == [4]
         assert (found.mean[8], found.min[6], found.max[6]) == (np.inf, -np.inf, np.inf)
+        finite = moments(np.where(np.isfinite(array), array, array.dtype.type(0)), axis)
+        others = np.delete(np.stack([found._record, finite._record]), [4, 6, 8], -1)
+        np.testing.assert_array_equal(others[0], others[1])
         omitted = moments(array, axis, nan="omit")
         assert omitted.count.tolist() == [40] * 4 + [39] + [40] * 28
         assert_exact(omitted, np.delete(x[:, 4], 3), (4,))

@@ -1,7 +1,7 @@
 """The engine "numba": `forward` and `steps`, compiled for this very CPU, and called as C functions without the GIL.
 
 `FORWARD` is the address of `KernelSet.forward`.  What that calls is compiled when it is first called, or loaded from
-Numba's cache on disk: one function for each element and kind of plan, which takes any strides.  Activations are those of
+Numba's cache on disk: one function for each element and kind of plan, which takes any strides.  Activations are done by
 the compiled kernels, but for functions of the user's.
 """
 

@@ -4,6 +4,8 @@ Two reads of a block, its sum and the squares about its mean, and Chan's merge o
 without its quick sums; by vectors where all values count.  On one thread; what doesn't lie as a row is copied.
 """
 
+import math
+
 import numba
 import numpy as np
 
@@ -206,33 +208,49 @@ def plain_moments(row, record):
 
 
 @jit
-def all_moments(high, low, chosen, plain, records):
-    """The moments of all rows; if `plain`, low is 0 and all is chosen."""
+def all_moments(high, low, chosen, records):
+    """The moments of all rows."""
     for row in range(len(high)):
         clear(records[row])
-        if not (plain and plain_moments(high[row], records[row])):
+        row_moments(high[row], low[row], chosen[row], records[row])
+
+
+@jit
+def all_plain_moments(high, records):
+    """The same of values that all count and have no low part; how many rows, of count 0, are left to `row_moments`."""
+    left = 0
+    for row in range(len(high)):
+        clear(records[row])
+        if not plain_moments(high[row], records[row]):
             clear(records[row])
-            row_moments(high[row], low[row], chosen[row], records[row])
+            left += 1
+    return left
 
 
 def moments(x, axes, where, omit):
     """The record (7, *kept) of an array; see `_kernels_reference.moments`."""
     kept = [axis for axis in range(x.ndim) if axis not in axes]
     lengths = [x.shape[axis] for axis in kept]
-    size = x.size // max(int(np.prod(lengths)), 1)
+    size = x.size // max(math.prod(lengths), 1)
 
     def rows(array, dtype):
         return np.ascontiguousarray(array.transpose(*kept, *axes), dtype).reshape(-1, size)
 
     high = rows(x, np.float64)
+    records = np.empty((len(high), 7))
     wide = x.dtype.itemsize == 8 and x.dtype.kind != "f"  # integers that a float64 can't hold
+    left = slice(None)
+    if not (wide or omit or where is not None):
+        if not all_plain_moments(high, records):
+            return records.T.reshape(7, *lengths)
+        left = records[:, 0] == 0
+    high = high[left]
     low = (rows(x, np.longdouble) - high).astype(np.float64) if wide else np.broadcast_to(0.0, high.shape)
     chosen = np.broadcast_to(True, high.shape) if where is None else rows(where, np.bool)
-    if omit:
-        chosen = chosen & (high == high)
-    records = np.empty((len(high), 7))
-    all_moments(high, low, chosen, not (wide or omit or where is not None), records)
-    records[np.isfinite(records[:, 1]) & ~np.isfinite(records[:, 3]), 3:5] = np.inf, 0  # squares beyond float64
+    found = np.empty((len(high), 7))
+    all_moments(high, low, chosen & (high == high) if omit else chosen, found)
+    found[np.isfinite(found[:, 1]) & ~np.isfinite(found[:, 3]), 3:5] = np.inf, 0  # squares beyond float64
+    records[left] = found
     return records.T.reshape(7, *lengths)
 
 
