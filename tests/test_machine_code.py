@@ -78,7 +78,10 @@ def blocks(body):
 def inner_loops(body):
     """The instructions of each loop that has no loop inside and does arithmetic on vectors."""
     graph = blocks(body)
-    before = {at: {other for other, (_, follow) in graph.items() if at in follow} for at in graph}
+    before = {at: set() for at in graph}
+    for at, (_, follow) in graph.items():
+        for other in follow:
+            before[other].add(at)
     entry = body[0][0]
     above = {at: set(graph) for at in graph} | {entry: {entry}}  # blocks that every way to a block goes through
     changed = True
@@ -104,10 +107,10 @@ def inner_loops(body):
                 yield texts
 
 
-def through_the_stack(body):
-    """Instructions of inner loops that move a vector to or from a slot of the stack."""
+def through_the_stack(body, loops):
+    """Instructions of a function's inner loops that move a vector to or from a slot of the stack."""
     frame = any(re.match(r"mov\s+%rsp,%rbp", text) for _, text in body)
-    for loop in inner_loops(body):
+    for loop in loops:
         for text in loop:
             slot = SLOT.search(text)
             if slot and VECTOR.search(text) and ("%rsp" in slot[0] or frame):
@@ -126,9 +129,9 @@ def spills(level, folder, types, tile=None):
     used = "".join(f"const Lines *used_{name}(void) {{ return &lines_{name}; }}\n" for name in types)
     found = functions(level, f'#include "lines.h"\n{used}', folder)
     bodies = {name: body for name, body in found.items() if name.startswith(LINE_LOOPS)}
-    looping = {name for name, body in bodies.items() if any(inner_loops(body))}
-    moves = {name: sorted(set(through_the_stack(body))) for name, body in bodies.items()}
-    return {name: texts for name, texts in moves.items() if texts}, looping
+    loops = {name: list(inner_loops(body)) for name, body in bodies.items()}
+    moves = {name: sorted(set(through_the_stack(body, loops[name]))) for name, body in bodies.items()}
+    return {name: texts for name, texts in moves.items() if texts}, {name for name in loops if loops[name]}
 
 
 @pytest.mark.slow

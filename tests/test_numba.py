@@ -16,11 +16,12 @@ from cpunorm.functional import batch_norm
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="Numba is not installed")
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
+# Of short rows, whose kernel is compiled in a third of the time that others take.
 CALL = """
 import numpy as np, cpunorm
 x = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
-y = cpunorm.functional.batch_norm(x, np.float32([9.5, 13.5, 17.5]), np.ones(3, np.float32), eps=0.0)
-assert np.abs(y - (x - np.float32([[9.5], [13.5], [17.5]]))).max() < 1e-5
+y = cpunorm.functional.layer_norm(x, 4, eps=0.0)
+assert np.abs(y - (np.arange(4) - 1.5) / np.sqrt(1.25)).max() < 1e-6
 """
 
 
@@ -73,7 +74,7 @@ print(sorted(set(engine.compiled) - {forward.FORWARD}))
 def test_only_what_is_called_is_compiled():
     """For each element and kind of plan one function, whatever the strides."""
     code = CALL + "[cpunorm.functional.batch_norm(x[::n, :, ::n], x[0, :, 0], x[0, :, 1]) for n in (-1, 1, 2)]"
-    assert fresh.output(code + COMPILED, CPUNORM_ENGINE="numba") == "[1]"
+    assert fresh.output(code + COMPILED, CPUNORM_ENGINE="numba") == "[1, 2]"
 
 
 @pytest.mark.slow
@@ -147,7 +148,6 @@ caching.{broken} = refuse
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     {CALL.strip().replace(chr(10), chr(10) + "    ")}
-    cpunorm.functional.batch_norm(x, x[0, :, 0], x[0, :, 0], activation="silu")
 print(len(caught), caught[0].category.__name__, str(caught[0].message)[:45], sep=";")
 """
     printed = fresh.output(code, CPUNORM_ENGINE="numba", NUMBA_CACHE_DIR=str(tmp_path), NUMBA_OPT="1")
@@ -161,7 +161,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numba
 import numpy as np, cpunorm
 x = np.ones((2, 3, 4), np.float32)
-call = lambda _: cpunorm.functional.batch_norm(x, x[0, :, 0], x[0, :, 0], eps=0.0)
+call = lambda _: cpunorm.functional.layer_norm(x, 4)
 compile, compiled = numba.cfunc, []
 numba.cfunc = lambda *arguments, **options: compiled.append(arguments) or compile(*arguments, **options)
 with ThreadPoolExecutor(8) as pool:
