@@ -186,13 +186,18 @@ cdef void walk(
 ) noexcept nogil:
     """target = the n values from `start` on, in logical order, of three axes as one; `back`: those of y = source."""
     cdef Axis[3] axes
-    cdef Py_ssize_t k, line, many, offset, i, j
+    cdef Py_ssize_t k = start, line = 0, many, offset, i = 0, j
     axes[0], axes[1], axes[2] = given[0], given[1], given[2]
     if (axes[1].y == axes[2].length * axes[2].y) if back else (axes[1].x == axes[2].length * axes[2].x):
         axes[2].length *= axes[1].length
         axes[1].length = 1
-    k, line = start % axes[2].length, start // axes[2].length
-    j, i = line % axes[1].length, line // axes[1].length
+    if k >= axes[2].length:  # a division takes as long as twenty values
+        line = k // axes[2].length
+        k -= line * axes[2].length
+    j = line
+    if j >= axes[1].length:
+        i = j // axes[1].length
+        j -= i * axes[1].length
     if (axes[2].y if back else axes[2].x) == 1:
         walk_runs(target, source, axes, i, j, k, n, size, back)
         return
