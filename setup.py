@@ -88,7 +88,7 @@ def extensions():
         "functional",
         "bench._copy",
     )
-    modules = {level.module: level.flags for level in LEVELS}  # first, for each takes a minute, and some run side by side
+    modules = {level.module: level.flags for level in LEVELS}  # first: each takes a minute
     # Where every CPU has multiply-adds, two loops of one formula, one of them through objects, have the same bits so.
     modules |= dict.fromkeys(cython, ("-ffp-contract=off",))
     for name, flags in modules.items():

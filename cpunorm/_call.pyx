@@ -69,7 +69,10 @@ cdef extern from *:
     bint is_carray(object a)
 
 cdef enum:
-    PACKED_CHANNELS = 256  # of lines that lie apart, up to which an engine that packs them value by value gets a copy
+    COPIED_SIZE = 1024  # values from which on an input ...
+    CENTRED_RUN = 32  # ... in runs of so many at most is copied before it is read twice ...
+    GIVEN_RUN = 16  # ... or once ...
+    NUMBA_RUN = 512  # ... or either way by an engine that packs values one by one
     EXPENSIVE = 4  # an activation with an exponential takes as long as so many readings of x
 
 cdef Norm unset  # all zeros

@@ -126,9 +126,9 @@ def _start(array: np.ndarray) -> int:
 
 
 def _copies(told: dict[str, Any], given: np.ndarray, out: Any, summed: bool) -> list[str]:
-    copies, half = [], given.dtype.name in HALVES
-    if told["x"] != _start(given) and not (summed and not half and given.dtype.isnative and is_walkable(given)):
-        if half:
+    copies, converted = [], given.dtype.name in HALVES and "way" not in told  # by an engine that has no halves
+    if told["x"] != _start(given) and not (summed and not converted and given.dtype.isnative and is_walkable(given)):
+        if converted:
             reason = f"{given.dtype} is computed in float32"
         elif not given.dtype.isnative:
             reason = "its bytes are swapped"
@@ -137,13 +137,16 @@ def _copies(told: dict[str, Any], given: np.ndarray, out: Any, summed: bool) -> 
         else:
             seen = f"strides {given.strides} of shape {given.shape}"
             across = told["lengths"][0] == len(given) > 1 and abs(given.strides[0]) == given.itemsize
-            reason = (
-                f"{seen} have the samples innermost" if across else f"{seen} are more uneven axes than a kernel walks"
-            )
+            if across:
+                reason = f"{seen} have the samples innermost"
+            elif _call.is_better_dense(given, told["given"]):
+                reason = f"{seen} are short runs, which take longer than a copy"
+            else:
+                reason = f"{seen} are more uneven axes than a kernel walks"
         copies.append(f"the input is copied: {reason}")
     if out is not None and told["y"] != _start(as_ndarray("out", out)):
         copies.append("the result is computed in memory of its own and copied to out, which a kernel can't walk")
-    elif out is None and copies and half:
+    elif out is None and copies and converted:
         copies.append(f"the result is rounded to {given.dtype}")
     return copies
 

@@ -159,6 +159,7 @@ cdef enum:
     VALUES = 256  # that are rows of their own and normalised at once
     LANE_BYTES = 192  # of a row that takes a lane, as computed, at most; of one in one piece ALONE_BYTES
     SHORT_RUN = 16  # values below which runs with given statistics are columns; or below NARROW_RUN and FOLDED a sample
+    ALONG_RUN = 256  # values below which runs whose weights run along them are packed to be applied: each is a call
     LANE_VALUES = 64  # the same of domains that lie scattered in short samples
     SHORT_SAMPLE = 256  # positions of a sample up to which ...
     FEW_CHANNELS = 3  # ... so many channels inside positions are rows, packed: columns are made ready in a microsecond

@@ -653,6 +653,28 @@ FAULTS = [
         "_converted(name, value, own[name])\n                own[name][...] = values[name]\n            except",
         "tests/test_fuzz.py -k state_dict",
     ),
+    # Short runs
+    Fault(
+        "a copy of short runs goes to an output that lies otherwise",
+        "cpunorm/call/run.pxi",
+        'x = dense(x, "K") if y is out or samples is not None else fill(y, x)',
+        "x = fill(y, x)",
+        "tests/test_layouts.py -k short_runs",
+    ),
+    Fault(
+        "lines of one channel take the coefficients of the next",
+        "cpunorm/kernels/rows.pxi",
+        "cdef int step = 0 if down else 1",
+        "cdef int step = 1",
+        "tests/test_layouts.py -k any_layout",
+    ),
+    Fault(
+        "rows of one value are walked from the first of each tile",
+        "cpunorm/kernels/lanes.pxi",
+        "gather(tile, x_at(job, 0), rows, first, count, size)",
+        "gather(tile, x_at(job, 0), rows, 0, count, size)",
+        "tests/test_add_norm.py -k any_width",
+    ),
 ]
 
 UNSEEN = {

@@ -120,7 +120,9 @@ def misaligned(x):
     [
         (of((4, 6)).astype(">f4"), "swapped"),
         (misaligned(of((4, 6))), "misaligned"),
-        (of((9, 8, 7, 6, 5))[::2, ::2, ::2, ::2], "uneven axes"),
+        (of((3, 3, 4, 4, 80))[::2, ::2, ::2, ::2, :40], "uneven axes"),
+        (of((64, 768))[:, ::2], "short runs"),
+        (of((64, 9, 40))[:, :, :24].astype(np.float16)[:, ::2], "short runs"),
     ],
 )
 def test_copies_of_the_input(x, says):
@@ -148,7 +150,7 @@ def test_an_out_that_is_copied_to():
 
 
 def test_packed_values():
-    told = cpunorm.explain(functional.layer_norm, of((64, 768))[:, ::2], 384)
+    told = cpunorm.explain(functional.layer_norm, of((16, 70, 50))[:, :, :40], (70, 40))
     assert "packed" in told.passes
     assert "ascontiguousarray" in told.advice
     assert "packed" not in cpunorm.explain(functional.layer_norm, of((64, 384)), 384).passes

@@ -15,8 +15,8 @@ from cpunorm.functional import batch_norm, group_norm, layer_norm
 
 pytestmark = pytest.mark.usefixtures("engine")
 
-# Rank 2 to 5; lines shorter and longer than a vector in both layouts.
-SHAPES = [(9, 6), (3, 4, 70), (2, 34, 5), (2, 6, 5, 7), (2, 4, 3, 40), (2, 4, 3, 2, 5), (2, 2, 3, 5, 18)]
+# Rank 2 to 5; lines shorter and longer than a vector in both layouts; some of a size whose short runs are copied.
+SHAPES = [(9, 6), (4, 4, 70), (2, 34, 5), (5, 6, 5, 7), (2, 4, 3, 40), (2, 4, 3, 2, 5), (2, 2, 3, 5, 18)]
 WITH_CHANNELS = [name for name, norm in NORMS.items() if norm.has_channels]
 
 
@@ -59,6 +59,30 @@ def test_in_place_in_any_layout(norm, layout):
         assert norm.run(x, out=x) is x
         assert_close(x, norm, values(shape))
         assert surroundings(x) == around
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_short_runs_have_the_bits_of_a_copy(engine, norm, layout, dtype):
+    """Whether they are copied first or not: sizes on both sides of where that begins."""
+    if engine[0] == "reference":
+        pytest.skip("NumPy's sums depend on strides")
+    for shape in norm.of([(3, 6, 4, 9), (7, 6, 4, 9)]):
+        plain = values(shape, dtype)
+        residual, dense = LAYOUTS[layout](plain[::-1]), LAYOUTS[layout](plain).copy("K")
+        for told in ({}, {"residual": residual}):
+            expected = norm.run(dense, **told)
+            for out in (
+                None,
+                LAYOUTS[layout](plain),
+                LAYOUTS[layout](plain).copy("K"),
+                np.empty_like(plain),
+                "in place",
+            ):
+                x = LAYOUTS[layout](plain)
+                y = norm.run(x, out=x if isinstance(out, str) else out, **told)
+                np.testing.assert_array_equal(y, expected)
+                assert y is x or np.array_equal(x, plain)
 
 
 @pytest.mark.parametrize("name", WITH_CHANNELS)

@@ -115,15 +115,28 @@ def deliver(y, out, dtype):
     return fill(out, y)
 
 
-cdef bint is_better_dense(const Norm* n, object x, const KernelSet* chosen) noexcept:
-    """Whether lines of few channels lie apart in x, in an engine that takes longer to pack them than NumPy to copy x:
-    Numba's, which copies nothing itself."""
-    cdef char* low
-    cdef char* high
-    if chosen == NULL or chosen.copy != NULL or n.x.channel != 1 or not 1 < n.channels <= PACKED_CHANNELS:
+cdef Py_ssize_t run_of(object x) noexcept:
+    """How many bytes of x follow each other in memory, whatever the order of its axes."""
+    cdef Py_ssize_t run = itemsize_of(x), before = 0
+    cdef int axis
+    while run != before:
+        before = run
+        for axis in range(ndim_of(x)):
+            if length_of(x, axis) > 1 and stride_of(x, axis) == run:
+                run *= length_of(x, axis)
+    return run
+
+
+cpdef bint is_better_dense(object x, bint given) noexcept:
+    """Whether x, whose values follow each other in short runs, takes longer than a copy of it and the norm of that."""
+    cdef KernelSet* chosen = kernels
+    cdef Py_ssize_t run, most = GIVEN_RUN if given else CENTRED_RUN
+    if size_of(x) < COPIED_SIZE or is_contiguous(x):
         return False
-    find_ends(x, &low, &high)
-    return high - low != bytes_of(x)
+    if chosen != NULL and chosen.copy == NULL:
+        most = NUMBA_RUN
+    run = run_of(x)
+    return run < bytes_of(x) and run <= most * itemsize_of(x)
 
 
 cdef object run(
@@ -148,7 +161,10 @@ cdef object run(
         start = samples.walked
     # Rows are walked in logical order, so it may be that they must lie so; what lies across samples isn't walked.
     for order in ("S" if view == SAMPLES and is_across(x) else "KC"):
-        if place(n, view, x, y, axis, start, order != "K") and not is_better_dense(n, x, chosen):
+        if place(n, view, x, y, axis, start, order != "K"):
+            if is_better_dense(x, n.statistic == GIVEN):
+                x = dense(x, "K") if y is out or samples is not None else fill(y, x)
+                place(n, view, x, y, axis, start, order != "K")
             break
         x, turned = dense(x, order), order != "K"
         y = x if residual is None else new_like(x)  # what is added lies as y does

@@ -112,16 +112,26 @@ static inline void OF_SIZE(copy_tile)(T *const y[SIDE], const T *const x[SIDE]) 
     }
 }
 
+/* Of y's lines, which follow each other; where these are short, across them. */
 static void OF_SIZE(copy_values)(T *y, const T *x, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t y_row,
                                  ptrdiff_t y_column, ptrdiff_t x_row, ptrdiff_t x_column) {
-    if (rows < columns)
-        for (ptrdiff_t i = 0; i < rows; i++)
-            for (ptrdiff_t j = 0; j < columns; j++)
-                y[i * y_row + j * y_column] = x[i * x_row + j * x_column];
-    else
+#define LINES(y_step, x_step)                                                                                         \
+    for (ptrdiff_t i = 0; i < rows; i++, y += y_row, x += x_row)                                                      \
+        for (ptrdiff_t j = 0; j < columns; j++)                                                                       \
+            y[j * (y_step)] = x[j * (x_step)]
+    if (columns < 8 && rows > columns)
         for (ptrdiff_t j = 0; j < columns; j++)
             for (ptrdiff_t i = 0; i < rows; i++)
                 y[i * y_row + j * y_column] = x[i * x_row + j * x_column];
+    else if (y_column != 1)
+        LINES(y_column, x_column);
+    else if (x_column == 2)
+        LINES(1, 2);
+    else if (x_column == -1)
+        LINES(1, -1);
+    else
+        LINES(1, x_column);
+#undef LINES
 }
 
 static void OF_SIZE(copy_block)(T *y, const T *x, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t y_row,

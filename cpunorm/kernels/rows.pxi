@@ -3,14 +3,17 @@
 
 cdef void apply_rows(
     const Job* job, Py_ssize_t sample, Py_ssize_t outer, Py_ssize_t middle, Py_ssize_t start, Py_ssize_t length,
-    Py_ssize_t channel, Py_ssize_t channels, const char* high, const char* scale, const char* shift,
+    Py_ssize_t channel, Py_ssize_t lines, bint down, const char* high, const char* scale, const char* shift,
     const Traffic* traffic,
 ) noexcept nogil:
-    """The `length` values from `start` on of the lines of `channels` channels, whose coefficients are given."""
+    """The `length` values from `start` on of lines of as many channels, whose coefficients are given, or, if `down`, of
+    lines of one channel, one for each `middle`: of those whose weights don't run along them."""
     cdef Aligned packed_values[BESIDE + MOST_BLOCK]
     cdef char* packed = <char*> packed_values
     cdef const Norm* n = &job.n
     cdef int size = job.lines.size, computed = job.lines.computed
+    cdef Py_ssize_t x_pitch = n.x.middle if down else n.x.channel, y_pitch = n.y.middle if down else n.y.channel
+    cdef int step = 0 if down else 1
     cdef Py_ssize_t place = (outer * n.middle + middle) * n.inner + start, c, i, some, at
     cdef Py_ssize_t weights = channel * job.along_step + place
     cdef const char* x = x_at(job, sample * n.x.sample + outer * n.x.outer + middle * n.x.middle + start * n.x.inner
@@ -19,26 +22,25 @@ cdef void apply_rows(
                         + channel * n.y.channel)
     if (n.x.inner == 1 and n.y.inner == 1) or n.inner == 1:
         if not n.along:
-            job.lines.apply_constant(
-                x, y, length, channels, n.x.channel, n.y.channel, high, scale, shift, 1, traffic)
+            job.lines.apply_constant(x, y, length, lines, x_pitch, y_pitch, high, scale, shift, step, traffic)
         elif job.along_step == 0:
             job.lines.apply_along(
-                x, y, length, channels, n.x.channel, n.y.channel, high, scale, shift, 1,
+                x, y, length, lines, x_pitch, y_pitch, high, scale, shift, 1,
                 <const char*> n.weight + weights * computed, <const char*> n.bias + weights * computed, traffic)
         else:
-            for c in range(channels):
+            for c in range(lines):
                 at = (weights + c * job.along_step) * computed
                 job.lines.apply_along(
-                    x + c * n.x.channel * size, y + c * n.y.channel * size, length, 1, 0, 0,
+                    x + c * x_pitch * size, y + c * y_pitch * size, length, 1, 0, 0,
                     high + c * computed, scale + c * computed, shift + c * computed, 0, <const char*> n.weight + at,
                     <const char*> n.bias + at, traffic)
         return
-    for c in range(channels):
+    for c in range(lines):
         i = 0
         while i < length:
             some = min(<Py_ssize_t> job.lines.block, length - i)
-            at = (c * n.y.channel + i * n.y.inner) * size
-            copy(packed, 1, x + (c * n.x.channel + i * n.x.inner) * size, n.x.inner, some, size)
+            at = (c * y_pitch + i * n.y.inner) * size
+            copy(packed, 1, x + (c * x_pitch + i * n.x.inner) * size, n.x.inner, some, size)
             if job.traffic.added:
                 copy(beside(packed), 1, y + at + job.traffic.residual, n.y.inner, some, size)
             if n.along:
@@ -48,20 +50,26 @@ cdef void apply_rows(
                     <const char*> n.bias + (weights + c * job.along_step + i) * computed, &job.packed)
             else:
                 job.lines.apply_constant(
-                    packed, packed, some, 1, 0, 0, high + c * computed, scale + c * computed, shift + c * computed, 1,
-                    &job.packed)
+                    packed, packed, some, 1, 0, 0, high + c * step * computed, scale + c * step * computed,
+                    shift + c * step * computed, 1, &job.packed)
             copy(y + at, n.y.inner, packed, 1, some, size)
             i += some
 
 
+cdef inline bint goes_down(const Norm* n) noexcept nogil:
+    """Whether lines of a channel, in the order of memory, have the next middle place before the next channel."""
+    return not n.along and n.middle > 1 and inside(n.middle, n.x.middle, n)
+
+
 cdef void work_apply_rows(void* context, int thread, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
-    """The pieces start..stop of all lines (sample, outer, middle, channel, piece): from the end on where moments were
-    read, for what they read last is still in cache."""
+    """The pieces start..stop of all lines (sample, outer, middle, channel, piece), or, if they go down, (sample, outer,
+    channel, middle, piece): from the end on where moments were read, for what they read last is still in cache."""
     cdef const Job* job = <const Job*> context
     cdef const Norm* n = &job.n
     cdef Py_ssize_t length = ceil_div(n.inner, job.pieces), unit, first, last, channel, piece, middle, outer, sample
-    # units that share a place: pieces of a line, or channels
-    cdef Py_ssize_t neighbours = job.pieces if job.pieces > 1 else n.channels, at
+    cdef bint down = goes_down(n)
+    # units that are done at once: pieces of a line, or lines
+    cdef Py_ssize_t neighbours = job.pieces if job.pieces > 1 else n.middle if down else n.channels, at
     cdef Py_ssize_t many = max(<Py_ssize_t> 1, PART // length)
     while start < stop:
         if n.statistic == GIVEN:
@@ -71,13 +79,17 @@ cdef void work_apply_rows(void* context, int thread, Py_ssize_t start, Py_ssize_
             first, last = max(start, (stop - 1) // neighbours * neighbours, stop - many), stop
             stop = first
         piece, unit = first % job.pieces, first // job.pieces
+        if down:
+            middle, unit = unit % n.middle, unit // n.middle
         channel, unit = unit % n.channels, unit // n.channels
-        middle, unit = unit % n.middle, unit // n.middle
+        if not down:
+            middle, unit = unit % n.middle, unit // n.middle
         outer, sample = unit % n.outer, unit // n.outer
         at = (sample * n.channels + channel) * job.lines.computed
         apply_rows(job, sample, outer, middle, piece * length,
                    min(((last - first) if job.pieces > 1 else 1) * length, n.inner - piece * length), channel,
-                   1 if job.pieces > 1 else last - first, job.high + at, job.scale + at, job.shift + at, &job.traffic)
+                   1 if job.pieces > 1 else last - first, down, job.high + at, job.scale + at, job.shift + at,
+                   &job.traffic)
     end_stream()
 
 
@@ -95,7 +107,7 @@ cdef void apply_domain(
     """All lines of some channels of one sample."""
     cdef const Norm* n = &job.n
     cdef int computed = job.lines.computed
-    cdef Py_ssize_t outer, middle, c, at
+    cdef Py_ssize_t outer, middle, c, at, many
     cdef Traffic first = job.traffic
     if job.together:  # no line comes after it: to fetch where no memory is takes longer than from memory
         first.y_ahead = 0
@@ -109,7 +121,7 @@ cdef void apply_domain(
                     n.inner, n.middle, n.x.middle, n.y.middle, high + c * computed, scale + c * computed,
                     shift + c * computed, 0, <const char*> n.weight + at, <const char*> n.bias + at, &job.traffic)
         return
-    if n.outer * n.middle > 1 and n.inner < SHORT_RUN and (n.along or is_packed(n, channels)):
+    if n.outer * n.middle > 1 and (n.inner < ALONG_RUN if n.along else n.inner < SHORT_RUN and is_packed(n, channels)):
         apply_gathered(job, sample, channel, channels, high, scale, shift)
         return
     if (channels == 1 and n.middle == 1 and not n.along and n.x.inner == 1 and n.y.inner == 1
@@ -119,9 +131,20 @@ cdef void apply_domain(
             y_at(job, sample * n.y.sample + channel * n.y.channel),
             n.inner, n.outer, n.x.outer, n.y.outer, high, scale, shift, 0, &job.traffic)
         return
+    if goes_down(n):
+        many = max(<Py_ssize_t> 1, STRIP_BYTES // (n.inner * job.lines.size))
+        for outer in range(n.outer - 1, -1, -1):
+            for c in range(channels):
+                at = c * computed
+                middle = n.middle
+                while middle > 0:
+                    middle -= many
+                    apply_rows(job, sample, outer, max(middle, <Py_ssize_t> 0), 0, n.inner, channel + c,
+                               min(many, middle + many), True, high + at, scale + at, shift + at, &job.traffic)
+        return
     for outer in range(n.outer - 1, -1, -1):  # backwards: the samples that were read last are still in cache
         for middle in range(n.middle - 1, -1, -1):
-            apply_rows(job, sample, outer, middle, 0, n.inner, channel, channels, high, scale, shift,
+            apply_rows(job, sample, outer, middle, 0, n.inner, channel, channels, False, high, scale, shift,
                        &job.traffic if middle else &first)
 
 
