@@ -668,13 +668,6 @@ FAULTS = [
         "cdef int step = 1",
         "tests/test_layouts.py -k any_layout",
     ),
-    Fault(
-        "rows of one value are walked from the first of each tile",
-        "cpunorm/kernels/lanes.pxi",
-        "gather(tile, x_at(job, 0), rows, first, count, size)",
-        "gather(tile, x_at(job, 0), rows, 0, count, size)",
-        "tests/test_add_norm.py -k any_width",
-    ),
 ]
 
 UNSEEN = {

@@ -121,11 +121,8 @@ cdef void work_lanes(void* context, int thread, Py_ssize_t start, Py_ssize_t sto
     cdef char* shift = <char*> &coefficients[2 * MOST_LANES]
     cdef char* weights = <char*> matrix
     cdef char* biases = <char*> &matrix[LANE_VALUES * MOST_LANES]
-    cdef Axis[3] rows  # of one value each, which are walked as one row
     cdef Py_ssize_t unit, first, count, sample, group, lane, some, known = -1, at
     cdef Py_ssize_t most = min(t.window, n.samples * n.groups)  # lanes that are ever used
-    rows[0], rows[1] = Axis(1, 0, 0), Axis(n.samples, n.x.sample, n.y.sample)
-    rows[2] = Axis(n.groups, n.x.channel, n.y.channel)
     if not uneven:
         find_places(x_places, &n.x, 0, most, most)
         find_places(y_places, &n.y, 0, most, most)
@@ -149,15 +146,11 @@ cdef void work_lanes(void* context, int thread, Py_ssize_t start, Py_ssize_t sto
                 copy_block(biases + lane * computed, <const char*> n.bias + at, computed, values, some, MOST_LANES, 1,
                            1, job.along_step)
                 lane += some
-        if uneven and values > 1:
+        if uneven:
             find_places(x_places, &n.x, first % n.groups, n.groups, count)
             find_places(y_places, &n.y, first % n.groups, n.groups, count)
-        if values == 1:
-            gather(tile, x_at(job, 0), rows, first, count, size)
-            if job.packed.added:
-                gather_beside(job, tile, y_at(job, 0), rows, first, count)
         lane = 0
-        while values > 1 and lane < count:
+        while lane < count:
             some = seen_at_once(t, first + lane, count - lane, &sample, &group)
             x = x_at(job, sample * n.x.sample + group * n.x.channel)
             if fetched and not uneven and n.x.channel == values:
@@ -187,10 +180,8 @@ cdef void work_lanes(void* context, int thread, Py_ssize_t start, Py_ssize_t sto
                 MOST_LANES if job.along_step else 0, &job.packed)
         else:
             job.lines.apply_columns(tile, tile, count, values, MOST_LANES, MOST_LANES, high, scale, shift, &job.packed)
-        if values == 1:
-            scatter(y_at(job, 0), tile, rows, first, count, size)
         lane = 0
-        while values > 1 and lane < count:
+        while lane < count:
             some = seen_at_once(t, first + lane, count - lane, &sample, &group)
             y = y_at(job, sample * n.y.sample + group * n.y.channel)
             if job.traffic.y_ahead and not uneven and n.y.channel == t.y_run:
