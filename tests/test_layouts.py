@@ -64,7 +64,10 @@ def test_in_place_in_any_layout(norm, layout):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_short_runs_have_the_bits_of_a_copy(engine, norm, layout, dtype):
-    """Whether they are copied first or not: sizes on both sides of where that begins."""
+    """Whether they are copied first or not: sizes on both sides of where that begins.
+
+    The reference's values are looked at above; its bits are those of NumPy's sums.
+    """
     if engine[0] == "reference":
         pytest.skip("NumPy's sums depend on strides")
     for shape in norm.of([(3, 6, 4, 9), (7, 6, 4, 9)]):

@@ -31,7 +31,15 @@ from cpunorm._numba.plan import KINDS
 from cpunorm._numba.statistics import moments, slide, standardize
 from cpunorm._numba.steps import STEPS
 
-__all__ = ["FORWARD", "address_of", "compile_for", "moments", "slide", "standardize", "use_activations"]  # noqa: F822, see __getattr__
+__all__ = [
+    "FORWARD",  # noqa: F822, see __getattr__
+    "address_of",
+    "compile_for",
+    "moments",
+    "slide",
+    "standardize",
+    "use_activations",
+]
 
 CACHE_ERRORS = OSError, RuntimeError, EOFError, pickle.UnpicklingError  # no place, no room, a damaged file
 ZEROS = np.float32(0), np.float64(0)  # of each element
